@@ -1,0 +1,1 @@
+"""Positions, margin and liquidation. No network and no clock, `simulation.chain` aside."""
