@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -12,12 +12,13 @@ class IntentState(StrEnum):
     ::
 
         PREPARED -> SENT -> MINED -> CONFIRMED
-            |         |       └----> REVERTED        (receipt with status 0)
-            |         ├-> SENT                       (replaced: same nonce, higher fees)
-            |         └-> CANCELLED                  (the nonce was used by our own cancellation)
-            └-> ABANDONED                            (journalled, never sent, nonce unused)
+            |         |       ├----> REVERTED        (receipt with status 0)
+            |         |       └----> CANCELLED       (the nonce went to our own cancellation)
+            |         └-> SENT                       (replaced: same nonce, higher fees)
+            └-> ABANDONED                            (the nonce went to a transaction that is not ours)
 
-    A reorganisation takes MINED back to SENT.
+    PREPARED is journalled, and not known to be held by any node. A reorganisation takes MINED back to SENT.
+    Final states are entered at the confirmation depth only.
     """
 
     PREPARED = "prepared"
@@ -32,6 +33,46 @@ class IntentState(StrEnum):
 FINAL_STATES = frozenset(
     {IntentState.CONFIRMED, IntentState.REVERTED, IntentState.CANCELLED, IntentState.ABANDONED}
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the keeper wants done with one account: an intent before it has a nonce.
+
+    Attributes
+    ----------
+    intent_id
+        From `keeper.journal.Journal.new_intent_id`; stands in `data`, so it comes first.
+    account, protocol, debt_asset, collateral_asset, debt_to_cover_raw
+        What is liquidated.
+    simulated_profit_raw, min_profit_raw
+        Profit of the simulation and the least that the contract enforces, in debt token units.
+    decided_block
+        Block whose state the decision was made on.
+    deadline_block
+        Last block in which the contract accepts it; afterwards the nonce is freed by a cancellation.
+    to, data
+        The contract and the calldata.
+    gas_limit
+        Gas units; with `budget_wei` it bounds the fee.
+    budget_wei
+        The most that may be paid for gas: the smaller of the configured cap and the simulated profit.
+    """
+
+    intent_id: str
+    account: str
+    protocol: str
+    debt_asset: str
+    collateral_asset: str
+    debt_to_cover_raw: int
+    simulated_profit_raw: int
+    min_profit_raw: int
+    decided_block: int
+    deadline_block: int
+    to: str
+    data: bytes = field(repr=False)
+    gas_limit: int
+    budget_wei: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +93,12 @@ class Intent:
         Block whose state the decision was made on.
     state
         See `IntentState`.
+    deadline_block, to, data, gas_limit, budget_wei
+        As in `Order`.
+    cancel_requested
+        Whether the nonce shall be freed instead: the opportunity is gone or the deadline has passed.
+    note
+        Why it ended as it did, one line.
     """
 
     intent_id: str
@@ -67,6 +114,20 @@ class Intent:
     min_profit_raw: int
     decided_block: int
     state: IntentState
+    deadline_block: int
+    to: str
+    data: bytes = field(repr=False)
+    gas_limit: int
+    budget_wei: int
+    cancel_requested: bool = False
+    note: str = ""
+
+
+class AttemptKind(StrEnum):
+    """What a signed transaction does: the intent's action, or a transfer of nothing that frees its nonce."""
+
+    ACTION = "action"
+    CANCEL = "cancel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +136,7 @@ class Attempt:
 
     Attributes
     ----------
-    intent_id, nonce, tx_hash
+    intent_id, nonce, kind, tx_hash
         Identify it; the hash is computed locally, before sending.
     raw
         Signed bytes.
@@ -87,8 +148,9 @@ class Attempt:
 
     intent_id: str
     nonce: int
+    kind: AttemptKind
     tx_hash: str
-    raw: bytes
+    raw: bytes = field(repr=False)
     max_fee_wei: int
     priority_fee_wei: int
     created_block: int
@@ -102,8 +164,10 @@ class Receipt:
     ----------
     intent_id, tx_hash
         Which one.
-    block, block_hash
-        Where it was mined.
+    kind
+        What the transaction that was mined does; see `AttemptKind`.
+    block, block_hash, timestamp
+        Where and when it was mined.
     success
         Status of the transaction.
     gas_used, effective_gas_price_wei
@@ -114,9 +178,16 @@ class Receipt:
 
     intent_id: str
     tx_hash: str
+    kind: AttemptKind
     block: int
     block_hash: str
+    timestamp: int
     success: bool
     gas_used: int
     effective_gas_price_wei: int
     realised_profit_raw: int | None
+
+    @property
+    def gas_cost_wei(self) -> int:
+        """What was paid for gas."""
+        return self.gas_used * self.effective_gas_price_wei
