@@ -1,0 +1,1 @@
+"""Everything that touches a process or an EVM: local nodes, deployments, seeded books."""

@@ -1,0 +1,530 @@
+"""A local node: how it is found, started and ended, and the EVM interface on top of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, ClassVar
+
+from eth_utils.address import to_checksum_address
+
+from contracts_abi.errors import (
+    CallReverted,
+    ChainError,
+    InputError,
+    RpcError,
+    ToolError,
+)
+from simulation.chain.evm import ZERO_ADDRESS, Log, Tx, TxResult, reverted
+from simulation.chain.rpc import JsonRpc, Request, hexed, quantity, unhexed
+from simulation.chain.toolchain import installed_anvil
+
+ANVIL_VERSION = "1.7.1"
+CHAIN_ID = 31_337
+GAS_LIMIT = 1_000_000_000
+
+_LISTENING = re.compile(r"Listening on (\S+):(\d+)")
+_VERSION = re.compile(r"anvil Version: (\d+)\.(\d+)\.(\d+)")
+
+# Becomes the node by `exec`, so that the node has the pid that we know, after leaving a watcher behind that
+# waits on a pipe whose other end only this process holds. A line on it means "let go"; its end, however this
+# process came to it (kill -9 included), means that nobody is left to stop the node. Needs nothing but a POSIX
+# shell; Linux's parent-death signal is no alternative, since it follows the thread and not the process.
+_GUARDED_EXEC = (
+    'exec 3<&0; (read -r _ <&3 || kill -KILL $$) </dev/null >/dev/null 2>&1 & exec "$@" 3<&- </dev/null'
+)
+
+
+def locate_anvil() -> Path:
+    """Return the anvil binary: ``$ANVIL_BIN``, then PATH, then where the toolchain installs it.
+
+    Raises
+    ------
+    ToolError
+        If there is none, or ``$ANVIL_BIN`` is not one.
+    """
+    if named := os.environ.get("ANVIL_BIN"):
+        if not _is_anvil(Path(named)):
+            raise ToolError(f"ANVIL_BIN={named} is not Foundry's anvil", fix="unset it or correct it")
+        return Path(named)
+    # PyPI has an unrelated program of the same name, so being called anvil is not enough.
+    if (found := shutil.which("anvil")) and _is_anvil(Path(found)):
+        return Path(found)
+    if (installed := installed_anvil()) is not None and installed.is_file():
+        return installed
+    raise ToolError(
+        "the local node (anvil) was not found",
+        fix=f"run: marginline chain install, or install Foundry's anvil {ANVIL_VERSION} and set ANVIL_BIN",
+    )
+
+
+def _is_anvil(path: Path) -> bool:
+    """Whether the program is Foundry's and knows what we ask of it (`eth_sendTransactionSync`, 1.4)."""
+    try:
+        output = subprocess.run(
+            [str(path), "--version"], capture_output=True, text=True, timeout=10, check=False
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    found = _VERSION.search(output)
+    return found is not None and (int(found[1]), int(found[2])) >= (1, 4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnvilOptions:
+    """How a node is started.
+
+    Attributes
+    ----------
+    port
+        TCP port on the loopback interface, 0 for any free one.
+    chain_id
+        Chain id; with `fork_url` None takes the forked chain's.
+    timestamp
+        Genesis time in unix seconds; None for the clock's.
+    gas_limit
+        Block gas limit.
+    base_fee
+        Base fee of the first block in wei.
+    accounts, balance_ether
+        How many of the well-known development accounts are funded, and with how much.
+    mining
+        Whether each transaction is mined at once; otherwise only `AnvilEvm.mine` does.
+    load_state, dump_state
+        State files to start from and to write on a regular end.
+    fork_url, fork_block
+        Chain to fork, and at which block (None for its head).
+    """
+
+    port: int = 0
+    chain_id: int | None = CHAIN_ID
+    timestamp: int | None = None
+    gas_limit: int = GAS_LIMIT
+    base_fee: int = 0
+    accounts: int = 1
+    balance_ether: int = 10_000
+    mining: bool = True
+    load_state: Path | None = None
+    dump_state: Path | None = None
+    fork_url: str | None = None
+    fork_block: int | None = None
+
+    def arguments(self) -> list[str]:
+        """Return the command-line arguments."""
+        arguments = [
+            *("--host", "127.0.0.1", "--port", str(self.port)),
+            *("--gas-limit", str(self.gas_limit), "--base-fee", str(self.base_fee)),
+            *("--accounts", str(self.accounts), "--balance", str(self.balance_ether)),
+            *("--order", "fees", "--no-request-size-limit", "--disable-min-priority-fee"),
+            "--auto-impersonate",
+        ]
+        optional = {
+            "--chain-id": self.chain_id,
+            "--timestamp": self.timestamp,
+            "--load-state": self.load_state,
+            "--dump-state": self.dump_state,
+            "--fork-url": self.fork_url,
+            "--fork-block-number": self.fork_block,
+        }
+        for flag, value in optional.items():
+            if value is not None:
+                arguments += [flag, str(value)]
+        if not self.mining:
+            arguments.append("--no-mining")
+        if self.fork_url is not None:
+            arguments += ["--no-storage-caching", "--retries", "1"]
+        return arguments
+
+
+class Anvil:
+    """A running node, ended by `close`, by leaving the ``with`` block, or by the end of this process.
+
+    Attributes
+    ----------
+    url
+        ``http://127.0.0.1:<port>``.
+    port, pid
+        Of the node.
+    rpc
+        A connection to it.
+    """
+
+    _running: ClassVar[weakref.WeakSet[Anvil]] = weakref.WeakSet()
+
+    def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes], port: int) -> None:
+        self._process, self._log = process, log
+        self.port, self.pid = port, process.pid
+        self.url = f"http://127.0.0.1:{port}"
+        self.rpc = JsonRpc(self.url, timeout_s=300)
+        Anvil._running.add(self)
+
+    @classmethod
+    def start(
+        cls, options: AnvilOptions | None = None, *, binary: Path | None = None, timeout_s: float = 60.0
+    ) -> Anvil:
+        """Start a node and wait until it answers.
+
+        Parameters
+        ----------
+        options
+            See `AnvilOptions`.
+        binary
+            The program; None for `locate_anvil`.
+        timeout_s
+            How long it may take; a large state file or a forked chain take their time.
+
+        Raises
+        ------
+        InputError
+            If the port is taken.
+        ToolError
+            If the binary does not run.
+        ChainError
+            If the node ends or does not answer in time; with its own last words.
+        """
+        options = options or AnvilOptions()
+        binary = binary or locate_anvil()
+        log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the node
+        try:
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", _GUARDED_EXEC, "anvil", str(binary), *options.arguments()],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # an interrupt at the terminal is ours to handle, not the node's
+            )
+        except OSError as error:
+            log.close()
+            raise ToolError(f"{binary} does not run: {error}") from None
+        try:
+            node = cls(process, log, _wait_for_port(process, log, options, timeout_s))
+        except BaseException:
+            _end(process, log)
+            raise
+        # Each request would be logged to a file that nobody reads.
+        node.rpc.call("anvil_setLoggingEnabled", [False])
+        return node
+
+    def __enter__(self) -> Anvil:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def evm(self) -> AnvilEvm:
+        """Return the node as an `Evm`."""
+        return AnvilEvm(self.rpc)
+
+    def alive(self) -> bool:
+        """Return whether the node is running."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """End the node and wait for its end, after which a state that it was to dump is on disk."""
+        self.rpc.close()
+        if not self._log.closed:
+            _end(self._process, self._log)
+
+    def _forget(self) -> None:
+        """Let go of the pipe, in a forked child: only the parent may keep the node alive."""
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            os.close(self._process.stdin.fileno())
+
+
+def _forget_in_child() -> None:
+    for node in list(Anvil._running):
+        node._forget()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
+def _end(process: subprocess.Popen[bytes], log: IO[bytes], patience_s: float = 30.0) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdin is not None:
+        try:
+            process.stdin.write(b"\n")
+            process.stdin.close()
+        except BrokenPipeError:
+            pass
+    log.close()
+
+
+def _wait_for_port(
+    process: subprocess.Popen[bytes], log: IO[bytes], options: AnvilOptions, timeout_s: float
+) -> int:
+    """Return the port once the node says that it listens."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        ended = process.poll() is not None  # before reading, so that last words are not missed
+        text = _contents(log)
+        if found := _LISTENING.search(text):
+            return int(found[2])
+        if ended:
+            if "in use" in text:
+                raise InputError(f"port {options.port} is taken", fix="choose another one, or 0 for any")
+            words = [line.strip() for line in text.splitlines() if line.strip()]
+            raise ChainError(f"the local node ended at once: {words[-1] if words else 'without a word'}")
+        if time.monotonic() > deadline:
+            raise ChainError(f"the local node did not start within {timeout_s:g} s")
+        time.sleep(0.002)
+
+
+def _contents(log: IO[bytes]) -> str:
+    """Return what was written so far, without moving the offset that the node shares with us."""
+    size = os.fstat(log.fileno()).st_size
+    return os.pread(log.fileno(), size, 0).decode(errors="replace")
+
+
+def receipt_result(receipt: Any, output: bytes = b"") -> TxResult:
+    """Turn a node's receipt into a `TxResult`."""
+    created = receipt.get("contractAddress")
+    return TxResult(
+        success=int(receipt["status"], 16) == 1,
+        gas_used=int(receipt["gasUsed"], 16),
+        output=output,
+        logs=tuple(
+            Log(
+                to_checksum_address(log["address"]),
+                tuple(unhexed(topic) for topic in log["topics"]),
+                unhexed(log["data"]),
+            )
+            for log in receipt["logs"]
+        ),
+        block=int(receipt["blockNumber"], 16),
+        timestamp=_integer(receipt["blockTimestamp"]),
+        created=to_checksum_address(created) if created else None,
+        tx_hash=receipt["transactionHash"],
+    )
+
+
+def _integer(value: Any) -> int:
+    return value if isinstance(value, int) else int(value, 16)
+
+
+class AnvilEvm:
+    """`Evm` on a node. It expects to be the only one that mines; after others did, call `sync`.
+
+    Parameters
+    ----------
+    rpc
+        Connection to an anvil started with ``--auto-impersonate``.
+    """
+
+    name = "anvil"
+
+    def __init__(self, rpc: JsonRpc) -> None:
+        self.rpc = rpc
+        chain_id, automine = self._batch([("eth_chainId", []), ("anvil_getAutomine", [])])
+        self.chain_id = int(chain_id, 16)
+        self._automine = bool(automine)
+        self._snapshots: dict[int, int] = {}
+        self.sync()
+
+    def sync(self) -> None:
+        """Take number and time from the node's head: the next block comes one second behind it."""
+        head = self.rpc.call("eth_getBlockByNumber", ["latest", False])
+        self._number = int(head["number"], 16) + 1
+        self._last_timestamp = int(head["timestamp"], 16)
+        self._timestamp = self._last_timestamp + 1
+
+    def _batch(self, requests: Sequence[Request]) -> list[Any]:
+        """Send a batch of which every part must succeed. anvil works through a batch in order."""
+        results = self.rpc.batch(requests)
+        for result in results:
+            if isinstance(result, RpcError):
+                raise result
+        return results
+
+    def create(self, sender: str, initcode: bytes, value: int = 0) -> str:
+        """See `Evm.create`."""
+        result = self.send(sender, None, initcode, value).expect("contract creation")
+        if result.created is None:
+            raise ChainError("contract creation returned no address")
+        return result.created
+
+    def call(
+        self, to: str, data: bytes, sender: str = ZERO_ADDRESS, gas: int | None = None, value: int = 0
+    ) -> bytes:
+        """See `Evm.call`."""
+        tx = _tx_object(Tx(sender, to, data, value, gas))
+        block = {"time": quantity(self._timestamp), "number": quantity(self._number)}
+        try:
+            return unhexed(self.rpc.call("eth_call", [tx, "latest", {}, block]))
+        except RpcError as error:
+            raise _as_revert(f"call of {to[:10]}", error) from None
+
+    def send(
+        self, sender: str, to: str | None, data: bytes = b"", value: int = 0, gas: int | None = None
+    ) -> TxResult:
+        """See `Evm.send`."""
+        tx = Tx(sender, to, data, value, gas or _DEFAULT_TX_GAS)
+        if not self._automine:
+            return self.send_many([tx])[0]
+        _, receipt = self._batch(
+            [
+                ("evm_setNextBlockTimestamp", [self._timestamp]),
+                ("eth_sendTransactionSync", [_tx_object(tx)]),
+            ]
+        )
+        result = receipt_result(receipt)
+        self._advance(result.block, result.timestamp)
+        return result if result.success else self._with_revert_data(tx, result)
+
+    def send_many(self, txs: Sequence[Tx]) -> list[TxResult]:
+        """See `Evm.send_many`. All in one block; the sum of the gas limits must fit into it."""
+        if not txs:
+            return []
+        hashes = self.submit(txs)
+        self.mine()
+        receipts = self._batch([("eth_getTransactionReceipt", [tx_hash]) for tx_hash in hashes])
+        if any(receipt is None for receipt in receipts):
+            missing = sum(receipt is None for receipt in receipts)
+            raise ChainError(f"{missing} of {len(txs)} transactions did not fit into one block")
+        return [receipt_result(receipt) for receipt in receipts]
+
+    def submit(self, txs: Sequence[Tx]) -> list[str]:
+        """Put transactions into the pool, to be mined in this order; returns their hashes."""
+        senders = sorted({tx.sender for tx in txs})
+        # The pool is mined by tip, so the order of senders is written into the tips, in wei.
+        requests: list[Request] = [("evm_setAutomine", [False])] if self._automine else []
+        requests += [("eth_getTransactionCount", [sender, "pending"]) for sender in senders]
+        answers = self._batch(requests)[-len(senders) :]
+        nonces = {s: int(nonce, 16) for s, nonce in zip(senders, answers, strict=True)}
+        objects = []
+        for place, tx in enumerate(txs):
+            tip = len(txs) - place if len(senders) > 1 else 0
+            objects.append(_tx_object(tx) | {"nonce": quantity(nonces[tx.sender]), "gasPrice": quantity(tip)})
+            nonces[tx.sender] += 1
+        return self._batch([("eth_sendTransaction", [tx]) for tx in objects])
+
+    def mine(self, *, base_fee: int | None = None) -> int:
+        """Mine one block at `timestamp` with what is in the pool; returns its number.
+
+        Parameters
+        ----------
+        base_fee
+            Base fee of the block in wei; None leaves it to the protocol's rule.
+        """
+        requests: list[Request] = [("evm_setNextBlockTimestamp", [self._timestamp])]
+        if base_fee is not None:
+            requests.append(("anvil_setNextBlockBaseFeePerGas", [quantity(base_fee)]))
+        requests.append(("evm_mine", []))
+        if self._automine:
+            requests.append(("evm_setAutomine", [True]))
+        self._batch(requests)
+        block = self._number
+        self._advance(block, self._timestamp)
+        return block
+
+    def _advance(self, block: int, timestamp: int) -> None:
+        self._number = block + 1
+        self._last_timestamp = timestamp
+        self._timestamp = timestamp + 1
+
+    def _with_revert_data(self, tx: Tx, result: TxResult) -> TxResult:
+        """Receipts have no revert data: repeat a failed transaction as a call on the state before it."""
+        block = {"time": quantity(result.timestamp), "number": quantity(result.block)}
+        try:
+            self.rpc.call("eth_call", [_tx_object(tx), quantity(result.block - 1), {}, block])
+        except RpcError as error:
+            data = _revert_data(error) or b""
+            return TxResult(
+                False, result.gas_used, data, (), result.block, result.timestamp, None, result.tx_hash
+            )
+        return result
+
+    def code(self, address: str) -> bytes:
+        """See `Evm.code`."""
+        return unhexed(self.rpc.call("eth_getCode", [address, "latest"]))
+
+    def set_code(self, address: str, code: bytes) -> None:
+        """See `Evm.set_code`."""
+        self.rpc.call("anvil_setCode", [address, hexed(code)])
+
+    def storage(self, address: str, slot: int) -> int:
+        """See `Evm.storage`."""
+        return int(self.rpc.call("eth_getStorageAt", [address, quantity(slot), "latest"]), 16)
+
+    def set_storage(self, address: str, slot: int, value: int) -> None:
+        """See `Evm.set_storage`."""
+        self.rpc.call("anvil_setStorageAt", [address, quantity(slot), hexed(value.to_bytes(32))])
+
+    def balance(self, address: str) -> int:
+        """See `Evm.balance`."""
+        return int(self.rpc.call("eth_getBalance", [address, "latest"]), 16)
+
+    def set_balance(self, address: str, wei: int) -> None:
+        """See `Evm.set_balance`."""
+        self.rpc.call("anvil_setBalance", [address, quantity(wei)])
+
+    def timestamp(self) -> int:
+        """See `Evm.timestamp`."""
+        return self._timestamp
+
+    def block_number(self) -> int:
+        """See `Evm.block_number`."""
+        return self._number
+
+    def warp(self, timestamp: int) -> None:
+        """See `Evm.warp`."""
+        if timestamp < self._last_timestamp:
+            raise InputError(f"cannot warp to {timestamp}: the last block is at {self._last_timestamp}")
+        self._timestamp = timestamp
+
+    def snapshot(self) -> int:
+        """See `Evm.snapshot`."""
+        snapshot = int(self.rpc.call("evm_snapshot"), 16)
+        self._snapshots[snapshot] = self._timestamp
+        return snapshot
+
+    def revert(self, snapshot: int) -> None:
+        """See `Evm.revert`."""
+        timestamp = self._snapshots.get(snapshot)
+        if timestamp is None or not self.rpc.call("evm_revert", [quantity(snapshot)]):
+            raise InputError(f"no snapshot {snapshot}", fix="each snapshot can be reverted to once")
+        self._snapshots = {s: t for s, t in self._snapshots.items() if s < snapshot}
+        self.sync()
+        self._timestamp = timestamp
+
+
+_DEFAULT_TX_GAS = 100_000_000
+
+
+def _tx_object(tx: Tx) -> dict[str, str]:
+    fields = {"from": tx.sender, "data": hexed(tx.data), "gasPrice": "0x0"}
+    if tx.to is not None:
+        fields["to"] = tx.to
+    if tx.value:
+        fields["value"] = quantity(tx.value)
+    if tx.gas is not None:
+        fields["gas"] = quantity(tx.gas)
+    return fields
+
+
+def _revert_data(error: RpcError) -> bytes | None:
+    """Return revert data of an execution that reverted or ran out of gas, None of any other error."""
+    if isinstance(error.data, str) and error.data.startswith("0x"):
+        return unhexed(error.data)
+    if error.code == 3 or "revert" in error.message or "EVM error" in error.message:
+        return b""
+    return None
+
+
+def _as_revert(what: str, error: RpcError) -> CallReverted | RpcError:
+    data = _revert_data(error)
+    return error if data is None else reverted(what, data)

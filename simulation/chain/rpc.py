@@ -1,0 +1,185 @@
+"""JSON-RPC over HTTP, as thin as it can be: one request per call, no hidden second one.
+
+Nothing is retried here. Whether a request may be repeated depends on what it does, and only the caller
+knows that (a transaction that was sent may have been accepted although its answer was lost).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.utils import get_environ_proxies
+
+from contracts_abi.errors import InputError, RpcError, RpcUnavailable
+
+Json = Any
+Request = tuple[str, Sequence[Json]]
+
+
+def masked(url: str) -> str:
+    """Return `url` without what may be a secret: user, password, path and query.
+
+    Node providers put the API key into the path, so only scheme, host and port are shown.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "?", parts.port
+    except ValueError:
+        return "<url>"
+    host = f"[{host}]" if ":" in host else host
+    shown = f"{parts.scheme}://{host}" + (f":{port}" if port else "")
+    secret = parts.username or parts.password or parts.query or parts.path.strip("/")
+    return f"{shown}/***" if secret else shown
+
+
+def quantity(value: int) -> str:
+    """Encode an integer as JSON-RPC does."""
+    return hex(value)
+
+
+def hexed(data: bytes) -> str:
+    """Encode bytes as JSON-RPC does."""
+    return "0x" + data.hex()
+
+
+def unhexed(text: str) -> bytes:
+    """Decode JSON-RPC data."""
+    return bytes.fromhex(text.removeprefix("0x"))
+
+
+def _error_from(raw: Json) -> RpcError:
+    if not isinstance(raw, dict):
+        return RpcError(-32603, str(raw))
+    code = raw.get("code")
+    return RpcError(
+        code if isinstance(code, int) else -32603, str(raw.get("message", "no message")), raw.get("data")
+    )
+
+
+class JsonRpc:
+    """A JSON-RPC endpoint with one kept-alive connection.
+
+    Parameters
+    ----------
+    url
+        ``http://`` or ``https://``; credentials in it never appear in errors.
+    timeout_s
+        Time allowed for connecting, and again for each wait on the answer.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 30.0) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InputError(f"not an RPC URL: {masked(url)}", fix="it must start with http:// or https://")
+        self.url = url
+        self.shown_url = masked(url)
+        self._timeout_s = timeout_s
+        self._ids = itertools.count(1)
+        self._session = requests.Session()
+        # requests would look up proxies and certificate bundles in the environment for each request,
+        # which costs more than a local call; the environment of a process does not change.
+        self._session.trust_env = False
+        self._session.proxies.update(get_environ_proxies(url))
+        bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+        self._session.verify = bundle or True
+        self._session.headers.update({"Content-Type": "application/json", "User-Agent": "marginline"})
+
+    def __repr__(self) -> str:
+        return f"JsonRpc({self.shown_url!r})"
+
+    def __enter__(self) -> JsonRpc:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next request opens a new one."""
+        self._session.close()
+
+    def call(self, method: str, params: Sequence[Json] = ()) -> Json:
+        """Send one request and return its result.
+
+        Raises
+        ------
+        RpcUnavailable
+            No answer in time, or an answer that is not JSON-RPC. Whether the node acted is unknown.
+        RpcError
+            The node answered with an error.
+        """
+        request_id = next(self._ids)
+        reply = self._post({"jsonrpc": "2.0", "id": request_id, "method": method, "params": list(params)})
+        if not isinstance(reply, dict) or reply.get("id") not in (request_id, None):
+            raise RpcUnavailable(f"{self.shown_url}: {method} got an answer that is not JSON-RPC")
+        if reply.get("error") is not None:
+            raise _error_from(reply["error"])
+        if "result" not in reply:
+            raise RpcUnavailable(f"{self.shown_url}: {method} got an answer without a result")
+        return reply["result"]
+
+    def batch(self, requests_: Sequence[Request]) -> list[Json | RpcError]:
+        """Send several requests in one HTTP request.
+
+        Returns
+        -------
+        list
+            One entry per request, in order: its result, or the `RpcError` that the node answered with
+            (not raised, since its neighbours may have succeeded).
+
+        Raises
+        ------
+        RpcUnavailable
+            As for `call`, and when an answer is missing.
+        RpcError
+            The node refused the batch as a whole.
+        """
+        if not requests_:
+            return []
+        first = next(self._ids)
+        ids = [first, *itertools.islice(self._ids, len(requests_) - 1)]
+        reply = self._post(
+            [
+                {"jsonrpc": "2.0", "id": i, "method": method, "params": list(params)}
+                for i, (method, params) in zip(ids, requests_, strict=True)
+            ]
+        )
+        if isinstance(reply, dict) and reply.get("error") is not None:
+            raise _error_from(reply["error"])
+        if not isinstance(reply, list):
+            raise RpcUnavailable(f"{self.shown_url}: a batch got an answer that is not a batch")
+        answers = {entry.get("id"): entry for entry in reply if isinstance(entry, dict)}
+        results: list[Json | RpcError] = []
+        for i, (method, _) in zip(ids, requests_, strict=True):
+            answer = answers.get(i)
+            if answer is None or ("result" not in answer and answer.get("error") is None):
+                raise RpcUnavailable(f"{self.shown_url}: no answer to {method} in a batch")
+            error = answer.get("error")
+            results.append(answer["result"] if error is None else _error_from(error))
+        return results
+
+    def _post(self, body: Json) -> Json:
+        try:
+            response = self._session.post(
+                self.url, data=json.dumps(body), timeout=self._timeout_s, allow_redirects=False
+            )
+            content = response.content
+        except requests.Timeout:
+            raise RpcUnavailable(f"{self.shown_url}: no answer within {self._timeout_s:g} s") from None
+        except requests.RequestException as error:
+            # The library's text repeats the URL with its secrets, so only its kind is shown.
+            raise RpcUnavailable(
+                f"{self.shown_url}: no connection ({type(error).__name__})",
+                fix="is the node running and the URL right?",
+            ) from None
+        try:
+            return json.loads(content)
+        except ValueError:
+            raise RpcUnavailable(
+                f"{self.shown_url}: HTTP {response.status_code}, {len(content)} bytes that are not JSON"
+            ) from None
