@@ -1,0 +1,233 @@
+"""The command line: one composition root, thin, with every heavy import inside the command that needs it.
+
+Exit codes: 0 done; 1 a check or an invariant failed; 2 usage or bad input, on one line; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contracts_abi.errors import MarginlineError
+
+app = typer.Typer(
+    name="marginline",
+    help="On-chain margin: simulate it, check its oracles, and keep it. Start with `marginline demo`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+chain_app = typer.Typer(no_args_is_help=True, help="A local chain with a real Aave V3 and Uniswap V3.")
+keeper_app = typer.Typer(no_args_is_help=True, help="The keeper: find, explain and clear unsafe accounts.")
+app.add_typer(chain_app, name="chain")
+app.add_typer(keeper_app, name="keeper")
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Config = Annotated[Path, typer.Option("--config", "-c", help="The keeper's TOML configuration.")]
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from keeper import __version__
+
+    typer.echo(f"marginline {__version__}")
+
+
+@app.command()
+def setup() -> None:
+    """Install the local chain and the protocol artifacts from npm into the cache folder."""
+    from keeper.commands.chain import setup_toolchain
+
+    setup_toolchain()
+
+
+@app.command()
+def demo(
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the run's record here as JSON.")
+    ] = None,
+    report: Annotated[Path, typer.Option(help="Where the HTML report goes.")] = Path("marginline-demo.html"),
+    accounts: Annotated[int, typer.Option(min=20, help="Borrowers in the seeded book.")] = 200,
+    seed: Seed = 1,
+    pace: Annotated[float, typer.Option(min=0.1, help="Seconds between blocks; never waits.")] = 0.6,
+) -> None:
+    """Take a real Aave V3 on a local chain through a historic crash while the keeper clears it."""
+    from keeper.commands.demo import run_demo
+
+    run_demo(json_file=json_file, report=report, accounts=accounts, seed=seed, pace_s=pace)
+
+
+@app.command()
+def parity(
+    protocol: Annotated[str, typer.Argument(help="Protocol to compare, for example aave-v3.")],
+    backend: Annotated[str, typer.Option(help="revm or anvil.")] = "anvil",
+    cases: Annotated[int, typer.Option(min=1)] = 60,
+    seed: Seed = 1,
+    json_: JsonFlag = False,
+) -> None:
+    """Compare a protocol model with the real bytecode, to the wei. Exit 1 on any mismatch."""
+    from keeper.commands.parity import run_parity_command
+
+    run_parity_command(protocol, backend=backend, cases=cases, seed=seed, as_json=json_)
+
+
+@app.command()
+def chaos(
+    kills: Annotated[int, typer.Option(min=1, help="How often the keeper is killed with -9.")] = 50,
+    seed: Seed = 1,
+    accounts: Annotated[int, typer.Option(min=20, help="Borrowers in the seeded book.")] = 200,
+    trace: Annotated[
+        bool, typer.Option(help="Also check by strace that the journal is synced before each send.")
+    ] = True,
+    json_: JsonFlag = False,
+) -> None:
+    """Kill the keeper at random moments and count on chain what was done twice or lost."""
+    from keeper.commands.chaos import run_chaos
+
+    run_chaos(kills=kills, seed=seed, accounts=accounts, trace=trace, as_json=json_)
+
+
+@chain_app.command("up")
+def chain_up(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8545,
+    accounts: Annotated[int, typer.Option(min=0, max=100_000, help="Borrowers in the seeded book.")] = 200,
+    seed: Seed = 1,
+    block_time: Annotated[
+        float | None, typer.Option(help="Seconds between blocks; a block per transaction without it.")
+    ] = None,
+    json_: JsonFlag = False,
+) -> None:
+    """Start a local chain with Aave V3, Uniswap V3, our contracts and a seeded book; stop with Ctrl-C."""
+    from keeper.commands.chain import up
+
+    up(port=port, accounts=accounts, seed=seed, block_time_s=block_time, as_json=json_)
+
+
+@chain_app.command("fork")
+def chain_fork(
+    rpc: Annotated[str, typer.Option(help="Endpoint to fork from.")],
+    block: Annotated[int | None, typer.Option(min=0, help="Block to fork at; the latest without it.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8545,
+    json_: JsonFlag = False,
+) -> None:
+    """Fork a chain of yours into a local node; stop with Ctrl-C."""
+    from keeper.commands.chain import fork
+
+    fork(rpc_url=rpc, block=block, port=port, as_json=json_)
+
+
+@keeper_app.command("init")
+def keeper_init(
+    rpc: Annotated[str, typer.Option(help="Endpoint of the chain.")],
+    provider: Annotated[str, typer.Option(help="Address of Aave's PoolAddressesProvider.")],
+    config: Annotated[Path, typer.Option("--config", "-c", help="File to write.")] = Path("keeper.toml"),
+    uniswap_factory: Annotated[
+        str | None, typer.Option(help="Uniswap V3 factory, to find pools to sell in.")
+    ] = None,
+    router: Annotated[str | None, typer.Option(help="Uniswap V3 SwapRouter.")] = None,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(help="SYMBOL=ADDRESS of an independent Chainlink-like feed; repeat per asset."),
+    ] = None,
+    keystore: Annotated[Path | None, typer.Option(help="Keystore file of the keeper's key.")] = None,
+    password_file: Annotated[Path | None, typer.Option(help="File with the keystore's password.")] = None,
+    receiver: Annotated[str | None, typer.Option(help="Address that profits go to, for good.")] = None,
+    deploy: Annotated[bool, typer.Option(help="Deploy our Liquidator with the keystore's key.")] = False,
+    json_: JsonFlag = False,
+) -> None:
+    """Discover a deployment from its PoolAddressesProvider and write the keeper's configuration."""
+    from keeper.commands.keeper import init
+
+    init(
+        rpc_url=rpc,
+        provider=provider,
+        config_file=config,
+        uniswap_factory=uniswap_factory,
+        router=router,
+        reference=tuple(reference or ()),
+        keystore=keystore,
+        password_file=password_file,
+        receiver=receiver,
+        deploy=deploy,
+        as_json=json_,
+    )
+
+
+@keeper_app.command("scan")
+def keeper_scan(
+    config: Config = Path("keeper.toml"),
+    all_: Annotated[bool, typer.Option("--all", help="List healthy accounts too.")] = False,
+    json_: JsonFlag = False,
+) -> None:
+    """Read every borrower at the head once and say what the policy would do, and why."""
+    from keeper.commands.keeper import scan
+
+    scan(config_file=config, list_all=all_, as_json=json_)
+
+
+@keeper_app.command("explain")
+def keeper_explain(
+    account: Annotated[str, typer.Argument(help="The borrower's address.")],
+    config: Config = Path("keeper.toml"),
+    json_: JsonFlag = False,
+) -> None:
+    """Say why one account is or is not liquidated: positions, three prices, verdict, plan."""
+    from keeper.commands.keeper import explain
+
+    explain(account, config_file=config, as_json=json_)
+
+
+@keeper_app.command("run")
+def keeper_run(
+    config: Config = Path("keeper.toml"),
+    mode: Annotated[
+        str | None, typer.Option(help="observe, dry-run or live; overrides the file, never beyond it.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON line per event on stdout.")] = False,
+) -> None:
+    """Run the head-driven loop until stopped. Observes unless the configuration says otherwise."""
+    from keeper.commands.keeper import run
+
+    run(config_file=config, mode=mode, as_json=json_)
+
+
+@keeper_app.command("journal")
+def keeper_journal(
+    config: Config = Path("keeper.toml"),
+    decisions: Annotated[bool, typer.Option(help="List decisions instead of intents.")] = False,
+    account: Annotated[str | None, typer.Option(help="Only this account.")] = None,
+    json_: JsonFlag = False,
+) -> None:
+    """List what the keeper intended, sent and earned, and what it decided to leave alone."""
+    from keeper.commands.keeper import journal
+
+    journal(config_file=config, decisions=decisions, account=account, as_json=json_)
+
+
+@keeper_app.command("doctor")
+def keeper_doctor(config: Config = Path("keeper.toml"), json_: JsonFlag = False) -> None:
+    """Check the chain, the addresses, the key, the feeds and the journal; exit 1 when one fails."""
+    from keeper.commands.keeper import doctor
+
+    doctor(config_file=config, as_json=json_)
+
+
+def main() -> None:
+    """Run the command line; every deliberate error is one line on stderr."""
+    try:
+        app()
+    except MarginlineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

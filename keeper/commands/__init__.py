@@ -1,0 +1,1 @@
+"""One module a command group; the command line imports them only when they run."""
