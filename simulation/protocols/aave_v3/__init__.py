@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+from simulation.protocols.aave_v3.adapter import AaveV3
 from simulation.protocols.aave_v3.generic_logic import calculate_user_account_data
+from simulation.protocols.aave_v3.layout import AaveLayout, ReserveLayout, discover_layout, run_stages
 from simulation.protocols.aave_v3.liquidation_logic import (
     close_factor,
     liquidation_quote,
@@ -29,18 +31,23 @@ from simulation.protocols.aave_v3.types import (
 __all__ = [
     "V3_0",
     "AaveAccount",
+    "AaveLayout",
     "AaveMarket",
     "AavePosition",
+    "AaveV3",
     "EModeCategory",
     "LiquidationOutcome",
     "ReserveData",
+    "ReserveLayout",
     "Rules",
     "UserAccountData",
     "accrue",
     "calculate_user_account_data",
     "close_factor",
+    "discover_layout",
     "liquidation_quote",
     "liquidator_configuration_after",
     "max_liquidatable",
     "project",
+    "run_stages",
 ]

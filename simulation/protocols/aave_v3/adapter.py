@@ -1,0 +1,425 @@
+"""Aave V3 as the rest of the program sees it: reads as data, answers to states, states to margin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal
+
+from eth_utils.address import to_checksum_address
+
+from contracts_abi import aave_v3 as abi
+from contracts_abi.calls import Call, Event, function
+from contracts_abi.errors import DataError, InputError
+from simulation.fixed_point import percent_mul
+from simulation.protocols import protocols
+from simulation.protocols.aave_v3.book import build_book
+from simulation.protocols.aave_v3.configuration import ReserveConfiguration
+from simulation.protocols.aave_v3.errors import AaveRevert
+from simulation.protocols.aave_v3.generic_logic import calculate_user_account_data
+from simulation.protocols.aave_v3.layout import (
+    AaveLayout,
+    Answers,
+    Reads,
+    ReserveLayout,
+    answer_all,
+    optional_address,
+)
+from simulation.protocols.aave_v3.liquidation_logic import liquidation_quote, max_liquidatable
+from simulation.protocols.aave_v3.reserve_logic import accrue, project
+from simulation.protocols.aave_v3.rules import V3_0
+from simulation.protocols.aave_v3.types import (
+    AaveAccount,
+    AaveMarket,
+    AavePosition,
+    EModeCategory,
+    LiquidationOutcome,
+    ReserveData,
+    Rules,
+    UserAccountData,
+)
+from simulation.protocols.aave_v3.validation_logic import HEALTH_FACTOR_LIQUIDATION_THRESHOLD
+from simulation.types import Asset, Book, LiquidationPlan, MarginReport, MarginStatus
+
+IS_LIQUIDATION_ALLOWED: Final = function("isLiquidationAllowed()(bool)")
+METHOD: Final = "aave-v3.health-factor"
+
+_MARKET_READS = 5
+_RESERVE_READS = 5
+_E_MODE_READS = 2
+
+
+@protocols.register("aave-v3")
+@dataclass(frozen=True, slots=True)
+class AaveV3:
+    """The adapter of one Aave V3 market (`simulation.interfaces.ProtocolAdapter`).
+
+    Parameters
+    ----------
+    layout
+        Where the market's parts are; see `discover_layout`.
+    rules
+        Version of its contracts.
+    """
+
+    kind: ClassVar[Literal["aave-v3"]] = "aave-v3"
+
+    layout: AaveLayout
+    rules: Rules = V3_0
+
+    @property
+    def name(self) -> str:
+        """Registry kind."""
+        return self.kind
+
+    def discovery_events(self) -> tuple[Event, ...]:
+        """Return the only event by which an account comes to owe something."""
+        return (abi.BORROW_EVENT,)
+
+    def discovered(self, topics: Sequence[bytes], data: bytes) -> str | None:
+        """Return the account that owes after a `Borrow` log, None for any other log."""
+        if not topics or topics[0] != abi.BORROW_EVENT.topic:
+            return None
+        return str(abi.BORROW_EVENT.decode(topics, data)["onBehalfOf"])
+
+    def assets(self, market: AaveMarket) -> tuple[Asset, ...]:
+        """Return the assets in reserve order."""
+        return tuple(r.asset for r in market.listed())
+
+    def market_reads(self) -> Reads:
+        """Return the reads of indices, rates, configuration, liquidity and prices."""
+        layout = self.layout
+        calls: Reads = [
+            abi.GET_PRICE_ORACLE.call(layout.provider, label="provider.getPriceOracle"),
+            abi.GET_PRICE_ORACLE_SENTINEL.call(layout.provider, label="provider.getPriceOracleSentinel"),
+            abi.GET_RESERVES_LIST.call(layout.pool, label="pool.getReservesList"),
+            abi.FLASHLOAN_PREMIUM_TOTAL.call(layout.pool, label="pool.FLASHLOAN_PREMIUM_TOTAL"),
+            # Without a sentinel this asks the provider, which has no such function, and is not looked at.
+            IS_LIQUIDATION_ALLOWED.call(layout.sentinel or layout.provider, label="sentinel"),
+        ]
+        for reserve in layout.reserves:
+            symbol, address = reserve.asset.symbol, reserve.asset.address
+            calls += [
+                abi.GET_RESERVE_DATA.call(layout.pool, address, label=f"pool.getReserveData({symbol})"),
+                abi.SCALED_TOTAL_SUPPLY.call(reserve.variable_debt_token, label=f"{symbol} variable debt"),
+                abi.TOTAL_SUPPLY.call(reserve.stable_debt_token, label=f"{symbol} stable debt"),
+                abi.BALANCE_OF.call(address, reserve.a_token, label=f"{symbol} liquidity"),
+                abi.GET_ASSET_PRICE.call(layout.oracle, address, label=f"oracle.getAssetPrice({symbol})"),
+            ]
+        for category, source in layout.e_mode_price_sources:
+            calls += [
+                abi.GET_EMODE_CATEGORY_DATA.call(layout.pool, category, label=f"eMode {category}"),
+                abi.GET_ASSET_PRICE.call(
+                    layout.oracle, source or layout.pool, label=f"eMode {category} price"
+                ),
+            ]
+        return calls
+
+    def decode_market(self, results: Sequence[bytes | None], *, block: int, timestamp: int) -> AaveMarket:
+        """Turn the answers into the market at `timestamp`.
+
+        A price that the oracle refuses is unknown; any other missing answer is an error.
+
+        Parameters
+        ----------
+        timestamp
+            Unix time that the reads ran at.
+
+        Raises
+        ------
+        DataError
+            If a read failed, or the market is no longer laid out as `layout` says.
+        """
+        calls = self.market_reads()
+        if len(results) != len(calls):
+            raise DataError(f"{len(results)} answers for {len(calls)} market reads")
+        oracle, sentinel, listed, premium_bps = answer_all(calls[:4], results[:4])
+        self._check_layout(str(oracle), optional_address(sentinel), listed)
+        allowed = bool(answer_all(calls[4:5], results[4:5])[0]) if self.layout.sentinel else None
+
+        reserves: dict[int, ReserveData] = {}
+        at = _MARKET_READS
+        for reserve in self.layout.reserves:
+            part = slice(at, at + _RESERVE_READS)
+            reserves[reserve.id] = _decode_reserve(reserve, calls[part], results[part], timestamp)
+            at += _RESERVE_READS
+        e_modes: dict[int, EModeCategory] = {}
+        for category, source in self.layout.e_mode_price_sources:
+            part = slice(at, at + _E_MODE_READS)
+            e_modes[category] = _decode_e_mode(category, source, calls[part], results[part])
+            at += _E_MODE_READS
+        return AaveMarket(
+            rules=self.rules,
+            block=block,
+            timestamp=timestamp,
+            reserves=tuple(reserves.get(i) for i in range(max(reserves, default=-1) + 1)),
+            e_mode_categories=e_modes,
+            base_decimals=self.layout.base_decimals,
+            liquidation_allowed=allowed,
+            flash_loan_premium_bps=premium_bps,
+        )
+
+    def _check_layout(self, oracle: str, sentinel: str, listed: Sequence[str]) -> None:
+        fix = "the market was changed by its governance; discover its layout again"
+        if oracle != self.layout.oracle:
+            raise DataError(f"the market's oracle is {oracle}, expected {self.layout.oracle}", fix=fix)
+        if sentinel != self.layout.sentinel:
+            raise DataError(
+                f"the market's price oracle sentinel is {sentinel or 'none'}, "
+                f"expected {self.layout.sentinel or 'none'}",
+                fix=fix,
+            )
+        known = {r.asset.address for r in self.layout.reserves}
+        new = {str(to_checksum_address(a)) for a in listed} ^ known
+        if new:
+            raise DataError(f"reserves were listed or dropped: {', '.join(sorted(new))}", fix=fix)
+
+    def account_reads(self, accounts: Sequence[str]) -> Reads:
+        """Return the reads of positions, eMode and the contract's own account data, token by token."""
+        calls: Reads = []
+        for account in accounts:
+            calls += [
+                abi.GET_USER_CONFIGURATION.call(self.layout.pool, account, label="configuration"),
+                abi.GET_USER_EMODE.call(self.layout.pool, account, label="eMode"),
+                abi.GET_USER_ACCOUNT_DATA.call(self.layout.pool, account, label="account data"),
+            ]
+            for reserve in self.layout.reserves:
+                calls += [
+                    abi.SCALED_BALANCE_OF.call(reserve.a_token, account, label="scaled aToken balance"),
+                    abi.SCALED_BALANCE_OF.call(
+                        reserve.variable_debt_token, account, label="scaled variable debt"
+                    ),
+                ]
+        return calls
+
+    def decode_accounts(
+        self, market: AaveMarket, accounts: Sequence[str], results: Sequence[bytes | None]
+    ) -> Book:
+        """Turn the answers into a book; an account with a failed read has ``exact`` None."""
+        width = 3 + 2 * len(self.layout.reserves)
+        if len(results) != width * len(accounts):
+            raise DataError(f"{len(results)} answers for {width * len(accounts)} account reads")
+        exact = [
+            self._decode_account(market, account, results[i * width : (i + 1) * width])
+            for i, account in enumerate(accounts)
+        ]
+        return build_book(self.name, market, accounts, exact)
+
+    def _decode_account(self, market: AaveMarket, account: str, results: Answers) -> AaveAccount | None:
+        configuration, e_mode, account_data, *balances = results
+        if configuration is None or e_mode is None or any(b is None for b in balances):
+            return None
+        scaled = [int.from_bytes(b or b"") for b in balances]
+        positions = tuple(
+            AavePosition(reserve.id, scaled[2 * i], scaled[2 * i + 1])
+            for i, reserve in enumerate(self.layout.reserves)
+            if scaled[2 * i] or scaled[2 * i + 1]
+        )
+        reported = None if account_data is None else abi.GET_USER_ACCOUNT_DATA.decode(account_data)[5]
+        return complete(
+            market,
+            AaveAccount(
+                account=account,
+                user_configuration=int.from_bytes(configuration),
+                e_mode_category=int.from_bytes(e_mode),
+                positions=positions,
+                reported_health_factor_wad=reported,
+            ),
+        )
+
+    def prices_base(self, market: AaveMarket) -> Mapping[str, int]:
+        """Return the protocol view: symbol to price, and ``emode-N`` for a category's own price."""
+        return market.prices_base
+
+    def account_data(self, market: AaveMarket, account: AaveAccount) -> UserAccountData:
+        """Return what `getUserAccountData` answers; raises `AaveRevert` where that reverts."""
+        return calculate_user_account_data(market, account)
+
+    def margin(
+        self, market: AaveMarket, account: AaveAccount, prices_base: Mapping[str, int]
+    ) -> MarginReport:
+        """Return the account's margin at `prices_base`, as the contract computes it.
+
+        `UNKNOWN` when a price that it needs is not in `prices_base`.
+        """
+        priced = market if prices_base == market.prices_base else market.with_prices(prices_base)
+        try:
+            data = calculate_user_account_data(priced, account)
+        except AaveRevert as reverted:
+            missing = sorted(self._needed_prices(market, account) - set(prices_base))
+            reason = f"no price for {', '.join(missing)}" if missing else reverted.message
+            return self.unknown_margin(market, account.account, reason)
+        if data.health_factor_wad < HEALTH_FACTOR_LIQUIDATION_THRESHOLD:
+            status, reason = MarginStatus.LIQUIDATABLE, "health factor below 1"
+        elif any(p.scaled_variable_debt_raw or p.stable_debt_raw for p in account.positions):
+            status, reason = MarginStatus.HEALTHY, "health factor not below 1"
+        else:
+            status, reason = MarginStatus.NO_DEBT, "owes nothing"
+        collateral_base = data.total_collateral_base
+        return MarginReport(
+            account=account.account,
+            protocol=self.name,
+            method=METHOD,
+            block=market.block,
+            timestamp=market.timestamp,
+            status=status,
+            collateral_base=collateral_base,
+            debt_base=data.total_debt_base,
+            maintenance_base=_not_counted(collateral_base, data.current_liquidation_threshold_bps),
+            initial_base=_not_counted(collateral_base, data.ltv_bps),
+            health_factor_wad=data.health_factor_wad,
+            base_decimals=market.base_decimals,
+            components={
+                "current_liquidation_threshold_bps": data.current_liquidation_threshold_bps,
+                "ltv_bps": data.ltv_bps,
+                "available_borrows_base": data.available_borrows_base,
+                "e_mode_category": account.e_mode_category,
+            },
+            reason=reason,
+        )
+
+    def _needed_prices(self, market: AaveMarket, account: AaveAccount) -> set[str]:
+        needed = {r.asset.symbol for r in market.listed() if (account.user_configuration >> (2 * r.id)) & 3}
+        e_mode = market.e_mode_categories.get(account.e_mode_category)
+        if e_mode is not None and e_mode.price_source:
+            needed.add(e_mode.price_key)
+        return needed
+
+    def unknown_margin(self, market: AaveMarket, account: str, reason: str) -> MarginReport:
+        """Return the report of an account of which nothing is known, with the reason."""
+        return MarginReport(
+            account=account,
+            protocol=self.name,
+            method=METHOD,
+            block=market.block,
+            timestamp=market.timestamp,
+            status=MarginStatus.UNKNOWN,
+            collateral_base=None,
+            debt_base=None,
+            maintenance_base=None,
+            initial_base=None,
+            health_factor_wad=None,
+            base_decimals=market.base_decimals,
+            reason=reason,
+        )
+
+    def project(self, market: AaveMarket, timestamp: int) -> AaveMarket:
+        """Return the market at a later time, for example the next block's; prices stay."""
+        return project(market, timestamp)
+
+    def liquidation_quote(
+        self,
+        market: AaveMarket,
+        account: AaveAccount,
+        debt_asset: str,
+        collateral_asset: str,
+        debt_to_cover_raw: int,
+        *,
+        receive_a_token: bool = False,
+    ) -> LiquidationOutcome:
+        """See `liquidation_logic.liquidation_quote`."""
+        return liquidation_quote(
+            market,
+            account,
+            debt_asset,
+            collateral_asset,
+            debt_to_cover_raw,
+            receive_a_token=receive_a_token,
+        )
+
+    def max_liquidatable(
+        self, market: AaveMarket, account: AaveAccount, debt_asset: str, collateral_asset: str
+    ) -> LiquidationOutcome:
+        """See `liquidation_logic.max_liquidatable`."""
+        return max_liquidatable(market, account, debt_asset, collateral_asset)
+
+    def flash_loan_premium(self, market: AaveMarket, amount_raw: int) -> int:
+        """Return the premium of a flash loan, in token units (`executeFlashLoanSimple`)."""
+        return market.rules.flash_premium(amount_raw, market.flash_loan_premium_bps)
+
+    def liquidation_call(self, plan: LiquidationPlan) -> Call[Any]:
+        """Return `Pool.liquidationCall` for `plan`, paid by the caller and for the underlying."""
+        if plan.debt_to_cover_raw <= 0:
+            raise InputError(f"debt_to_cover_raw is {plan.debt_to_cover_raw}, must be positive")
+        data = abi.LIQUIDATION_CALL.encode(
+            plan.collateral_asset, plan.debt_asset, plan.account, plan.debt_to_cover_raw, False
+        )
+        return Call(self.layout.pool, data, abi.LIQUIDATION_CALL.decode, f"liquidate {plan.account[:10]}")
+
+
+def complete(market: AaveMarket, account: AaveAccount) -> AaveAccount | None:
+    """Return the account, or None when the market's state does not cover it.
+
+    That is the case in an eMode category unknown to the market, with a flag of a reserve unknown to it, and
+    with a debt in a reserve where somebody owes at a stable rate: stable debts are not read one by one.
+    """
+    listed = market.listed()
+    known = sum(3 << (2 * r.id) for r in listed)
+    if account.user_configuration & ~known:
+        return None
+    if account.e_mode_category and account.e_mode_category not in market.e_mode_categories:
+        return None
+    stable = sum(1 << (2 * r.id) for r in listed if r.total_stable_debt_raw)
+    return None if account.user_configuration & stable else account
+
+
+def _not_counted(collateral_base: int, counted_bps: int) -> int:
+    return collateral_base - percent_mul(collateral_base, counted_bps)
+
+
+def _decode_reserve(layout: ReserveLayout, calls: Reads, results: Answers, timestamp: int) -> ReserveData:
+    data, scaled_debt, stable_debt, liquidity = answer_all(calls[:4], results[:4])
+    ((configuration,), liquidity_index, liquidity_rate, borrow_index, borrow_rate, _, updated, *rest) = data
+    reserve_id, a_token, _, variable_debt_token = rest[:4]
+    if (reserve_id, a_token.lower(), variable_debt_token.lower()) != (
+        layout.id,
+        layout.a_token.lower(),
+        layout.variable_debt_token.lower(),
+    ):
+        raise DataError(
+            f"the reserve of {layout.asset.symbol} has other tokens than its layout says",
+            fix="discover the market's layout again",
+        )
+    price = results[4]
+    return accrue(
+        ReserveData(
+            asset=layout.asset,
+            id=layout.id,
+            configuration=ReserveConfiguration.unpack(configuration),
+            a_token=layout.a_token,
+            stable_debt_token=layout.stable_debt_token,
+            variable_debt_token=layout.variable_debt_token,
+            liquidity_index_ray=liquidity_index,
+            variable_borrow_index_ray=borrow_index,
+            current_liquidity_rate_ray=liquidity_rate,
+            current_variable_borrow_rate_ray=borrow_rate,
+            last_update_timestamp=updated,
+            normalized_income_ray=liquidity_index,
+            normalized_variable_debt_ray=borrow_index,
+            scaled_variable_debt_raw=scaled_debt,
+            total_stable_debt_raw=stable_debt,
+            available_liquidity_raw=liquidity,
+            isolation_mode_total_debt=data[14],
+            price_base=None if price is None else calls[4].decode(price),
+        ),
+        timestamp,
+    )
+
+
+def _decode_e_mode(category: int, source: str, calls: Reads, results: Answers) -> EModeCategory:
+    ((ltv_bps, threshold_bps, bonus_bps, price_source, label),) = answer_all(calls[:1], results[:1])
+    if optional_address(price_source) != source:
+        raise DataError(
+            f"the price source of eMode category {category} is {price_source}, expected {source or 'none'}",
+            fix="discover the market's layout again",
+        )
+    price = results[1] if source else None
+    return EModeCategory(
+        id=category,
+        ltv_bps=ltv_bps,
+        liquidation_threshold_bps=threshold_bps,
+        liquidation_bonus_bps=bonus_bps,
+        price_source=source,
+        price_base=None if price is None else calls[1].decode(price),
+        label=label,
+    )
