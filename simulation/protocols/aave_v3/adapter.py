@@ -42,7 +42,7 @@ from simulation.protocols.aave_v3.validation_logic import HEALTH_FACTOR_LIQUIDAT
 from simulation.types import Asset, Book, LiquidationPlan, MarginReport, MarginStatus
 
 IS_LIQUIDATION_ALLOWED: Final = function("isLiquidationAllowed()(bool)")
-METHOD: Final = "aave-v3.health-factor"
+METHOD: Final = "aave-v3.health_factor"
 
 _MARKET_READS = 5
 _RESERVE_READS = 5
@@ -248,7 +248,7 @@ class AaveV3:
         except AaveRevert as reverted:
             missing = sorted(self._needed_prices(market, account) - set(prices_base))
             reason = f"no price for {', '.join(missing)}" if missing else reverted.message
-            return self.unknown_margin(market, account.account, reason)
+            return self._unknown(market, account.account, reason)
         if data.health_factor_wad < HEALTH_FACTOR_LIQUIDATION_THRESHOLD:
             status, reason = MarginStatus.LIQUIDATABLE, "health factor below 1"
         elif any(p.scaled_variable_debt_raw or p.stable_debt_raw for p in account.positions):
@@ -285,8 +285,7 @@ class AaveV3:
             needed.add(e_mode.price_key)
         return needed
 
-    def unknown_margin(self, market: AaveMarket, account: str, reason: str) -> MarginReport:
-        """Return the report of an account of which nothing is known, with the reason."""
+    def _unknown(self, market: AaveMarket, account: str, reason: str) -> MarginReport:
         return MarginReport(
             account=account,
             protocol=self.name,

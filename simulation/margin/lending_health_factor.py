@@ -1,0 +1,69 @@
+"""The margin rule of lending protocols: the health factor, at anybody's prices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from oracle.types import PriceSnapshot
+from simulation.interfaces import ProtocolAdapter
+from simulation.margin import margin_methods
+from simulation.types import Book, MarginReport, MarginStatus
+
+
+@margin_methods.register("lending-health-factor")
+@dataclass(frozen=True, slots=True)
+class LendingHealthFactor:
+    """`simulation.interfaces.MarginMethod` of one lending market: what its own contract would answer.
+
+    Parameters
+    ----------
+    adapter
+        The protocol's adapter.
+    market
+        The market's state at the book's block.
+    base_decimals
+        Scale of the protocol's base currency.
+    """
+
+    kind: ClassVar[Literal["lending-health-factor"]] = "lending-health-factor"
+
+    adapter: ProtocolAdapter[Any, Any]
+    market: Any
+    base_decimals: int = 8
+
+    @property
+    def id(self) -> str:
+        """Method id, for example ``aave-v3.health_factor``."""
+        return f"{self.adapter.name}.health_factor"
+
+    def report(self, book: Book, row: int, prices: PriceSnapshot) -> MarginReport:
+        """Return the exact margin of a row at the snapshot's prices.
+
+        Prices are looked up under the keys of the adapter's `prices_base`. `UNKNOWN` when one that the
+        account needs is unknown, and for an account that could not be read.
+        """
+        exact = book.exact[row]
+        if exact is not None:
+            return self.adapter.margin(self.market, exact, prices_base(prices, self.base_decimals))
+        return MarginReport(
+            account=book.accounts[row],
+            protocol=self.adapter.name,
+            method=self.id,
+            block=book.block,
+            timestamp=book.timestamp,
+            status=MarginStatus.UNKNOWN,
+            collateral_base=None,
+            debt_base=None,
+            maintenance_base=None,
+            initial_base=None,
+            health_factor_wad=None,
+            base_decimals=self.base_decimals,
+            reason="account could not be read",
+        )
+
+
+def prices_base(prices: PriceSnapshot, base_decimals: int) -> dict[str, int]:
+    """Return the usable prices of a snapshot at a protocol's scale, rounded down from 1e8."""
+    usable = {asset: price for asset in prices.prices if (price := prices.price_e8(asset)) is not None}
+    return {asset: price * 10**base_decimals // 10**8 for asset, price in usable.items()}
