@@ -53,6 +53,13 @@ class Source(Protocol):
         """Turn the answers of `reads` (None = that read failed) into a reading. Never raises on bad data."""
         ...
 
+    def context(self, results: Sequence[bytes | None], *, timestamp: int) -> FeedContext:
+        """Return what is known of the feed from outside its reading: configuration and bounds read on chain.
+
+        `results` are the answers that `decode` gets; `timestamp` becomes the context's ``now``.
+        """
+        ...
+
 
 @runtime_checkable
 class Guard(Protocol):

@@ -12,6 +12,8 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
+from pydantic import ValidationError
+
 from contracts_abi.errors import InputError, UnknownNameError
 
 C = TypeVar("C", bound=type[Any])
@@ -60,10 +62,21 @@ class Registry(Generic[C]):
             raise UnknownNameError(self._what, kind, self._entries) from None
 
     def build(self, config: Mapping[str, Any]) -> Any:
-        """Construct an entry from a mapping with a ``kind`` key and the class's own fields."""
+        """Construct an entry from a mapping with a ``kind`` key and the class's own fields.
+
+        Raises
+        ------
+        InputError
+            Naming the first field that is wrong; an unknown field comes with the nearest known ones.
+        """
         if "kind" not in config:
             raise InputError(f"{self._what} without 'kind'", fix=f"known: {', '.join(self)}")
-        return self.get(str(config["kind"]))(**{k: v for k, v in config.items() if k != "kind"})
+        kind = str(config["kind"])
+        entry = self.get(kind)
+        try:
+            return entry(**{k: v for k, v in config.items() if k != "kind"})
+        except ValidationError as error:
+            raise _first_error(f"{self._what} {kind!r}", entry, error) from None
 
     def __iter__(self) -> Iterator[str]:
         self._scan()
@@ -76,6 +89,19 @@ class Registry(Generic[C]):
     def __len__(self) -> int:
         self._scan()
         return len(self._entries)
+
+
+def _first_error(what: str, entry: type[Any], error: ValidationError) -> InputError:
+    """Return the first of pydantic's complaints as one line."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+        return UnknownNameError(f"field of {what}", field, getattr(entry, "model_fields", ()))
+    if first["type"] == "missing":
+        return InputError(f"{what} lacks {field!r}", fix=f"add {field!r}")
+    return InputError(
+        f"{what}: {field} = {first['input']!r}", fix=first["msg"][:1].lower() + first["msg"][1:]
+    )
 
 
 class _Decorator(Generic[C]):

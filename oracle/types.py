@@ -54,6 +54,9 @@ class PriceObs:
         Half-width of the source's confidence interval; None when it states none.
     bid, ask
         Two-sided quote where the source has one.
+    answered_key
+        Round in which the answer was made, where the source says so; before `round_key` when an old answer
+        was carried into a new round.
     raw
         The bytes that were decoded, for evidence.
     """
@@ -71,6 +74,7 @@ class PriceObs:
     conf_abs: int | None = None
     bid: int | None = None
     ask: int | None = None
+    answered_key: tuple[int, ...] | None = None
     raw: bytes = field(default=b"", repr=False)
 
     def scaled(self, decimals: int) -> int:
@@ -172,16 +176,27 @@ class GuardedPrice:
         `OK` only when no guard rejected the reading. `REFUSED` and `MISSING` are unknown, never zero.
     findings
         All judgements, of all sources that were asked.
+    required
+        Names of the guards without whose `OK` the price is refused.
+    others
+        What the sources that were not chosen said, each judged by itself.
     """
 
     reading: Reading
     status: PriceStatus
     findings: tuple[Finding, ...] = ()
+    required: frozenset[str] = frozenset()
+    others: tuple[GuardedPrice, ...] = ()
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Messages of the violated guards."""
-        return tuple(f"{f.guard} {f.message}" for f in self.findings if f.status is GuardStatus.VIOLATED)
+        """Why a source was refused: the violated guards, and the required ones that could not judge."""
+        return tuple(
+            f"{f.guard} {f.message}"
+            for f in self.findings
+            if f.status is GuardStatus.VIOLATED
+            or (f.status is GuardStatus.NOT_APPLICABLE and f.name in self.required)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,11 +222,12 @@ class PriceSnapshot:
     prices: Mapping[str, GuardedPrice]
 
     def price_e8(self, asset: str) -> int | None:
-        """Return the price times 1e8, or None when it is unknown."""
+        """Return the price times 1e8, or None when it is unknown or rounds to nothing at that scale."""
         price = self.prices.get(asset)
         if price is None or price.status is not PriceStatus.OK or isinstance(price.reading, NoData):
             return None
-        return price.reading.scaled(8)
+        scaled = price.reading.scaled(8)
+        return scaled if scaled > 0 else None
 
     def unknown(self) -> tuple[str, ...]:
         """Return the assets without a usable price, sorted."""

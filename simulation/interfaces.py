@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from contracts_abi.calls import Call, Event
 from oracle.types import PriceSnapshot
-from simulation.types import Asset, Book, LiquidationPlan, MarginReport, Verdict
+from simulation.types import Asset, Book, LiquidationPlan, MarginReport, Reason, Verdict
 
 M = TypeVar("M")
 S = TypeVar("S", contravariant=True)
@@ -86,6 +86,22 @@ class Policy(Protocol):
         protocol_margin: MarginReport,
         reference_margin: MarginReport | None,
         plan: LiquidationPlan | None,
+        *,
+        excess_seizure_bps: int | None,
+        no_plan: Reason = Reason.UNPROFITABLE,
     ) -> Verdict:
-        """Return the verdict; see `simulation.policy` for the default."""
+        """Return the verdict; `simulation.policy.three_price` is the default.
+
+        Parameters
+        ----------
+        protocol_margin, reference_margin
+            The same positions at both views' prices; the latter None without a reference.
+        plan
+            The best liquidation at executable prices, None when there is none.
+        excess_seizure_bps
+            What `plan` seizes beyond what the reference prices justify
+            (`simulation.policy.excess_seizure_bps`); None when unknown.
+        no_plan
+            Why `plan` is None.
+        """
         ...
