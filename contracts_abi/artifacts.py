@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eth_abi.abi import encode as abi_encode
 from eth_utils.address import is_address, to_canonical_address
 
 from contracts_abi.errors import DataError, ToolError, UnknownNameError
@@ -69,13 +70,24 @@ class Artifact:
         """Names of the libraries that must be linked."""
         return frozenset(slot.library for slot in self.links)
 
-    def creation_code(self, libraries: Mapping[str, str] | None = None, arguments: bytes = b"") -> bytes:
+    def creation_code(self, *arguments: Any, libraries: Mapping[str, str] | None = None) -> bytes:
         """Return creation code with libraries linked and the encoded constructor arguments behind it."""
-        return link(self.name, self.bytecode, self.links, libraries or {}) + arguments
+        types = _constructor_types(self.abi)
+        if len(types) != len(arguments):
+            raise DataError(f"{self.name} is constructed from {types}, got {len(arguments)} arguments")
+        code = link(self.name, self.bytecode, self.links, libraries or {})
+        return code + abi_encode(types, arguments)
 
     def runtime_code(self, libraries: Mapping[str, str] | None = None) -> bytes:
         """Return runtime code with libraries linked; immutables still hold zero bytes."""
         return link(self.name, self.deployed_bytecode, self.deployed_links, libraries or {})
+
+
+def _constructor_types(abi: tuple[Mapping[str, Any], ...]) -> tuple[str, ...]:
+    for entry in abi:
+        if entry["type"] == "constructor":
+            return tuple(parameter["type"] for parameter in entry["inputs"])
+    return ()
 
 
 def link(name: str, code: bytes, slots: tuple[LinkSlot, ...], libraries: Mapping[str, str]) -> bytes:

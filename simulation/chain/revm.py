@@ -1,7 +1,7 @@
 """The in-process EVM: no node, no blocks, a hundred times faster. For parity tests and Monte Carlo.
 
-What it is not: there are no nonces of ordinary transactions, no mempool, no receipts by hash. Gas figures are
-close to a node's and not equal, since accounts and slots stay warm between transactions.
+What it is not: there is no mempool, there are no receipts by hash, and gas figures are close to a node's but
+not equal, since accounts and slots stay warm between transactions.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class _Snapshot:
     timestamp: int
     last_timestamp: int
     wei_added: dict[str, int] = field(default_factory=dict)
+    nonces_added: dict[str, int] = field(default_factory=dict)
     codes: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -113,6 +114,8 @@ class RevmEvm:
     ) -> TxResult:
         """See `Evm.send`."""
         output, gas_used, success = self._execute(Tx(sender, to, data, value, gas))
+        if to is not None:  # a creation counts itself
+            self._count_nonce(sender)
         logs = self._logs() if success else ()
         created = to_checksum_address(output.decode()) if success and to is None else None
         block, timestamp = self._number, self._timestamp
@@ -130,6 +133,15 @@ class RevmEvm:
             self._move_to(number, timestamp)
             results.append(self.send(tx.sender, tx.to, tx.data, tx.value, tx.gas))
         return results
+
+    def _count_nonce(self, sender: str) -> None:
+        """Count a transaction as a node does, so that contracts get the same addresses on both backends."""
+        info = self._evm.basic(sender)
+        if info.code:
+            return
+        for undo in self._snapshots[-1:]:
+            undo.nonces_added[sender] = undo.nonces_added.get(sender, 0) + 1
+        self._insert_account(sender, balance=info.balance, nonce=info.nonce + 1)
 
     def _logs(self) -> tuple[Log, ...]:
         """Return the logs of the transaction that was executed last."""
@@ -182,8 +194,11 @@ class RevmEvm:
 
     def _insert_code(self, address: str, code: bytes) -> None:
         info = self._evm.basic(address)
+        self._insert_account(address, balance=info.balance, nonce=info.nonce, code=code)
+
+    def _insert_account(self, address: str, *, balance: int, nonce: int, code: bytes | None = None) -> None:
         account: Any = self._pyrevm.AccountInfo  # its stub lacks `balance`
-        self._evm.insert_account_info(address, account(balance=info.balance, nonce=info.nonce, code=code))
+        self._evm.insert_account_info(address, account(balance=balance, nonce=nonce, code=code))
 
     def storage(self, address: str, slot: int) -> int:
         """See `Evm.storage`."""
@@ -233,6 +248,9 @@ class RevmEvm:
             self._evm.revert(undo.checkpoint)
             for address, wei in undo.wei_added.items():
                 self._evm.set_balance(address, self.balance(address) - wei)
+            for address, count in undo.nonces_added.items():
+                info = self._evm.basic(address)
+                self._insert_account(address, balance=info.balance, nonce=info.nonce - count)
             for address, code in undo.codes.items():
                 self._insert_code(address, code)
         self._last_timestamp = undo.last_timestamp

@@ -1,0 +1,81 @@
+"""Deploys a whole market: tokens, feeds, Aave V3, Uniswap V3 and a multicall, the same on every backend."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from eth_utils.crypto import keccak
+
+from contracts_abi.artifacts import vyper_names
+from simulation.chain.aave_v3 import deploy_aave, deploy_tokens
+from simulation.chain.artifacts import own
+from simulation.chain.evm import Evm, labelled_address
+from simulation.chain.feeds import deploy_feed
+from simulation.chain.market import DEFAULT_MARKET, DeployedAsset, Deployment, MarketSpec
+from simulation.chain.uniswap_v3 import deploy_uniswap
+
+MULTICALL_ADDRESS: Final = "0xcA11bde05977b3631167028862bE2a173976CA11"
+
+
+def deploy_market(evm: Evm, market: MarketSpec = DEFAULT_MARKET) -> Deployment:
+    """Deploy a market on an EVM with a base fee of zero.
+
+    The same specification gives the same addresses, whichever the backend.
+
+    Raises
+    ------
+    ToolError
+        If the contract artifacts are not installed.
+    CallReverted
+        If the contracts refuse a parameter.
+    """
+    deployer = labelled_address("deployer")
+    tokens = deploy_tokens(evm, deployer, market)
+    feeds, reference_feeds = {}, {}
+    for asset in market.assets:
+        pair = f"{asset.symbol} / USD"
+        feeds[asset.symbol] = deploy_feed(evm, deployer, pair, asset.feed, asset.price_e8)
+        reference_feeds[asset.symbol] = deploy_feed(
+            evm, deployer, f"{pair} reference", asset.reference_feed, asset.price_e8
+        )
+    aave = deploy_aave(evm, deployer, market, tokens=tokens, feeds=feeds)
+    uniswap = deploy_uniswap(evm, deployer, market, tokens=tokens)
+    if "Multicall3" in vyper_names():
+        evm.set_code(MULTICALL_ADDRESS, own("Multicall3").deployed_bytecode)
+
+    named = {
+        "Pool": aave.pool_implementation,
+        "PoolProxy": aave.pool,
+        "AaveOracle": aave.oracle,
+        "UniswapV3Factory": uniswap.factory,
+        "SwapRouter": uniswap.router,
+        "Multicall3": MULTICALL_ADDRESS,
+    }
+    return Deployment(
+        chain_id=evm.chain_id,
+        deployer=deployer,
+        provider=aave.provider,
+        pool=aave.pool,
+        configurator=aave.configurator,
+        oracle=aave.oracle,
+        data_provider=aave.data_provider,
+        acl_manager=aave.acl_manager,
+        pool_implementation=aave.pool_implementation,
+        libraries=aave.libraries,
+        treasury=aave.treasury,
+        assets={
+            asset.symbol: DeployedAsset(
+                symbol=asset.symbol,
+                address=tokens[asset.symbol],
+                decimals=asset.decimals,
+                a_token=aave.reserves[asset.symbol].a_token,
+                v_token=aave.reserves[asset.symbol].v_token,
+                feed=feeds[asset.symbol],
+                reference_feed=reference_feeds[asset.symbol],
+            )
+            for asset in market.assets
+        },
+        uniswap=uniswap,
+        multicall=MULTICALL_ADDRESS,
+        code_hashes={name: "0x" + keccak(evm.code(address)).hex() for name, address in named.items()},
+    )
