@@ -13,6 +13,9 @@ from contracts_abi.errors import DataError
 MULTICALL3_ADDRESS: Final = "0xcA11bde05977b3631167028862bE2a173976CA11"
 """Where Multicall3 stands on most public chains."""
 
+MAX_CALLS: Final = 512
+"""Most reads that our own Multicall3 takes in one call; the original has no bound but gas."""
+
 AGGREGATE3 = function("aggregate3((address,bool,bytes)[])((bool,bytes)[])")
 GET_BLOCK_NUMBER = function("getBlockNumber()(uint256)")
 GET_CURRENT_BLOCK_TIMESTAMP = function("getCurrentBlockTimestamp()(uint256)")
