@@ -9,11 +9,12 @@ from typing import Any, ClassVar, Final, Literal
 from eth_utils.address import to_checksum_address
 
 from contracts_abi import aave_v3 as abi
+from contracts_abi import lens
 from contracts_abi.calls import Call, Event, function
 from contracts_abi.errors import DataError, InputError
 from simulation.fixed_point import percent_mul
 from simulation.protocols import protocols
-from simulation.protocols.aave_v3.book import build_book
+from simulation.protocols.aave_v3.book import book_of_rows
 from simulation.protocols.aave_v3.configuration import ReserveConfiguration
 from simulation.protocols.aave_v3.errors import AaveRevert
 from simulation.protocols.aave_v3.generic_logic import calculate_user_account_data
@@ -31,7 +32,6 @@ from simulation.protocols.aave_v3.rules import V3_0
 from simulation.protocols.aave_v3.types import (
     AaveAccount,
     AaveMarket,
-    AavePosition,
     EModeCategory,
     LiquidationOutcome,
     ReserveData,
@@ -60,12 +60,19 @@ class AaveV3:
         Where the market's parts are; see `discover_layout`.
     rules
         Version of its contracts.
+    account_data
+        Whether to ask for the contract's own account data with the positions. It costs most of the gas of
+        a bulk read, and is what an account is acted on in the end.
+    accounts_per_call
+        Accounts in one call of the lens or of Multicall3.
     """
 
     kind: ClassVar[Literal["aave-v3"]] = "aave-v3"
 
     layout: AaveLayout
     rules: Rules = V3_0
+    account_data: bool = False
+    accounts_per_call: int = 500
 
     @property
     def name(self) -> str:
@@ -175,63 +182,71 @@ class AaveV3:
             raise DataError(f"reserves were listed or dropped: {', '.join(sorted(new))}", fix=fix)
 
     def account_reads(self, accounts: Sequence[str]) -> Reads:
-        """Return the reads of positions, eMode and the contract's own account data, token by token."""
+        """Return the reads of positions: calls of the lens, else of Multicall3, else one for each word."""
+        layout = self.layout
         calls: Reads = []
-        for account in accounts:
-            calls += [
-                abi.GET_USER_CONFIGURATION.call(self.layout.pool, account, label="configuration"),
-                abi.GET_USER_EMODE.call(self.layout.pool, account, label="eMode"),
-                abi.GET_USER_ACCOUNT_DATA.call(self.layout.pool, account, label="account data"),
-            ]
-            for reserve in self.layout.reserves:
-                calls += [
-                    abi.SCALED_BALANCE_OF.call(reserve.a_token, account, label="scaled aToken balance"),
-                    abi.SCALED_BALANCE_OF.call(
-                        reserve.variable_debt_token, account, label="scaled variable debt"
-                    ),
-                ]
+        for part in self._chunks(accounts):
+            if layout.lens:
+                calls.append(
+                    lens.accounts_call(
+                        layout.lens, layout.pool, part, layout.tokens, account_data=self.account_data
+                    )
+                )
+            elif layout.multicall:
+                calls.append(
+                    lens.multicall_accounts_call(
+                        layout.multicall, layout.pool, part, layout.tokens, account_data=self.account_data
+                    )
+                )
+            else:
+                calls += [call for account in part for call in self._single_reads(account)]
         return calls
+
+    def _chunks(self, accounts: Sequence[str]) -> list[Sequence[str]]:
+        size = self.accounts_per_call
+        return [accounts[i : i + size] for i in range(0, len(accounts), size)]
+
+    def _single_reads(self, account: str) -> Reads:
+        pool = self.layout.pool
+        calls: Reads = [
+            abi.GET_USER_CONFIGURATION.call(pool, account, label="configuration"),
+            abi.GET_USER_EMODE.call(pool, account, label="eMode"),
+        ]
+        if self.account_data:
+            calls.append(abi.GET_USER_ACCOUNT_DATA.call(pool, account, label="account data"))
+        return calls + [abi.SCALED_BALANCE_OF.call(token, account) for token in self.layout.tokens]
 
     def decode_accounts(
         self, market: AaveMarket, accounts: Sequence[str], results: Sequence[bytes | None]
     ) -> Book:
-        """Turn the answers into a book; an account with a failed read has ``exact`` None."""
-        width = 3 + 2 * len(self.layout.reserves)
-        if len(results) != width * len(accounts):
-            raise DataError(f"{len(results)} answers for {width * len(accounts)} account reads")
-        exact = [
-            self._decode_account(market, account, results[i * width : (i + 1) * width])
-            for i, account in enumerate(accounts)
-        ]
-        return build_book(self.name, market, accounts, exact)
+        """Turn the answers into a book; an account that was not read whole has ``exact`` None.
 
-    def _decode_account(self, market: AaveMarket, account: str, results: Answers) -> AaveAccount | None:
-        configuration, e_mode, account_data, *balances = results
-        if configuration is None or e_mode is None or any(b is None for b in balances):
-            return None
-        scaled = [int.from_bytes(b or b"") for b in balances]
-        positions = tuple(
-            AavePosition(reserve.id, scaled[2 * i], scaled[2 * i + 1])
-            for i, reserve in enumerate(self.layout.reserves)
-            if scaled[2 * i] or scaled[2 * i + 1]
-        )
-        reported = None if account_data is None else abi.GET_USER_ACCOUNT_DATA.decode(account_data)[5]
-        return complete(
-            market,
-            AaveAccount(
-                account=account,
-                user_configuration=int.from_bytes(configuration),
-                e_mode_category=int.from_bytes(e_mode),
-                positions=positions,
-                reported_health_factor_wad=reported,
-            ),
-        )
+        A call of the lens that failed leaves all of its accounts unknown.
+
+        Raises
+        ------
+        DataError
+            If the answers are not those of `account_reads`.
+        """
+        reserves = len(self.layout.tokens) // 2
+        if self.layout.lens or self.layout.multicall:
+            calls = self.account_reads(accounts)
+            if len(calls) != len(results):
+                raise DataError(f"{len(results)} answers for {len(calls)} account reads")
+            parts = [
+                _failed_rows(len(part), reserves) if data is None else call.decode(data)
+                for part, call, data in zip(self._chunks(accounts), calls, results, strict=True)
+            ]
+        else:
+            parts = [lens.rows_from_results(results, len(accounts), reserves, account_data=self.account_data)]
+        rows = lens.concatenate(parts) if parts else _failed_rows(0, reserves)
+        return book_of_rows(self.name, market, accounts, rows, account_data=self.account_data)
 
     def prices_base(self, market: AaveMarket) -> Mapping[str, int]:
         """Return the protocol view: symbol to price, and ``emode-N`` for a category's own price."""
         return market.prices_base
 
-    def account_data(self, market: AaveMarket, account: AaveAccount) -> UserAccountData:
+    def user_account_data(self, market: AaveMarket, account: AaveAccount) -> UserAccountData:
         """Return what `getUserAccountData` answers; raises `AaveRevert` where that reverts."""
         return calculate_user_account_data(market, account)
 
@@ -346,20 +361,10 @@ class AaveV3:
         return Call(self.layout.pool, data, abi.LIQUIDATION_CALL.decode, f"liquidate {plan.account[:10]}")
 
 
-def complete(market: AaveMarket, account: AaveAccount) -> AaveAccount | None:
-    """Return the account, or None when the market's state does not cover it.
-
-    That is the case in an eMode category unknown to the market, with a flag of a reserve unknown to it, and
-    with a debt in a reserve where somebody owes at a stable rate: stable debts are not read one by one.
-    """
-    listed = market.listed()
-    known = sum(3 << (2 * r.id) for r in listed)
-    if account.user_configuration & ~known:
-        return None
-    if account.e_mode_category and account.e_mode_category not in market.e_mode_categories:
-        return None
-    stable = sum(1 << (2 * r.id) for r in listed if r.total_stable_debt_raw)
-    return None if account.user_configuration & stable else account
+def _failed_rows(accounts: int, reserves: int) -> lens.LensRows:
+    """Return rows of accounts of which nothing could be read."""
+    stride = 2 + 2 * reserves
+    return lens.rows_from_results([None] * (stride * accounts), accounts, reserves, account_data=False)
 
 
 def _not_counted(collateral_base: int, counted_bps: int) -> int:

@@ -1,12 +1,24 @@
-"""Exact account states as the flat float columns that the screen runs on."""
+"""Account states as the flat float columns that the screen runs on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
-from simulation.fixed_point import to_float
+from contracts_abi.lens import (
+    CONFIGURATION,
+    EMODE_CATEGORY,
+    HEALTH_FACTOR_WAD,
+    STATUS,
+    LensRows,
+    LensStatus,
+    collateral_column,
+    debt_column,
+)
+from simulation.fixed_point import RAY, to_float
 from simulation.protocols.aave_v3.configuration import is_borrowing, is_using_as_collateral
 from simulation.protocols.aave_v3.generic_logic import (
     a_token_balance,
@@ -14,8 +26,14 @@ from simulation.protocols.aave_v3.generic_logic import (
     user_e_mode,
     variable_debt_balance,
 )
-from simulation.protocols.aave_v3.types import AaveAccount, AaveMarket, ReserveData
+from simulation.protocols.aave_v3.types import AaveAccount, AaveMarket, AavePosition, ReserveData
 from simulation.types import Asset, Book, PositionKind
+
+AMOUNT_REL_ERROR: Final = 2.0**-50
+"""Relative error of an amount in `book_of_rows`: 2**-51 of the scaled balance, 2**-53 each of the index and
+of the product. The contract's own rounding of a balance, half a raw unit, comes on top."""
+
+_E_MODES = 256
 
 
 def book_assets(market: AaveMarket) -> tuple[Asset, ...]:
@@ -30,15 +48,163 @@ def book_assets(market: AaveMarket) -> tuple[Asset, ...]:
     )
 
 
-def build_book(
+def covered(market: AaveMarket, account: AaveAccount) -> bool:
+    """Return whether the market's state says all that the account's health depends on.
+
+    It does not in an eMode category that the market does not know, with a flag of a reserve that it does not
+    know, and with a debt in a reserve where somebody owes at a stable rate: stable debts are not read one by
+    one, so the account's own is unknown.
+    """
+    if account.e_mode_category and account.e_mode_category not in market.e_mode_categories:
+        return False
+    known, stable = _flags(market)
+    return not account.user_configuration & ~known and not account.user_configuration & stable
+
+
+def _flags(market: AaveMarket) -> tuple[int, int]:
+    """Return the flags of all reserves, and the borrow flags of those with stable debt."""
+    listed = market.listed()
+    return (
+        sum(3 << (2 * r.id) for r in listed),
+        sum(1 << (2 * r.id) for r in listed if r.total_stable_debt_raw),
+    )
+
+
+def account_of_row(
+    market: AaveMarket, account: str, rows: LensRows, row: int, *, account_data: bool
+) -> AaveAccount | None:
+    """Return the exact state of one row, None when it was not read whole or the market does not cover it.
+
+    `account_data` says whether the lens was asked for the contract's own health factor.
+    """
+    status = rows.word(row, STATUS)
+    if status not in (LensStatus.OK, LensStatus.NO_ACCOUNT_DATA):
+        return None
+    balances = rows.positions(row)
+    ids = sorted({column // 2 for column in balances})
+    reported = rows.word(row, HEALTH_FACTOR_WAD) if account_data and status == LensStatus.OK else None
+    state = AaveAccount(
+        account=account,
+        user_configuration=rows.word(row, CONFIGURATION),
+        e_mode_category=rows.word(row, EMODE_CATEGORY),
+        positions=tuple(
+            AavePosition(i, balances.get(collateral_column(i), 0), balances.get(debt_column(i), 0))
+            for i in ids
+        ),
+        reported_health_factor_wad=reported,
+    )
+    return state if covered(market, state) else None
+
+
+class RowAccounts(Sequence[AaveAccount | None]):
+    """The exact states of lens rows, each decoded when it is asked for."""
+
+    def __init__(
+        self, market: AaveMarket, accounts: Sequence[str], rows: LensRows, *, account_data: bool
+    ) -> None:
+        self._market, self._accounts, self._rows = market, accounts, rows
+        self._account_data = account_data
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+    @overload
+    def __getitem__(self, index: int) -> AaveAccount | None: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[AaveAccount | None]: ...
+
+    def __getitem__(self, index: int | slice) -> AaveAccount | list[AaveAccount | None] | None:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"account {index} of {len(self)}")
+        return account_of_row(
+            self._market, self._accounts[index], self._rows, index, account_data=self._account_data
+        )
+
+
+def book_of_rows(
+    protocol: str, market: AaveMarket, accounts: Sequence[str], rows: LensRows, *, account_data: bool
+) -> Book:
+    """Return the book of `accounts` from what the lens read, without a Python integer per account.
+
+    Amounts are those of the market's timestamp, with a relative error of at most `AMOUNT_REL_ERROR`. What
+    the floats leave out is the contract's own rounding of values: each is floored to one unit of base
+    currency, and the average liquidation threshold is floored to a whole basis point. An account that is
+    not known whole has no positions and ``exact`` None.
+    """
+    assets = book_assets(market)
+    usable = _usable(market, rows)
+    counts = np.where(usable, np.diff(rows.row_ptr), 0)
+    keep = np.repeat(usable, np.diff(rows.row_ptr))
+    row_ptr = np.zeros(len(accounts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=row_ptr[1:])
+
+    reserve, is_debt = np.divmod(rows.column[keep], 2)
+    category = np.repeat(_categories(rows), counts)
+    asset_of, threshold_of, scale_of = _tables(market, assets, rows.reserves)
+    return Book(
+        accounts=tuple(accounts),
+        protocols=(protocol,),
+        assets=assets,
+        protocol=np.zeros(len(accounts), dtype=np.int32),
+        row_ptr=row_ptr,
+        asset=asset_of[category, reserve].astype(np.int32),
+        kind=np.where(is_debt, int(PositionKind.DEBT), int(PositionKind.COLLATERAL)).astype(np.int8),
+        amount=rows.value_floats()[keep] * scale_of[is_debt, reserve],
+        weight=np.where(is_debt, 1.0, threshold_of[category, reserve]),
+        block=market.block,
+        timestamp=market.timestamp,
+        exact=RowAccounts(market, accounts, rows, account_data=account_data),
+    )
+
+
+def _categories(rows: LensRows) -> NDArray[np.int64]:
+    return rows.head[:, EMODE_CATEGORY, -1].astype(np.int64)
+
+
+def _usable(market: AaveMarket, rows: LensRows) -> NDArray[np.bool_]:
+    """Return what `account_of_row` finds not to be None, for all rows at once."""
+    known_category = np.zeros(_E_MODES, dtype=np.bool_)
+    known_category[[0, *market.e_mode_categories]] = True
+    category = _categories(rows)
+    known, stable = _flags(market)
+    bad = np.frombuffer((~known & (2**256 - 1) | stable).to_bytes(32, "big"), dtype=">u8").astype(np.uint64)
+    flagged = (rows.head[:, CONFIGURATION].astype(np.uint64) & bad).any(axis=1)
+    in_range = category < _E_MODES
+    return rows.usable & in_range & known_category[np.where(in_range, category, 0)] & ~flagged
+
+
+def _tables(
+    market: AaveMarket, assets: tuple[Asset, ...], reserves: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return asset index and threshold by (category, reserve), and tokens a scaled unit by (kind, reserve)."""
+    index = {asset.symbol: i for i, asset in enumerate(assets)}
+    asset_of = np.zeros((_E_MODES, reserves), dtype=np.int64)
+    threshold_of = np.zeros((_E_MODES, reserves))
+    scale_of = np.zeros((2, reserves))
+    for reserve in market.listed():
+        configuration = reserve.configuration
+        threshold = configuration.liquidation_threshold_bps
+        asset_of[:, reserve.id] = index[reserve.asset.symbol]
+        threshold_of[:, reserve.id] = threshold / 10_000
+        category = market.e_mode_categories.get(configuration.e_mode_category)
+        if category is not None:
+            if category.price_source:
+                asset_of[category.id, reserve.id] = index[category.price_key]
+            if threshold:
+                threshold_of[category.id, reserve.id] = category.liquidation_threshold_bps / 10_000
+        unit = RAY * configuration.unit
+        scale_of[0, reserve.id] = reserve.normalized_income_ray / unit
+        scale_of[1, reserve.id] = reserve.normalized_variable_debt_ray / unit
+    return asset_of, threshold_of, scale_of
+
+
+def book_of_accounts(
     protocol: str, market: AaveMarket, accounts: Sequence[str], exact: Sequence[AaveAccount | None]
 ) -> Book:
-    """Return the book of `accounts`, whose amounts are those of the market's timestamp.
-
-    Amounts and weights are correctly rounded to float64. What is left out of the floats is the contract's
-    own rounding: each value is floored to one unit of base currency, and the average liquidation threshold
-    is floored to a whole basis point. An account without a state has no positions and is unknown.
-    """
+    """Return the book of exact states, each amount correctly rounded: the plain twin of `book_of_rows`."""
     assets = book_assets(market)
     index = {asset.symbol: i for i, asset in enumerate(assets)}
     row_ptr = [0]

@@ -64,8 +64,8 @@ class AaveLayout:
         Pairs of category number and its price source (empty for none), of the configured categories.
     base_decimals
         Scale of the oracle's prices.
-    lens
-        Where the account lens is to be called; empty to read token by token.
+    lens, multicall
+        Where to call the account lens, else Multicall3; empty where there is none.
     """
 
     provider: str
@@ -76,6 +76,15 @@ class AaveLayout:
     e_mode_price_sources: tuple[tuple[int, str], ...]
     base_decimals: int
     lens: str = ""
+    multicall: str = ""
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Scaled tokens by reserve id, aToken before variable debt token; zero where an id is unused."""
+        tokens = [ZERO_ADDRESS] * (2 * max((r.id + 1 for r in self.reserves), default=0))
+        for reserve in self.reserves:
+            tokens[2 * reserve.id : 2 * reserve.id + 2] = reserve.a_token, reserve.variable_debt_token
+        return tuple(tokens)
 
     def reserve_of(self, symbol: str) -> ReserveLayout:
         """Return the reserve of a symbol; raises `InputError`."""
@@ -111,7 +120,7 @@ def optional_address(address: str) -> str:
     return "" if int(address, 16) == 0 else str(to_checksum_address(address))
 
 
-def discover_layout(provider: str, *, lens: str = "") -> Staged[AaveLayout]:
+def discover_layout(provider: str, *, lens: str = "", multicall: str = "") -> Staged[AaveLayout]:
     """Find a market's parts, in stages; `run_stages` drives it.
 
     Raises
@@ -177,6 +186,7 @@ def discover_layout(provider: str, *, lens: str = "") -> Staged[AaveLayout]:
         e_mode_price_sources=e_modes,
         base_decimals=len(str(unit)) - 1,
         lens=lens,
+        multicall=multicall,
     )
 
 
