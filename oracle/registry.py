@@ -92,16 +92,18 @@ class Registry(Generic[C]):
 
 
 def _first_error(what: str, entry: type[Any], error: ValidationError) -> InputError:
-    """Return the first of pydantic's complaints as one line."""
+    """Return the first of pydantic's complaints as one line; an entry's own `InputError` as it is."""
     first = error.errors(include_url=False)[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        return cause
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
         return UnknownNameError(f"field of {what}", field, getattr(entry, "model_fields", ()))
     if first["type"] == "missing":
         return InputError(f"{what} lacks {field!r}", fix=f"add {field!r}")
-    return InputError(
-        f"{what}: {field} = {first['input']!r}", fix=first["msg"][:1].lower() + first["msg"][1:]
-    )
+    text = first["msg"].removeprefix("Value error, ")
+    return InputError(f"{what}: {field} = {first['input']!r}", fix=text[:1].lower() + text[1:])
 
 
 class _Decorator(Generic[C]):

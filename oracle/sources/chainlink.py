@@ -347,8 +347,8 @@ class ChainlinkSource(BaseModel):
             published_at=updated_at,
             observed_at=timestamp,
             block=block,
-            round_key=split_round_id(round_id),
-            answered_key=split_round_id(answered_in),
+            round_key=tuple(split_round_id(round_id)),
+            answered_key=tuple(split_round_id(answered_in)),
             raw=results[0] or b"",
         )
 
@@ -395,7 +395,11 @@ class ChainlinkSource(BaseModel):
         if feed is not None and feed.shape is FeedShape.ANSWER_ONLY:
             inner = self._inner()
             same_scale = feed.behind is not None and feed.behind.decimals == feed.decimals
-            return (None, None) if inner is None or not same_scale else inner._read_bounds(results[2:])
+            return (
+                (None, None)
+                if inner is None or not same_scale
+                else inner._read_bounds(results[len(_ANSWER_READS) :])
+            )
         if feed is None or len(results) <= len(_ROUND_READS):
             return None, None
         if feed.shape is FeedShape.PROXY and _one(AGGREGATOR, results[4]) != feed.aggregator:
