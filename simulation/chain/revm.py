@@ -25,6 +25,7 @@ SPEC = "PRAGUE"
 GAS_LIMIT = 1_000_000_000
 ANALYSIS_PADDING = 33
 
+_NO_CODE = keccak(b"")
 _REVERT = re.compile(r"Revert \{ gas_used: (\d+), output: 0x([0-9a-fA-F]*) \}")
 _HALT = re.compile(r"Halt \{ reason: (.+), gas_used: (\d+) \}")
 
@@ -137,7 +138,7 @@ class RevmEvm:
     def _count_nonce(self, sender: str) -> None:
         """Count a transaction as a node does, so that contracts get the same addresses on both backends."""
         info = self._evm.basic(sender)
-        if info.code:
+        if info.code_hash != _NO_CODE:
             return
         for undo in self._snapshots[-1:]:
             undo.nonces_added[sender] = undo.nonces_added.get(sender, 0) + 1
