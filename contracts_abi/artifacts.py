@@ -7,12 +7,16 @@ Nothing here installs or downloads. The folder of the npm packages is passed in;
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from eth_abi.abi import encode as abi_encode
@@ -205,14 +209,13 @@ def vyper_artifact(name: str, cache: Path | None = None) -> Artifact:
 
 def compile_vyper(name: str, source: str, cache: Path | None = None) -> Artifact:
     """Compile a Vyper source that imports nothing but the compiler's own modules; see `vyper_artifact`."""
-    import vyper  # half a second, so only when something is compiled or looked up
-
-    key = hashlib.sha256(f"{vyper.__version__}\0{name}\0{source}".encode()).hexdigest()
+    key = hashlib.sha256(f"{version('vyper')}\0{name}\0{source}".encode()).hexdigest()
     cached = None if cache is None else cache / f"{name}-{key[:24]}.json"
     if cached is not None and cached.is_file():
         return read_artifact(cached)
 
-    from vyper.compiler import compile_code
+    _stand_in_for_immutables()
+    from vyper.compiler import compile_code  # half a second, so only when something is compiled
     from vyper.exceptions import VyperException
 
     try:
@@ -233,6 +236,19 @@ def compile_vyper(name: str, source: str, cache: Path | None = None) -> Artifact
         bytecode=_unlinked_bytes(raw["bytecode"], ()),
         deployed_bytecode=_unlinked_bytes(raw["deployedBytecode"], ()),
     )
+
+
+def _stand_in_for_immutables() -> None:
+    """Let Vyper load where `immutables` is absent: it has no wheel for CPython 3.14.
+
+    Vyper imports it for one analysis of its experimental code generator, which is not used here.
+    """
+    try:
+        importlib.import_module("immutables")
+    except ModuleNotFoundError:
+        module = ModuleType("immutables")
+        vars(module)["Map"] = dict
+        sys.modules["immutables"] = module
 
 
 def write_atomically(path: Path, content: bytes) -> None:
