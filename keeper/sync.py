@@ -1,0 +1,233 @@
+"""Who owes something: borrowers found from logs, pinned by block hash, filled back, never forgotten.
+
+Deep history is read by ranges, everything above the confirmation depth block by block and by hash, so that a
+node which does not know a block says so instead of answering with nothing. A reorganisation rewinds the
+cursor to the common ancestor; borrowers found on the abandoned branch stay, since reading one account too
+many costs a read and forgetting one costs a miss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from contracts_abi.errors import RpcUnavailable
+from keeper.journal import RECENT_BLOCKS, ScanState
+from keeper.rpc import Head, Log, Node
+from simulation.interfaces import ProtocolAdapter
+
+BY_HASH_DEPTH = 64
+"""Blocks below the head that are read one by one and by hash; older ones by ranges."""
+
+Progress = Callable[[int, int], None]
+"""Told the blocks scanned and the blocks to scan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What one advance did.
+
+    Attributes
+    ----------
+    found
+        Borrowers that were not known before.
+    rewound_to
+        Common ancestor when a reorganisation was followed, else None.
+    """
+
+    found: tuple[str, ...]
+    rewound_to: int | None = None
+
+
+class ScanStore(Protocol):
+    """Where cursor and borrowers live: the journal, or memory for a single look."""
+
+    def scan_state(self, protocol: str) -> ScanState:
+        """Return how far discovery has come."""
+        ...
+
+    def save_scan(
+        self, protocol: str, blocks: Sequence[tuple[int, str]], borrowers: Mapping[str, int]
+    ) -> None:
+        """Commit scanned blocks (number and hash, ascending) and the borrowers found, as one."""
+        ...
+
+    def rewind_scan(self, protocol: str, to_block: int) -> None:
+        """Forget the scanned blocks above `to_block`."""
+        ...
+
+    def borrowers(self, protocol: str) -> list[str]:
+        """Return the known borrowers in order of discovery."""
+        ...
+
+
+@dataclass(slots=True)
+class MemoryScanStore:
+    """A `ScanStore` for one look, started from what a journal knows or from nothing."""
+
+    blocks: dict[int, str] = field(default_factory=dict)
+    found: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, store: ScanStore, protocol: str) -> MemoryScanStore:
+        """Return a copy of what `store` knows of a protocol."""
+        return cls(dict(store.scan_state(protocol).recent), dict.fromkeys(store.borrowers(protocol), 0))
+
+    def scan_state(self, protocol: str) -> ScanState:
+        """See `ScanStore`."""
+        return ScanState(tuple(sorted(self.blocks.items(), reverse=True)))
+
+    def save_scan(
+        self, protocol: str, blocks: Sequence[tuple[int, str]], borrowers: Mapping[str, int]
+    ) -> None:
+        """See `ScanStore`."""
+        self.blocks.update(blocks)
+        self.found = {**self.found, **borrowers}
+
+    def rewind_scan(self, protocol: str, to_block: int) -> None:
+        """See `ScanStore`."""
+        self.blocks = {number: h for number, h in self.blocks.items() if number <= to_block}
+
+    def borrowers(self, protocol: str) -> list[str]:
+        """See `ScanStore`."""
+        return list(self.found)
+
+
+class Discovery:
+    """Keeps the borrowers of one market up to the head.
+
+    Parameters
+    ----------
+    node
+        Where logs come from.
+    store
+        Keeps cursor and borrowers; the journal keeps them over restarts.
+    adapter
+        Knows which logs bring a borrower into being.
+    contract
+        Address that emits them.
+    from_block
+        First block that can hold one.
+    range_blocks
+        Blocks per range query while filling back.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        store: ScanStore,
+        adapter: ProtocolAdapter[Any, Any],
+        contract: str,
+        *,
+        from_block: int = 0,
+        range_blocks: int = 2_000,
+    ) -> None:
+        self._node = node
+        self._store = store
+        self._adapter = adapter
+        self._contract = contract
+        self._from_block = from_block
+        self._range_blocks = range_blocks
+        self._topics = [[e.topic for e in adapter.discovery_events()]]
+        self._known = dict.fromkeys(store.borrowers(adapter.name))
+        self._state = store.scan_state(adapter.name)
+
+    @property
+    def borrowers(self) -> tuple[str, ...]:
+        """Every account that ever borrowed, in order of discovery."""
+        return tuple(self._known)
+
+    @property
+    def block(self) -> int | None:
+        """Newest block scanned."""
+        return self._state.block
+
+    def advance(self, head: Head, progress: Progress | None = None) -> Synced:
+        """Scan up to `head` and commit what was found.
+
+        Cursor and borrowers are committed together, and memory follows the commit: a failure half-way
+        leaves both where the last commit left them, and the next head takes up from there.
+
+        Raises
+        ------
+        RpcUnavailable
+            If the node cannot show an unbroken chain of blocks up to `head`.
+        """
+        if self._state.recent and self._state.recent[0] == (head.number, head.block_hash):
+            return Synced(())
+        rewound_to = self._follow_reorganisation(head)
+        start = self._from_block if self._state.block is None else self._state.block + 1
+        deep_end = head.number - BY_HASH_DEPTH
+        total = max(head.number - start + 1, 1)
+        found: list[str] = []
+        for low in range(start, deep_end + 1, self._range_blocks):
+            high = min(low + self._range_blocks - 1, deep_end)
+            logs = self._node.logs(self._topics, addresses=[self._contract], from_block=low, to_block=high)
+            block = self._node.block(high)
+            if block is None:
+                raise RpcUnavailable(f"the node does not show block {high} below its head {head.number}")
+            found += self._commit([(high, block.block_hash)], self._borrowers_of(logs))
+            if progress is not None:
+                progress(high - start + 1, total)
+        chain = self._chain_to(head, max(start, deep_end + 1))
+        late: dict[str, int] = {}
+        for _, block_hash in chain:
+            logs = self._node.logs(self._topics, addresses=[self._contract], block_hash=block_hash)
+            late = {**self._borrowers_of(logs), **late}
+        found += self._commit(chain, late)
+        if progress is not None:
+            progress(total, total)
+        return Synced(tuple(found), rewound_to)
+
+    def _borrowers_of(self, logs: Sequence[Log]) -> dict[str, int]:
+        accounts = ((self._adapter.discovered(log.topics, log.data), log.block) for log in logs)
+        return {a: block for a, block in accounts if a is not None and a not in self._known}
+
+    def _chain_to(self, head: Head, start: int) -> list[tuple[int, str]]:
+        """Return number and hash of the blocks from `start` to `head`, each the parent of the next."""
+        if start > head.number:
+            return []
+        chain = [*self._node.blocks(range(start, head.number)), head]
+        parent = self._state.recent[0][1] if self._state.block == start - 1 else None
+        out: list[tuple[int, str]] = []
+        for block in chain:
+            if block is None or (parent is not None and block.parent_hash != parent):
+                raise RpcUnavailable(f"the node shows no unbroken chain up to block {head.number}")
+            parent = block.block_hash
+            out.append((block.number, block.block_hash))
+        return out
+
+    def _follow_reorganisation(self, head: Head) -> int | None:
+        """Rewind the cursor to the newest scanned block that is still canonical; return it if that moved."""
+        recent = self._state.recent
+        if not recent:
+            return None
+        newest, newest_hash = recent[0]
+        if newest == head.number - 1 and head.parent_hash == newest_hash:
+            return None
+        if newest < head.number:
+            below = self._node.block(newest)
+            if below is not None and below.block_hash == newest_hash:
+                return None
+        candidates = [(number, block_hash) for number, block_hash in recent if number <= head.number]
+        canonical = self._node.blocks([number for number, _ in candidates])
+        ancestor = next(
+            (
+                number
+                for (number, block_hash), block in zip(candidates, canonical, strict=True)
+                if block is not None and block.block_hash == block_hash
+            ),
+            # Deeper than we remember: scan again from where the memory ends.
+            max(recent[-1][0], self._from_block) - 1,
+        )
+        self._store.rewind_scan(self._adapter.name, ancestor)
+        self._state = ScanState(tuple(entry for entry in recent if entry[0] <= ancestor))
+        return ancestor
+
+    def _commit(self, blocks: Sequence[tuple[int, str]], found: Mapping[str, int]) -> tuple[str, ...]:
+        self._store.save_scan(self._adapter.name, blocks, found)
+        newest_first = (*reversed(blocks), *self._state.recent)
+        self._state = ScanState(newest_first[:RECENT_BLOCKS])
+        self._known.update(dict.fromkeys(found))
+        return tuple(found)

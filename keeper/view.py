@@ -1,0 +1,193 @@
+"""Everything that one decision rests on, read at one block in one round trip.
+
+The three prices of a view come from three places: the protocol's own oracle (inside the market's state), the
+guarded reference sources, and the pools in which seized collateral would be sold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from contracts_abi.calls import Call
+from contracts_abi.errors import DataError, InputError
+from contracts_abi.multicall import aggregate
+from keeper.rpc import Head, Node
+from oracle.snapshot import Feed, History, accept, plain_snapshot, rewind, snapshot, snapshot_reads
+from oracle.types import PriceSnapshot
+from simulation.amm.uniswap_v3 import PoolKey, PoolLayout, PoolState, decode_pool, layout_of, pool_reads
+from simulation.interfaces import ProtocolAdapter
+from simulation.types import Book
+
+MAX_LAYOUT_ROUNDS = 4
+"""Rounds of reads after which a pool whose ticks keep moving is left out of a view."""
+
+QUOTE = "USD"
+
+
+@dataclass(frozen=True, slots=True)
+class HeadView:
+    """What is known at one block.
+
+    Attributes
+    ----------
+    head
+        The block.
+    market
+        The protocol's market state, of the adapter's own type.
+    book
+        Positions of all borrowers.
+    protocol
+        Prices as the protocol's oracle says.
+    reference
+        Prices as guarded sources say; empty of assets without a source.
+    pools
+        Pools by address; those that could not be read are missing.
+    """
+
+    head: Head
+    market: Any
+    book: Book
+    protocol: PriceSnapshot
+    reference: PriceSnapshot
+    pools: Mapping[str, PoolState]
+
+
+class Reader:
+    """Reads views. Keeps the guards' history and the pools' layouts from one block to the next.
+
+    Parameters
+    ----------
+    node
+        Where to read.
+    adapter
+        The protocol.
+    feeds
+        Reference feeds.
+    pools
+        Pools to sell in.
+    multicall
+        Multicall3-compatible contract that bundles the small reads; without it each is its own call.
+    code
+        Runtime code to pretend at addresses, for a lens that is not deployed.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        adapter: ProtocolAdapter[Any, Any],
+        *,
+        feeds: Sequence[Feed] = (),
+        pools: Sequence[PoolKey] = (),
+        multicall: str | None = None,
+        code: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self._node = node
+        self._adapter = adapter
+        self._feeds = tuple(feeds)
+        self._layouts = {key.address: PoolLayout(key) for key in pools}
+        self._multicall = multicall
+        self._code = code
+        self._history: History = {}
+
+    def rewind(self, block: int) -> None:
+        """Forget what was read above `block`, which a reorganisation removed."""
+        self._history = rewind(self._history, block)
+
+    def read(self, head: Head, accounts: Sequence[str]) -> HeadView:
+        """Read everything at `head`.
+
+        Raises
+        ------
+        DataError
+            If the market itself could not be read. An account, a reference price or a pool that could not is
+            unknown instead.
+        RpcError, RpcUnavailable
+            If the node does not answer for this block.
+        """
+        market_reads = self._adapter.market_reads()
+        price_reads = snapshot_reads(self._feeds)
+        layouts = list(self._layouts.values())
+        per_pool = [pool_reads(layout) for layout in layouts]
+        small = [*market_reads, *price_reads, *(call for reads in per_pool for call in reads)]
+        account_reads = self._adapter.account_reads(accounts)
+        answers = self._execute(small, account_reads, head)
+
+        at = len(market_reads)
+        market = self._adapter.decode_market(answers[:at], block=head.number, timestamp=head.timestamp)
+        reference = snapshot(
+            "reference",
+            QUOTE,
+            self._feeds,
+            answers[at : at + len(price_reads)],
+            self._history,
+            block=head.number,
+            timestamp=head.timestamp,
+        )
+        self._history = accept(self._history, reference)
+        at += len(price_reads)
+        pools: dict[str, PoolState] = {}
+        for layout, reads in zip(layouts, per_pool, strict=True):
+            state = self._pool(layout, answers[at : at + len(reads)], head)
+            at += len(reads)
+            if state is not None:
+                pools[state.address] = state
+                self._layouts[state.address] = layout_of(state)
+        book = self._adapter.decode_accounts(market, accounts, answers[at:])
+        return HeadView(head, market, book, self._protocol_view(market, head), reference, pools)
+
+    def _execute(
+        self, small: Sequence[Call[Any]], large: Sequence[Call[Any]], head: Head
+    ) -> list[bytes | None]:
+        if self._multicall is None or not small:
+            return self._node.read([*small, *large], head, code=self._code)
+        bundle = aggregate(self._multicall, small)
+        first, *rest = self._node.read([bundle, *large], head, code=self._code)
+        if first is None:
+            raise DataError(
+                f"the multicall at {self._multicall} refused {len(small)} reads",
+                fix="check contracts.multicall, or remove it to read one by one",
+            )
+        return [*bundle.decode(first), *rest]
+
+    def _pool(self, layout: PoolLayout, answers: Sequence[bytes | None], head: Head) -> PoolState | None:
+        """Return the pool's state, asking again where its ticks are not known yet."""
+        for _ in range(MAX_LAYOUT_ROUNDS):
+            try:
+                state = decode_pool(layout, answers)
+            except DataError:
+                return None
+            if isinstance(state, PoolState):
+                return state
+            layout = state
+            answers = self._execute(pool_reads(layout), (), head)
+        return None
+
+    def _protocol_view(self, market: Any, head: Head) -> PriceSnapshot:
+        known = self._adapter.prices_base(market)
+        symbols = [asset.symbol for asset in self._adapter.assets(market)]
+        return plain_snapshot(
+            "protocol",
+            QUOTE,
+            {**dict.fromkeys(symbols), **known},
+            market.base_decimals,
+            block=head.number,
+            timestamp=head.timestamp,
+        )
+
+
+def check_symbols(feeds: Sequence[Feed], symbols: Sequence[str]) -> None:
+    """Refuse a reference for an asset that the market does not have.
+
+    Raises
+    ------
+    InputError
+        Naming the asset and the known ones.
+    """
+    for feed in feeds:
+        if feed.asset not in symbols:
+            raise InputError(
+                f"references.{feed.asset}: the market has no such asset",
+                fix=f"it has {', '.join(sorted(symbols))}",
+            )
