@@ -1,0 +1,280 @@
+# pragma version 0.4.3
+# SPDX-License-Identifier: Apache-2.0
+"""
+@title Liquidates on Aave V3, with a flash loan or from inventory, for one owner
+@notice What it promises, and the transaction reverts where it cannot keep it:
+        - only the owner can start a liquidation, and an intent id runs at most once, ever;
+        - a flash-loan liquidation leaves at least the minimum profit, in the debt token, and all of it goes
+          to the receiver that was fixed at construction; from inventory, at least the minimum collateral does;
+        - tokens that lay here before are not spent on a flash loan; no token and no allowance is left behind
+          that was not here before;
+        - the flash-loan callback answers the pool only, only once, and only while a loan that this contract
+          asked for is under way.
+        - the owner's key moves tokens to the receiver, and back to the owner what came from it: nowhere else.
+        Debt and collateral are measured by balances and allowances, not by what anybody reports.
+@dev Collateral is always taken as the underlying token. Tokens that return nothing from approve or transfer
+     are served; tokens that take a fee on transfer are not, and cannot be listed on Aave.
+"""
+
+interface ERC20:
+    def balanceOf(account: address) -> uint256: view
+    def allowance(owner: address, spender: address) -> uint256: view
+    def approve(spender: address, amount: uint256) -> bool: nonpayable
+    def transfer(to: address, amount: uint256) -> bool: nonpayable
+    def transferFrom(sender: address, to: address, amount: uint256) -> bool: nonpayable
+
+interface Pool:
+    def flashLoanSimple(
+        receiver: address, asset: address, amount: uint256, params: Bytes[PARAMS_SIZE], referral: uint16
+    ): nonpayable
+    def liquidationCall(
+        collateral: address, debt: address, user: address, debt_to_cover: uint256, receive_a_token: bool
+    ): nonpayable
+
+struct ExactInputParams:
+    path: Bytes[PATH_SIZE]
+    recipient: address
+    deadline: uint256
+    amountIn: uint256
+    amountOutMinimum: uint256
+
+interface SwapRouter:
+    def exactInput(params: ExactInputParams) -> uint256: payable
+
+event Liquidated:
+    intent_id: indexed(bytes32)
+    user: indexed(address)
+    collateral: address
+    debt: address
+    debt_covered: uint256
+    collateral_seized: uint256
+    profit: uint256
+
+# Four pools: a token takes 20 bytes of a path, a fee 3.
+PATH_SIZE: constant(uint256) = 20 + 4 * 23
+PARAMS_SIZE: constant(uint256) = 5 * 32 + 128
+
+OWNER: public(immutable(address))
+RECEIVER: public(immutable(address))
+POOL: public(immutable(address))
+ROUTER: public(immutable(address))
+
+# Block in which an intent was executed, 0 if it never was.
+executed_at: public(HashMap[bytes32, uint256])
+
+# A flash loan that was asked for and has not called back yet.
+loan_pending: transient(bool)
+debt_covered: transient(uint256)
+collateral_seized: transient(uint256)
+
+
+@deploy
+def __init__(owner: address, receiver: address, pool: address, router: address):
+    """
+    @param owner Who may liquidate, and whose allowance pays from inventory
+    @param receiver Where profit and collateral go
+    @param pool Aave V3 pool: lends, liquidates, and is the only caller of the callback
+    @param router Uniswap V3 SwapRouter
+    """
+    assert owner != empty(address) and receiver != empty(address), "zero address"
+    assert receiver != self, "receiver is the contract itself"
+    assert pool.is_contract and router.is_contract, "no code at pool or router"
+    OWNER = owner
+    RECEIVER = receiver
+    POOL = pool
+    ROUTER = router
+
+
+@external
+@nonreentrant
+def liquidate_flash(
+    intent_id: bytes32,
+    collateral: address,
+    debt: address,
+    user: address,
+    debt_to_cover: uint256,
+    path: Bytes[PATH_SIZE],
+    min_profit: uint256,
+    deadline_block: uint256,
+) -> uint256:
+    """
+    @notice Borrow the debt, repay it for `user`, sell the collateral, return the loan, keep the rest
+    @param intent_id Names the liquidation; a second one with the same name is refused
+    @param collateral Token to seize
+    @param debt Token to repay
+    @param user Whom to liquidate
+    @param debt_to_cover Debt to repay and to borrow, in debt token units; the pool may take less of it
+    @param path Uniswap V3 path from collateral to debt; empty exactly when they are the same token
+    @param min_profit Least profit after the loan's premium, in debt token units
+    @param deadline_block Last block in which it may run
+    @return Profit in debt token units
+    """
+    self._claim(intent_id, deadline_block)
+    assert (len(path) == 0) == (collateral == debt), "path does not fit the tokens"
+    debt_before: uint256 = staticcall ERC20(debt).balanceOf(self)
+    collateral_before: uint256 = staticcall ERC20(collateral).balanceOf(self)
+
+    self.loan_pending = True
+    extcall Pool(POOL).flashLoanSimple(
+        self, debt, debt_to_cover, abi_encode(collateral, user, min_profit, path), 0
+    )
+    assert not self.loan_pending, "pool did not call back"
+    self._approve(debt, POOL, 0)
+
+    debt_after: uint256 = staticcall ERC20(debt).balanceOf(self)
+    assert debt_after >= debt_before + min_profit, "profit below the minimum"
+    profit: uint256 = debt_after - debt_before
+    self._send(debt, RECEIVER, profit)
+    if collateral != debt:
+        self._send(collateral, RECEIVER, staticcall ERC20(collateral).balanceOf(self) - collateral_before)
+    log Liquidated(
+        intent_id=intent_id,
+        user=user,
+        collateral=collateral,
+        debt=debt,
+        debt_covered=self.debt_covered,
+        collateral_seized=self.collateral_seized,
+        profit=profit,
+    )
+    return profit
+
+
+@external
+@nonreentrant
+def liquidate_inventory(
+    intent_id: bytes32,
+    collateral: address,
+    debt: address,
+    user: address,
+    debt_to_cover: uint256,
+    min_collateral: uint256,
+    deadline_block: uint256,
+) -> uint256:
+    """
+    @notice Repay debt of `user` from this contract's balance, then the owner's allowance; keep the collateral
+    @dev What was taken from the owner and not needed goes back. The event's profit is 0: nothing was sold.
+    @param min_collateral Least collateral to receive, in collateral token units
+    @return Collateral received; the other parameters are as for `liquidate_flash`
+    """
+    self._claim(intent_id, deadline_block)
+    held: uint256 = staticcall ERC20(debt).balanceOf(self)
+    taken: uint256 = 0
+    if held < debt_to_cover:
+        taken = debt_to_cover - held
+        assert extcall ERC20(debt).transferFrom(OWNER, self, taken, default_return_value=True), "transferFrom"
+
+    covered: uint256 = 0
+    seized: uint256 = 0
+    covered, seized = self._liquidate(collateral, debt, user, debt_to_cover)
+    assert seized >= min_collateral, "collateral below the minimum"
+    self._send(collateral, RECEIVER, seized)
+    self._send(debt, OWNER, min(taken, debt_to_cover - covered))
+    log Liquidated(
+        intent_id=intent_id,
+        user=user,
+        collateral=collateral,
+        debt=debt,
+        debt_covered=covered,
+        collateral_seized=seized,
+        profit=0,
+    )
+    return seized
+
+
+@external
+def executeOperation(
+    asset: address, amount: uint256, premium: uint256, initiator: address, params: Bytes[PARAMS_SIZE]
+) -> bool:
+    """
+    @notice Called by the pool in the middle of `liquidate_flash`, with the loan already here
+    """
+    assert msg.sender == POOL and initiator == self and self.loan_pending, "unexpected callback"
+    self.loan_pending = False
+    collateral: address = empty(address)
+    user: address = empty(address)
+    min_profit: uint256 = 0
+    path: Bytes[PATH_SIZE] = b""
+    collateral, user, min_profit, path = abi_decode(params, (address, address, uint256, Bytes[PATH_SIZE]))
+
+    own: uint256 = staticcall ERC20(asset).balanceOf(self) - amount
+    covered: uint256 = 0
+    seized: uint256 = 0
+    covered, seized = self._liquidate(collateral, asset, user, amount)
+    self.debt_covered = covered
+    self.collateral_seized = seized
+
+    owed: uint256 = amount + premium
+    if collateral != asset:
+        left: uint256 = staticcall ERC20(asset).balanceOf(self) - own
+        self._sell(collateral, seized, path, owed + min_profit - min(left, owed + min_profit))
+    self._approve(asset, POOL, owed)
+    return True
+
+
+@external
+@nonreentrant
+def sweep(token: address) -> uint256:
+    """
+    @notice Send this contract's whole balance of `token` to the receiver
+    """
+    assert msg.sender == OWNER, "owner only"
+    amount: uint256 = staticcall ERC20(token).balanceOf(self)
+    self._send(token, RECEIVER, amount)
+    return amount
+
+
+@internal
+def _claim(intent_id: bytes32, deadline_block: uint256):
+    assert msg.sender == OWNER, "owner only"
+    assert block.number <= deadline_block, "deadline passed"
+    assert self.executed_at[intent_id] == 0, "intent already executed"
+    self.executed_at[intent_id] = block.number
+
+
+@internal
+def _liquidate(
+    collateral: address, debt: address, user: address, debt_to_cover: uint256
+) -> (uint256, uint256):
+    """
+    @return Debt repaid and collateral received
+    """
+    before: uint256 = staticcall ERC20(collateral).balanceOf(self)
+    self._approve(debt, POOL, debt_to_cover)
+    extcall Pool(POOL).liquidationCall(collateral, debt, user, debt_to_cover, False)
+    covered: uint256 = debt_to_cover - staticcall ERC20(debt).allowance(self, POOL)
+    self._approve(debt, POOL, 0)
+    received: uint256 = staticcall ERC20(collateral).balanceOf(self)
+    if collateral == debt:
+        # One balance received the collateral and paid the debt.
+        received += covered
+    return covered, received - before
+
+
+@internal
+def _sell(token: address, amount: uint256, path: Bytes[PATH_SIZE], least: uint256):
+    self._approve(token, ROUTER, amount)
+    extcall SwapRouter(ROUTER).exactInput(
+        ExactInputParams(
+            path=path,
+            recipient=self,
+            deadline=block.timestamp,
+            amountIn=amount,
+            amountOutMinimum=least,
+        )
+    )
+    self._approve(token, ROUTER, 0)
+
+
+@internal
+def _approve(token: address, spender: address, amount: uint256):
+    # Some tokens refuse to change one allowance into another: over zero.
+    if staticcall ERC20(token).allowance(self, spender) != 0:
+        assert extcall ERC20(token).approve(spender, 0, default_return_value=True), "approve"
+    if amount != 0:
+        assert extcall ERC20(token).approve(spender, amount, default_return_value=True), "approve"
+
+
+@internal
+def _send(token: address, to: address, amount: uint256):
+    if amount != 0:
+        assert extcall ERC20(token).transfer(to, amount, default_return_value=True), "transfer"
