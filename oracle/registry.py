@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from contracts_abi.errors import InputError, UnknownNameError
+from oracle.strict import input_error
 
 C = TypeVar("C", bound=type[Any])
 
@@ -67,7 +68,7 @@ class Registry(Generic[C]):
         Raises
         ------
         InputError
-            Naming the first field that is wrong; an unknown field comes with the nearest known ones.
+            Naming the first field that is wrong; an unknown one comes with the nearest known names.
         """
         if "kind" not in config:
             raise InputError(f"{self._what} without 'kind'", fix=f"known: {', '.join(self)}")
@@ -76,7 +77,7 @@ class Registry(Generic[C]):
         try:
             return entry(**{k: v for k, v in config.items() if k != "kind"})
         except ValidationError as error:
-            raise _first_error(f"{self._what} {kind!r}", entry, error) from None
+            raise input_error(error, f"{self._what} {kind!r}") from None
 
     def __iter__(self) -> Iterator[str]:
         self._scan()
@@ -89,21 +90,6 @@ class Registry(Generic[C]):
     def __len__(self) -> int:
         self._scan()
         return len(self._entries)
-
-
-def _first_error(what: str, entry: type[Any], error: ValidationError) -> InputError:
-    """Return the first of pydantic's complaints as one line; an entry's own `InputError` as it is."""
-    first = error.errors(include_url=False)[0]
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, InputError):
-        return cause
-    field = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-        return UnknownNameError(f"field of {what}", field, getattr(entry, "model_fields", ()))
-    if first["type"] == "missing":
-        return InputError(f"{what} lacks {field!r}", fix=f"add {field!r}")
-    text = first["msg"].removeprefix("Value error, ")
-    return InputError(f"{what}: {field} = {first['input']!r}", fix=text[:1].lower() + text[1:])
 
 
 class _Decorator(Generic[C]):

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
 from oracle.interfaces import FeedContext, Guard
 from oracle.registry import Registry
+from oracle.strict import StrictModel
 from oracle.types import Finding, GuardAction, GuardStatus, PriceObs, Reading
 
 guards: Registry[type[Any]] = Registry("guard", "oracle.guards")
@@ -25,10 +24,8 @@ def basic_guards() -> tuple[Guard, ...]:
     return tuple(guards.build({"kind": kind}) for kind in BASIC)
 
 
-class GuardModel(BaseModel):
+class GuardModel(StrictModel):
     """What all guards share: an id, the actions they ask for, and how a finding is written."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: ClassVar[str]
     id: ClassVar[str]

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
 from eth_utils.address import is_address, to_checksum_address
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from contracts_abi.calls import Call, Function, function
 from contracts_abi.errors import DataError, InputError
@@ -34,6 +34,7 @@ from contracts_abi.feeds import (
 )
 from oracle.interfaces import FeedContext
 from oracle.sources import sources
+from oracle.strict import StrictModel
 from oracle.types import FeedKind, NoData, PriceObs, Reading
 
 ZERO_ADDRESS = "0x" + "00" * 20
@@ -251,7 +252,7 @@ _ANSWER_READS = (LATEST_ANSWER, DECIMALS)
 
 
 @sources.register("chainlink")
-class ChainlinkSource(BaseModel):
+class ChainlinkSource(StrictModel):
     """One feed with the AggregatorV3 interface, or with ``latestAnswer()`` alone.
 
     Until `feed` is known the address is read as a proxy without bounds.
@@ -271,8 +272,6 @@ class ChainlinkSource(BaseModel):
     feed
         What `resolve` made of the address.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: ClassVar[Literal["chainlink"]] = "chainlink"
 

@@ -19,13 +19,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from contracts_abi.calls import Call
 from contracts_abi.errors import InputError, UnknownNameError
 from contracts_abi.feeds import split_round_id
 from oracle.interfaces import FeedContext
 from oracle.sources import sources
+from oracle.strict import StrictModel
 from oracle.types import FeedKind, NoData, PriceObs, Reading
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
@@ -107,7 +108,7 @@ def _unix_seconds(text: str, unit: str) -> int:
 
 
 @sources.register("recorded")
-class RecordedSource(BaseModel):
+class RecordedSource(StrictModel):
     """A price series in a file. Reading it is part of constructing the source.
 
     Build it by the registry, which turns every complaint into one `InputError`.
@@ -146,8 +147,6 @@ class RecordedSource(BaseModel):
     heartbeat_s, deviation_bps, grace_s
         As of the feed that was recorded.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: ClassVar[Literal["recorded"]] = "recorded"
 

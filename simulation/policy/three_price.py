@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from oracle.strict import StrictModel
 from simulation.fixed_point import BPS, WAD, to_float
 from simulation.policy import policies
 from simulation.types import Action, LiquidationPlan, MarginReport, MarginStatus, Reason, Verdict
@@ -46,7 +47,7 @@ def _health(margin: MarginReport) -> str:
 
 
 @policies.register("three-price")
-class ThreePricePolicy(BaseModel):
+class ThreePricePolicy(StrictModel):
     """Liquidate what the protocol allows, the reference does not contradict, and the market pays for.
 
     The whole decision, first match first; "reference" is the same account at the reference prices:
@@ -83,8 +84,6 @@ class ThreePricePolicy(BaseModel):
     without_reference
         What to do with an account that the protocol would let us liquidate while the reference is unknown.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: ClassVar[Literal["three-price"]] = "three-price"
 
