@@ -160,7 +160,7 @@ def step(title: str, *command: object) -> None:
             log.write(f"$ {' '.join(map(str, command))}\n{done.stdout}\n")
     if done.returncode:
         print("failed", file=sys.stderr)
-        raise fail(f"{title.lower()}: {why(done.stdout)} (log: {LOG})")
+        raise fail(f"{title}: {why(done.stdout)} (log: {LOG})")
     print(f"{time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
 
 
