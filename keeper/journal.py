@@ -4,7 +4,8 @@ One SQLite file in WAL mode with ``synchronous=FULL``: a commit has reached the 
 a crash at any instant the journal knows every signed transaction that a node may have seen. The rules
 
 - an intent and its signed bytes are committed together, before the first send;
-- at most one intent per (protocol, account) is open: a unique partial index, not a habit;
+- at most one intent per (protocol, account) is on its way: a unique partial index, not a habit. Once it is
+  mined the account is free, so that a partial liquidation can be followed by the next one;
 - a nonce belongs to one intent for good: a unique index, and only a cancellation may take it over;
 - a journal belongs to one chain (id and genesis) and one sender, and to one process at a time.
 
@@ -91,18 +92,19 @@ _intents = sa.Table(
     sa.Column("gas_limit", sa.Integer, nullable=False),
     sa.Column("budget_wei", _Exact, nullable=False),
     sa.Column("state", sa.String, nullable=False),
+    sa.Column("holds_account", sa.Boolean, nullable=False),
     sa.Column("cancel_requested", sa.Boolean, nullable=False),
     sa.Column("note", sa.String, nullable=False),
     sa.CheckConstraint("state IN ({})".format(", ".join(f"'{s.value}'" for s in IntentState))),
 )
-_OPEN_SQL = "state NOT IN ({})".format(", ".join(f"'{s.value}'" for s in sorted(FINAL_STATES)))
+_HOLDS_SQL = "holds_account"
 sa.Index(
-    "one_open_intent_per_account",
+    "one_intent_under_way_per_account",
     _intents.c.protocol,
     _intents.c.account,
     unique=True,
-    sqlite_where=sa.text(_OPEN_SQL),
-    postgresql_where=sa.text(_OPEN_SQL),
+    sqlite_where=sa.text(_HOLDS_SQL),
+    postgresql_where=sa.text(_HOLDS_SQL),
 )
 sa.Index("intents_by_state", _intents.c.state)
 
@@ -430,7 +432,7 @@ class Journal:
         Raises
         ------
         JournalError
-            If an account has an open intent already, a nonce was given out before, or the disk refuses.
+            If an account has an intent on its way, a nonce was given out before, or the disk refuses.
         """
         with self._writing() as connection:
             for order, attempt in prepared:
@@ -454,6 +456,7 @@ class Journal:
                         gas_limit=order.gas_limit,
                         budget_wei=order.budget_wei,
                         state=IntentState.PREPARED.value,
+                        holds_account=True,
                         cancel_requested=False,
                         note="",
                     )
@@ -572,10 +575,33 @@ class Journal:
             return
         if state not in _MOVES[before]:
             raise ValueError(f"an intent cannot go from {before} to {state}")
+        under_way = state in (IntentState.PREPARED, IntentState.SENT)
         connection.execute(
-            _intents.update().where(_intents.c.intent_id == intent_id).values(state=state.value)
+            _intents.update()
+            .where(_intents.c.intent_id == intent_id)
+            .values(
+                state=state.value, holds_account=under_way and not self._has_successor(connection, intent_id)
+            )
         )
         self._note(connection, intent_id, f"{before} -> {state}", detail)
+
+    @staticmethod
+    def _has_successor(connection: Connection, intent_id: str) -> bool:
+        # After a reorganisation an intent is under way again, and a later one on its account may be too.
+        # Their nonces keep them in the order that the contract saw them in before; the later one keeps the
+        # account.
+        mine = _intents.alias()
+        query = (
+            sa.select(sa.func.count())
+            .select_from(
+                _intents.join(
+                    mine,
+                    sa.and_(mine.c.protocol == _intents.c.protocol, mine.c.account == _intents.c.account),
+                )
+            )
+            .where(mine.c.intent_id == intent_id, _intents.c.intent_id != intent_id, _intents.c.holds_account)
+        )
+        return bool(connection.execute(query).scalar_one())
 
     def _note(self, connection: Connection, intent_id: str, event: str, detail: str) -> None:
         connection.execute(
@@ -621,8 +647,8 @@ class Journal:
         return self.intents([s for s in IntentState if s not in FINAL_STATES])
 
     def in_flight(self) -> frozenset[tuple[str, str]]:
-        """Return the (protocol, account) pairs that have an open intent."""
-        query = sa.select(_intents.c.protocol, _intents.c.account).where(sa.text(_OPEN_SQL))
+        """Return the (protocol, account) pairs that have an intent on its way to be mined."""
+        query = sa.select(_intents.c.protocol, _intents.c.account).where(_intents.c.holds_account)
         with self._reading() as connection:
             return frozenset((str(p), str(a)) for p, a in connection.execute(query))
 
@@ -700,7 +726,7 @@ class Journal:
             return frozenset(str(h) for (h,) in connection.execute(sa.select(_attempts.c.tx_hash)))
 
     def _intent(self, row: RowMapping) -> Intent:
-        values = {key: row[key] for key in row if key != "sequence"}
+        values = {key: row[key] for key in row if key not in ("sequence", "holds_account")}
         return Intent(
             **{**values, "state": IntentState(row["state"])},
             chain_id=self.identity.chain_id,

@@ -88,29 +88,6 @@ class FeeHistory:
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
-    """What one round trip at a new head tells.
-
-    Attributes
-    ----------
-    head
-        The newest block.
-    fees
-        Fee history up to it.
-    nonce_latest, nonce_pending
-        Transaction counts of the sender: mined, and mined plus pooled.
-    balance_wei
-        The sender's balance.
-    """
-
-    head: Head
-    fees: FeeHistory
-    nonce_latest: int
-    nonce_pending: int
-    balance_wei: int
-
-
-@dataclass(frozen=True, slots=True)
 class Log:
     """One event log, hashes and addresses as hex text, topics and data as bytes."""
 
@@ -134,6 +111,48 @@ class TxReceipt:
     gas_used: int
     effective_gas_price_wei: int
     logs: tuple[Log, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SenderState:
+    """The sender's account: transactions mined, mined plus pooled, and its balance."""
+
+    nonce_latest: int
+    nonce_pending: int
+    balance_wei: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What to look at besides the head: hashes of transactions, and numbers of blocks."""
+
+    tx_hashes: tuple[str, ...] = ()
+    blocks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What one round trip at a new head tells.
+
+    Attributes
+    ----------
+    head
+        The newest block.
+    fees
+        Fee history up to it.
+    sender
+        The sender's account; None when nobody sends.
+    receipts
+        Transaction hash to its receipt, None while it is not mined.
+    blocks
+        Block number to the canonical block there, None when there is none.
+    """
+
+    head: Head
+    fees: FeeHistory
+    sender: SenderState | None
+    receipts: Mapping[str, TxReceipt | None] = field(default_factory=dict)
+    blocks: Mapping[int, Head | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +329,10 @@ def _head(value: object) -> Head:
     )
 
 
+def _optional_head(value: object) -> Head | None:
+    return None if value is None else _head(value)
+
+
 def _log(value: object) -> Log:
     log = _mapping(value, "log")
     return Log(
@@ -439,26 +462,44 @@ class Node:
     def blocks(self, numbers: Sequence[int]) -> list[Head | None]:
         """Return the canonical blocks at `numbers`, None where there is none."""
         answers = self._all([("eth_getBlockByNumber", [hex(n), False]) for n in numbers])
-        return [None if answer is None else _head(answer) for answer in answers]
+        return [_optional_head(answer) for answer in answers]
 
-    def tick(self, sender: str, *, fee_blocks: int = 10, percentile: float = 50.0) -> Tick:
-        """Return head, fees and the sender's state in one round trip."""
-        block, fees, latest, pending, balance = self._all(
-            [
-                ("eth_getBlockByNumber", ["latest", False]),
-                ("eth_feeHistory", [hex(fee_blocks), "latest", [percentile]]),
+    def tick(
+        self,
+        sender: str | None = None,
+        watch: Watch = Watch(),
+        *,
+        fee_blocks: int = 10,
+        percentile: float = 60.0,
+    ) -> Tick:
+        """Return head, fees, the sender's state and what is watched, in one round trip.
+
+        The answers may straddle a new block: a receipt can be newer than the head.
+        """
+        requests: list[tuple[str, list[Any]]] = [
+            ("eth_getBlockByNumber", ["latest", False]),
+            ("eth_feeHistory", [hex(fee_blocks), "latest", [percentile]]),
+        ]
+        if sender is not None:
+            requests += [
                 ("eth_getTransactionCount", [sender, "latest"]),
                 ("eth_getTransactionCount", [sender, "pending"]),
                 ("eth_getBalance", [sender, "latest"]),
             ]
-        )
-        return Tick(
-            head=_head(block),
-            fees=_fee_history(fees),
-            nonce_latest=_quantity(latest, "nonce"),
-            nonce_pending=_quantity(pending, "pending nonce"),
-            balance_wei=_quantity(balance, "balance"),
-        )
+        requests += [("eth_getTransactionReceipt", [tx_hash]) for tx_hash in watch.tx_hashes]
+        requests += [("eth_getBlockByNumber", [hex(number), False]) for number in watch.blocks]
+        answers = iter(self._all(requests))
+        head, fees = _head(next(answers)), _fee_history(next(answers))
+        state = None
+        if sender is not None:
+            state = SenderState(
+                nonce_latest=_quantity(next(answers), "nonce"),
+                nonce_pending=_quantity(next(answers), "pending nonce"),
+                balance_wei=_quantity(next(answers), "balance"),
+            )
+        receipts = {tx_hash: _receipt(next(answers)) for tx_hash in watch.tx_hashes}
+        blocks = {number: _optional_head(next(answers)) for number in watch.blocks}
+        return Tick(head, fees, state, receipts, blocks)
 
     def nonce_at(self, sender: str, block: int) -> int:
         """Return the sender's transaction count after `block`."""

@@ -113,7 +113,7 @@ def test_intent_comes_back_with_all_it_was_written_with(path: Path, journal: Jou
         assert again.tx_hashes() == {attempt.tx_hash}
 
 
-def test_second_open_intent_for_an_account_is_refused_and_nothing_of_the_bundle_is_written(
+def test_second_intent_under_way_for_an_account_is_refused_and_nothing_of_the_bundle_is_written(
     journal: Journal,
 ) -> None:
     write(journal, ALICE, nonce=0)
@@ -126,15 +126,23 @@ def test_second_open_intent_for_an_account_is_refused_and_nothing_of_the_bundle_
     assert journal.next_nonce() == 1
 
 
-def test_account_is_free_again_once_its_intent_is_final(journal: Journal) -> None:
-    order, attempt = write(journal, ALICE, nonce=0)
+def test_account_is_free_again_once_its_intent_is_mined(journal: Journal) -> None:
+    first, attempt = write(journal, ALICE, nonce=0)
     journal.record_receipt(make_receipt(attempt))
-    journal.finalise(order.intent_id, IntentState.CONFIRMED)
+    assert journal.in_flight() == frozenset()
 
-    write(journal, ALICE, nonce=1)
+    second, _ = write(journal, ALICE, nonce=1)
+    journal.forget_receipt(first.intent_id, "reorganised")
 
-    assert journal.counts()[IntentState.CONFIRMED] == 1
-    assert journal.counts()[IntentState.PREPARED] == 1
+    assert [i.state for i in journal.open_intents()] == [IntentState.SENT, IntentState.PREPARED]
+    third = make_order(journal, ALICE)
+    with pytest.raises(JournalError, match="UNIQUE"):
+        journal.write_ahead([(third, make_attempt(third, 2))])
+    journal.record_receipt(make_receipt(attempt))
+    journal.finalise(first.intent_id, IntentState.CONFIRMED)
+    assert journal.in_flight() == {("aave-v3", ALICE)}
+    journal.finalise(second.intent_id, IntentState.ABANDONED)
+    assert journal.in_flight() == frozenset()
 
 
 def test_nonce_is_never_given_out_twice(journal: Journal) -> None:
