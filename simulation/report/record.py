@@ -18,10 +18,8 @@ from oracle.strict import StrictModel, input_error
 from simulation.fixed_point import WAD
 from simulation.types import Reason
 
-# Fine where it decides something: 0.025 up to 1.5, then coarser.
-HF_EDGES_WAD: tuple[int, ...] = tuple(
-    n * WAD // 1000 for n in (*range(700, 1500, 25), *range(1500, 2000, 50), *range(2000, 3001, 250))
-)
+# 0.70 to 2.00 in steps of 0.05: 1.00 is an edge, so "below 1" is a sum of whole bins.
+HF_EDGES_WAD: tuple[int, ...] = tuple(n * WAD // 100 for n in range(70, 201, 5))
 
 HexData: TypeAlias = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]*$")]
 UsdE8: TypeAlias = int
