@@ -211,6 +211,10 @@ class Anvil:
             raise
         # Each request would be logged to a file that nobody reads.
         node.rpc.call("anvil_setLoggingEnabled", [False])
+        if options.load_state is not None:
+            # Time goes on from the head, and not from the clock of this machine.
+            head = node.rpc.call("eth_getBlockByNumber", ["latest", False])
+            node.rpc.call("evm_setTime", [head["timestamp"]])
         return node
 
     def __enter__(self) -> Anvil:
@@ -343,7 +347,10 @@ class AnvilEvm:
         self._timestamp = self._last_timestamp + 1
 
     def _batch(self, requests: Sequence[Request]) -> list[Any]:
-        """Send a batch of which every part must succeed. anvil works through a batch in order."""
+        """Send a batch of which every part must succeed.
+
+        anvil starts the parts in order, and those that wait for nothing (all but transactions) also end so.
+        """
         results = self.rpc.batch(requests)
         for result in results:
             if isinstance(result, RpcError):
@@ -398,17 +405,15 @@ class AnvilEvm:
         return [receipt_result(receipt) for receipt in receipts]
 
     def submit(self, txs: Sequence[Tx]) -> list[str]:
-        """Put transactions into the pool, to be mined in this order; returns their hashes."""
+        """Put transactions into the pool, each sender's in order; returns their hashes."""
         senders = sorted({tx.sender for tx in txs})
-        # The pool is mined by tip, so the order of senders is written into the tips, in wei.
         requests: list[Request] = [("evm_setAutomine", [False])] if self._automine else []
         requests += [("eth_getTransactionCount", [sender, "pending"]) for sender in senders]
         answers = self._batch(requests)[-len(senders) :]
         nonces = {s: int(nonce, 16) for s, nonce in zip(senders, answers, strict=True)}
         objects = []
-        for place, tx in enumerate(txs):
-            tip = len(txs) - place if len(senders) > 1 else 0
-            objects.append(_tx_object(tx) | {"nonce": quantity(nonces[tx.sender]), "gasPrice": quantity(tip)})
+        for tx in txs:
+            objects.append(_tx_object(tx) | {"nonce": quantity(nonces[tx.sender])})
             nonces[tx.sender] += 1
         return self._batch([("eth_sendTransaction", [tx]) for tx in objects])
 
@@ -462,7 +467,16 @@ class AnvilEvm:
 
     def set_storage(self, address: str, slot: int, value: int) -> None:
         """See `Evm.set_storage`."""
-        self.rpc.call("anvil_setStorageAt", [address, quantity(slot), hexed(value.to_bytes(32))])
+        self.set_storage_many([(address, slot, value)])
+
+    def set_storage_many(self, words: Sequence[tuple[str, int, int]]) -> None:
+        """See `Evm.set_storage_many`."""
+        self._batch(
+            [
+                ("anvil_setStorageAt", [address, quantity(slot), hexed(value.to_bytes(32))])
+                for address, slot, value in words
+            ]
+        )
 
     def balance(self, address: str) -> int:
         """See `Evm.balance`."""

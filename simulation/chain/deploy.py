@@ -6,7 +6,6 @@ from typing import Final
 
 from eth_utils.crypto import keccak
 
-from contracts_abi.artifacts import vyper_names
 from simulation.chain.aave_v3 import deploy_aave, deploy_tokens
 from simulation.chain.artifacts import own
 from simulation.chain.evm import Evm, labelled_address
@@ -40,8 +39,7 @@ def deploy_market(evm: Evm, market: MarketSpec = DEFAULT_MARKET) -> Deployment:
         )
     aave = deploy_aave(evm, deployer, market, tokens=tokens, feeds=feeds)
     uniswap = deploy_uniswap(evm, deployer, market, tokens=tokens)
-    if "Multicall3" in vyper_names():
-        evm.set_code(MULTICALL_ADDRESS, own("Multicall3").deployed_bytecode)
+    evm.set_code(MULTICALL_ADDRESS, own("Multicall3").deployed_bytecode)
 
     named = {
         "Pool": aave.pool_implementation,

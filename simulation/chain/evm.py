@@ -129,7 +129,7 @@ class Evm(Protocol):
         ...
 
     def send_many(self, txs: Sequence[Tx]) -> list[TxResult]:
-        """Mine transactions in order, in one block where the EVM can; each needs its `gas` limit."""
+        """Mine transactions in one block, each sender's in order; each needs its `gas` limit."""
         ...
 
     def code(self, address: str) -> bytes:
@@ -146,6 +146,10 @@ class Evm(Protocol):
 
     def set_storage(self, address: str, slot: int, value: int) -> None:
         """Replace a storage word."""
+        ...
+
+    def set_storage_many(self, words: Sequence[tuple[str, int, int]]) -> None:
+        """Replace many storage words, each given as address, slot and value."""
         ...
 
     def balance(self, address: str) -> int:

@@ -198,7 +198,8 @@ class MarketSpec:
         return dataclasses.asdict(self)
 
 
-_DEEP = (RangeSpec(0, 8_000_000), RangeSpec(2_500, 8_000_000), RangeSpec(300, 4_000_000))
+# A sale of a million moves the price by about one per cent while it stays near, by several after a crash.
+_DEEP = (RangeSpec(0, 10_000_000), RangeSpec(15_000, 8_000_000), RangeSpec(2_500, 5_000_000))
 _PEGGED = (RangeSpec(0, 2_000_000), RangeSpec(200, 20_000_000))
 
 DEFAULT_MARKET = MarketSpec(

@@ -209,6 +209,11 @@ class RevmEvm:
         """See `Evm.set_storage`."""
         self._evm.insert_account_storage(address, slot, value)
 
+    def set_storage_many(self, words: Sequence[tuple[str, int, int]]) -> None:
+        """See `Evm.set_storage_many`."""
+        for address, slot, value in words:
+            self.set_storage(address, slot, value)
+
     def balance(self, address: str) -> int:
         """See `Evm.balance`."""
         return int(self._evm.get_balance(address))

@@ -1,0 +1,210 @@
+"""What runs any protocol's parity cases on any backend, and counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from contracts_abi.errors import InputError
+from oracle.registry import Registry
+from simulation.chain.anvil import Anvil, AnvilOptions
+from simulation.chain.evm import Evm
+from simulation.chain.revm import RevmEvm
+
+BACKENDS: Final = ("revm", "anvil")
+GENESIS: Final = 1_600_000_000
+"""Time of the first block; any will do, as long as it is the same in every run."""
+
+MAX_DETAILS: Final = 20
+"""Mismatches written out in full; all are counted."""
+
+
+class Verdict(StrEnum):
+    """What the contract did with a case's liquidation."""
+
+    LIQUIDATED = "liquidated"
+    REJECTED = "rejected"
+    HEALTHY = "healthy"
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """One value on which model and contract part."""
+
+    field: str
+    contract: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """One case.
+
+    Attributes
+    ----------
+    verdict
+        What the contract did.
+    tags
+        What the case was an instance of; counted under these names.
+    mismatches
+        Where the model said something else; empty when it agrees on everything compared.
+    """
+
+    verdict: Verdict
+    tags: frozenset[str]
+    mismatches: tuple[Mismatch, ...]
+
+
+class ParityAdapter(Protocol):
+    """One protocol's side of the harness."""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Names that the cases are counted under, so that a count of 0 is shown too."""
+        ...
+
+    def prepare(self, evm: Evm) -> None:
+        """Deploy the real contracts and fund everybody; called once."""
+        ...
+
+    def run(self, evm: Evm, rng: np.random.Generator) -> CaseResult:
+        """Bring about one case, compute it and compare. The state is put back afterwards."""
+        ...
+
+
+parity_adapters: Registry[type[Any]] = Registry("protocol with a parity test", "simulation.chain.parity")
+
+
+@dataclass(frozen=True, slots=True)
+class ParityResult:
+    """The outcome of a run.
+
+    Attributes
+    ----------
+    protocol, backend, seed, cases
+        What was run. Case i depends on the seed and i only.
+    mismatches
+        Cases in which model and contract part in anything.
+    verdicts
+        Cases by what the contract did; they add up to `cases`.
+    tags
+        Cases by what they were instances of.
+    details
+        Case number and mismatch, of the first ones.
+    """
+
+    protocol: str
+    backend: str
+    seed: int
+    cases: int
+    mismatches: int
+    verdicts: dict[Verdict, int]
+    tags: dict[str, int]
+    details: tuple[tuple[int, Mismatch], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain data."""
+        return {
+            "protocol": self.protocol,
+            "backend": self.backend,
+            "seed": self.seed,
+            "cases": self.cases,
+            "mismatches": self.mismatches,
+            **{str(verdict): self.verdicts[verdict] for verdict in Verdict},
+            **self.tags,
+            "details": [
+                {"case": case, "field": m.field, "contract": m.contract, "model": m.model}
+                for case, m in self.details
+            ],
+        }
+
+
+@contextmanager
+def backend_evm(backend: str) -> Iterator[Evm]:
+    """Start a backend by name and end it.
+
+    Raises
+    ------
+    InputError
+        If there is no such backend.
+    ToolError
+        If it is not installed.
+    """
+    if backend == "revm":
+        yield RevmEvm(timestamp=GENESIS)
+    elif backend == "anvil":
+        with Anvil.start(AnvilOptions(timestamp=GENESIS)) as node:
+            yield node.evm()
+    else:
+        raise InputError(f"unknown backend {backend!r}", fix=f"choose one of {', '.join(BACKENDS)}")
+
+
+def run_parity(
+    protocol: str,
+    backend: str = "revm",
+    *,
+    cases: int,
+    seed: int,
+    first: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> ParityResult:
+    """Compare a protocol's model with its bytecode.
+
+    Parameters
+    ----------
+    protocol
+        Registry name, for example ``aave-v3``.
+    backend
+        One of `BACKENDS`.
+    cases, seed, first
+        Runs the cases ``first … first + cases - 1`` of the seed's endless sequence; `first` serves to
+        repeat one that parted.
+    progress
+        Called with the number of cases done.
+
+    Raises
+    ------
+    UnknownNameError
+        If no such protocol has a parity test.
+    InputError
+        If the backend is unknown, or a number is out of range.
+    ToolError
+        If the backend or the protocol's artifacts are not installed.
+    """
+    if cases < 1:
+        raise InputError(f"cases is {cases}", fix="ask for at least 1")
+    if seed < 0 or first < 0:
+        raise InputError(f"seed is {seed}, first case {first}", fix="neither may be negative")
+    adapter: ParityAdapter = parity_adapters.get(protocol)()
+    verdicts: Counter[Verdict] = Counter()
+    tags: Counter[str] = Counter(dict.fromkeys(adapter.tags, 0))
+    details: list[tuple[int, Mismatch]] = []
+    parted = 0
+    with backend_evm(backend) as evm:
+        adapter.prepare(evm)
+        for case in range(first, first + cases):
+            snapshot = evm.snapshot()
+            result = adapter.run(evm, np.random.default_rng([seed, case]))
+            evm.revert(snapshot)
+            verdicts[result.verdict] += 1
+            tags.update(result.tags)
+            parted += bool(result.mismatches)
+            details += [(case, mismatch) for mismatch in result.mismatches]
+            if progress is not None:
+                progress(case - first + 1)
+    return ParityResult(
+        protocol=protocol,
+        backend=backend,
+        seed=seed,
+        cases=cases,
+        mismatches=parted,
+        verdicts={verdict: verdicts[verdict] for verdict in Verdict},
+        tags=dict(tags),
+        details=tuple(details[:MAX_DETAILS]),
+    )

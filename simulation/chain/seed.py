@@ -1,0 +1,385 @@
+"""Books of accounts on a local market: drawn from a seed, opened on chain, kept as a state file.
+
+Drawing is pure (`draw_book`), opening works on any backend (`open_book`), and `load_or_build` keeps the
+result so that the next start takes a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+from eth_abi.abi import encode as abi_encode
+from eth_utils.crypto import keccak
+
+from contracts_abi import aave_v3 as abi
+from contracts_abi.artifacts import VYPER_SOURCES, write_atomically
+from contracts_abi.calls import function
+from contracts_abi.errors import DataError, InputError
+from simulation.chain.aave_v3 import mint
+from simulation.chain.anvil import ANVIL_VERSION, Anvil, AnvilOptions
+from simulation.chain.artifacts import own
+from simulation.chain.deploy import deploy_market
+from simulation.chain.evm import Evm, Tx, labelled_address, read, transact
+from simulation.chain.market import DEFAULT_MARKET, GENESIS, Deployment, MarketSpec
+from simulation.chain.toolchain import cache_dir
+
+T = TypeVar("T")
+Progress = Callable[[str, float], None]
+
+MAX_ACCOUNTS: Final = 100_000
+
+_SUPPLY = function("supply((address,address,uint256)[])")
+_BORROW = function("borrow((address,address,uint256)[])")
+_BORROW_ALLOWANCE = function("borrowAllowance(address,address)(uint256)")
+# Slot of `_borrowAllowances` in VariableDebtToken: behind VersionedInitializable's 52 and EIP712Base's two.
+_BORROW_ALLOWANCES_SLOT: Final = 54
+
+_ENTRIES_PER_TX: Final = 100
+_TXS_PER_BLOCK: Final = 25
+_ENTRY_GAS: Final = 700_000
+_EMODE_GAS: Final = 500_000
+_REQUESTS_PER_BATCH: Final = 5_000
+_BUILD_GAS_LIMIT: Final = 10**10
+
+# The market lends more than is borrowed, so that rates stay below their kinks.
+_LENT_PER_BORROWED: Final = 1.8
+_LEAST_LENT_USD: Final = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """An amount of an asset, in raw token units."""
+
+    symbol: str
+    amount_raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeedAccount:
+    """An account to be opened.
+
+    Attributes
+    ----------
+    address
+        Nobody has its key.
+    profile
+        What kind of account it is; see `PROFILES`.
+    collateral, debt
+        What it supplies and what it borrows.
+    emode
+        Efficiency-mode category, 0 for none.
+    """
+
+    address: str
+    profile: str
+    collateral: tuple[Holding, ...]
+    debt: tuple[Holding, ...]
+    emode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A kind of account.
+
+    Attributes
+    ----------
+    share
+        Part of all accounts that are of this kind.
+    collateral, debt
+        Symbols and their parts of the value; an account has the first of them, or all.
+    emode
+        Efficiency-mode category.
+    mean_spare
+        Mean distance of the first health factor from the lowest that a borrow allows.
+    """
+
+    share: float
+    collateral: tuple[tuple[str, float], ...]
+    debt: tuple[tuple[str, float], ...]
+    emode: int
+    mean_spare: float
+
+
+PROFILES: Final[dict[str, Profile]] = {
+    "eth long": Profile(0.42, (("WETH", 1.0),), (("USDC", 1.0),), 0, 0.8),
+    "eth and steth long": Profile(0.13, (("WETH", 0.6), ("wstETH", 0.4)), (("DAI", 1.0),), 0, 0.8),
+    "mixed long": Profile(0.20, (("WETH", 0.6), ("WBTC", 0.4)), (("USDC", 0.7), ("DAI", 0.3)), 0, 0.8),
+    "btc long": Profile(0.08, (("WBTC", 1.0),), (("USDC", 1.0),), 0, 0.8),
+    "staked eth loop": Profile(0.10, (("wstETH", 1.0),), (("WETH", 1.0),), 1, 0.05),
+    "eth short": Profile(0.07, (("USDC", 0.8), ("DAI", 0.2)), (("WETH", 1.0),), 0, 0.8),
+}
+"""Kinds of accounts. Longs fall with Ether, loops stand still as long as their two prices fall together,
+shorts gain."""
+
+_MEDIAN_DEBT_USD: Final = 8_000.0
+_DEBT_SIGMA: Final = 1.2
+_TINY_SHARE, _TINY_USD = 0.03, (20.0, 60.0)
+_WHALE_SHARE, _WHALE_USD = 0.03, (50_000.0, 300_000.0)
+_LEAST_SPARE: Final = 0.01
+
+
+def draw_book(market: MarketSpec, accounts: int, seed: int) -> tuple[SeedAccount, ...]:
+    """Draw a book of accounts; the same arguments give the same book.
+
+    Sizes are lognormal, with a few accounts too small to be worth a liquidation and a few so large that half
+    of their debt is a real sale. First health factors lie an exponential distance above the least that the
+    protocol lets an account borrow at.
+
+    Parameters
+    ----------
+    market
+        First prices and collateral parameters.
+    accounts
+        How many, 1 to `MAX_ACCOUNTS`.
+    seed
+        Any non-negative integer.
+
+    Raises
+    ------
+    InputError
+        If a number is out of its range.
+    """
+    if not 1 <= accounts <= MAX_ACCOUNTS:
+        raise InputError(f"accounts must be 1 to {MAX_ACCOUNTS}, got {accounts}")
+    if seed < 0:
+        raise InputError(f"seed must not be negative, got {seed}")
+    rng = np.random.default_rng([0x5EED, seed])
+    names = tuple(PROFILES)
+    shares = np.array([PROFILES[name].share for name in names])
+    profiles = rng.choice(len(names), size=accounts, p=shares / shares.sum())
+    debt_usd = _MEDIAN_DEBT_USD * np.exp(_DEBT_SIGMA * rng.standard_normal(accounts))
+    debt_usd = np.clip(debt_usd, _TINY_USD[1] * 2, _WHALE_USD[0])
+    tiny, whales = (max(3, round(accounts * share)) for share in (_TINY_SHARE, _WHALE_SHARE))
+    places = rng.permutation(accounts)
+    debt_usd[places[:tiny]] = rng.uniform(*_TINY_USD, size=tiny)[:accounts]
+    large = places[tiny : tiny + whales]
+    debt_usd[large] = np.exp(rng.uniform(math.log(_WHALE_USD[0]), math.log(_WHALE_USD[1]), size=len(large)))
+    spare = rng.exponential(size=accounts)
+    return tuple(
+        _account(market, seed, i, names[profiles[i]], float(debt_usd[i]), float(spare[i]))
+        for i in range(accounts)
+    )
+
+
+def _account(
+    market: MarketSpec, seed: int, index: int, name: str, debt_usd: float, spare: float
+) -> SeedAccount:
+    profile = PROFILES[name]
+    emode = next((mode for mode in market.emodes if mode.category == profile.emode), None)
+    ltv = threshold = 0.0
+    for symbol, part in profile.collateral:
+        of = emode or market.asset(symbol)
+        ltv += part * of.ltv_bps / 10_000
+        threshold += part * of.liquidation_threshold_bps / 10_000
+    least = threshold / ltv
+    health_factor = least + _LEAST_SPARE * least + spare * profile.mean_spare
+    collateral_usd = debt_usd * health_factor / threshold
+    return SeedAccount(
+        address=labelled_address(f"account {index} of seed {seed}"),
+        profile=name,
+        collateral=_holdings(market, profile.collateral, collateral_usd),
+        debt=_holdings(market, profile.debt, debt_usd),
+        emode=profile.emode,
+    )
+
+
+def _holdings(market: MarketSpec, parts: tuple[tuple[str, float], ...], usd: float) -> tuple[Holding, ...]:
+    holdings = []
+    for symbol, part in parts:
+        asset = market.asset(symbol)
+        cents = round(usd * part * 100)
+        holdings.append(Holding(symbol, cents * 10**6 * 10**asset.decimals // asset.price_e8))
+    return tuple(holdings)
+
+
+def open_book(
+    evm: Evm, deployment: Deployment, book: Sequence[SeedAccount], progress: Progress | None = None
+) -> None:
+    """Open every account of `book` on chain, with the pool's own events.
+
+    Lenders first supply what will be borrowed. Credit delegation is written into storage, for exactly what
+    is borrowed, so that nothing of it is left.
+
+    Raises
+    ------
+    CallReverted
+        If the pool refuses a position.
+    """
+    report = progress or (lambda _what, _part: None)
+    keeper_of_tokens = labelled_address("seeder owner")
+    assets = [asset.address for asset in deployment.assets.values()]
+    seeder = evm.create(keeper_of_tokens, own("Seeder").creation_code(deployment.pool, assets))
+    report("lenders", 0.0)
+    _open_lenders(evm, deployment, seeder, book)
+
+    supplies = [(account, holding) for account in book for holding in account.collateral]
+    for symbol in deployment.assets:
+        total = sum(holding.amount_raw for _, holding in supplies if holding.symbol == symbol)
+        mint(evm, keeper_of_tokens, deployment.asset(symbol).address, seeder, total)
+    borrows = [(account, holding) for account in book for holding in account.debt]
+    modes = [account for account in book if account.emode]
+    work = len(supplies) + len(borrows)
+
+    txs = [
+        Tx(keeper_of_tokens, seeder, _SUPPLY.encode(entries), gas=_ENTRY_GAS * len(entries))
+        for entries in _chunks(_entries(deployment, supplies), _ENTRIES_PER_TX)
+    ]
+    _send_blocks(evm, txs, "supply", report, 0.0, len(supplies) / work)
+    _send_blocks(
+        evm,
+        [
+            Tx(account.address, deployment.pool, abi.SET_USER_EMODE.encode(account.emode), gas=_EMODE_GAS)
+            for account in modes
+        ],
+        "efficiency modes",
+        report,
+        len(supplies) / work,
+        len(supplies) / work,
+    )
+    _delegate_credit(evm, deployment, seeder, borrows)
+    txs = [
+        Tx(keeper_of_tokens, seeder, _BORROW.encode(entries), gas=_ENTRY_GAS * len(entries))
+        for entries in _chunks(_entries(deployment, borrows), _ENTRIES_PER_TX)
+    ]
+    _send_blocks(evm, txs, "borrow", report, len(supplies) / work, 1.0)
+
+
+def _open_lenders(evm: Evm, deployment: Deployment, seeder: str, book: Sequence[SeedAccount]) -> None:
+    lender = labelled_address("lender")
+    borrowed = dict.fromkeys(deployment.assets, 0)
+    for holding in chain.from_iterable(account.debt for account in book):
+        borrowed[holding.symbol] += holding.amount_raw
+    for symbol, asset in deployment.assets.items():
+        price_e8 = read(evm, abi.GET_ASSET_PRICE.call(deployment.oracle, asset.address))
+        least = _LEAST_LENT_USD * 10**8 * 10**asset.decimals // price_e8
+        amount = max(least, int(borrowed[symbol] * _LENT_PER_BORROWED))
+        mint(evm, lender, asset.address, lender, amount)
+        transact(evm, lender, asset.address, abi.APPROVE, deployment.pool, amount)
+        transact(evm, lender, deployment.pool, abi.SUPPLY, asset.address, amount, lender, 0)
+
+
+def _entries(
+    deployment: Deployment, holdings: Sequence[tuple[SeedAccount, Holding]]
+) -> list[tuple[str, str, int]]:
+    return [
+        (deployment.asset(holding.symbol).address, account.address, holding.amount_raw)
+        for account, holding in holdings
+    ]
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _send_blocks(evm: Evm, txs: Sequence[Tx], what: str, report: Progress, start: float, end: float) -> None:
+    done = 0
+    for block in _chunks(txs, _TXS_PER_BLOCK):
+        for result in evm.send_many(block):
+            result.expect(what)
+        done += len(block)
+        report(what, start + (end - start) * done / len(txs))
+
+
+def _delegate_credit(
+    evm: Evm, deployment: Deployment, seeder: str, borrows: Sequence[tuple[SeedAccount, Holding]]
+) -> None:
+    words = [
+        (
+            deployment.asset(holding.symbol).v_token,
+            _mapping_slot(_mapping_slot(_BORROW_ALLOWANCES_SLOT, account.address), seeder),
+            holding.amount_raw,
+        )
+        for account, holding in borrows
+    ]
+    for chunk in _chunks(words, _REQUESTS_PER_BATCH):
+        evm.set_storage_many(chunk)
+    account, holding = borrows[0]
+    allowance = _BORROW_ALLOWANCE.call(deployment.asset(holding.symbol).v_token, account.address, seeder)
+    if read(evm, allowance) != holding.amount_raw:
+        raise DataError("the debt token keeps its allowances elsewhere than expected")
+
+
+def _mapping_slot(slot: int, key: str) -> int:
+    """Return where Solidity keeps ``mapping(address => …)`` at `slot` for `key`."""
+    return int.from_bytes(keccak(abi_encode(["address", "uint256"], [key, slot])))
+
+
+@dataclass(frozen=True, slots=True)
+class SeededState:
+    """A market with a book, as a state file.
+
+    Attributes
+    ----------
+    path
+        State file for `AnvilOptions.load_state`.
+    deployment
+        Addresses of the market.
+    book
+        The accounts in it.
+    built
+        Whether it was built now, and not found in the cache.
+    """
+
+    path: Path
+    deployment: Deployment
+    book: tuple[SeedAccount, ...]
+    built: bool
+
+
+def load_or_build(
+    accounts: int = 200,
+    seed: int = 0,
+    *,
+    market: MarketSpec = DEFAULT_MARKET,
+    genesis: int = GENESIS,
+    progress: Progress | None = None,
+) -> SeededState:
+    """Return a market with a seeded book, from the cache when the same was built before.
+
+    Raises
+    ------
+    InputError
+        If a number is out of its range.
+    ToolError
+        If node or artifacts are not installed.
+    """
+    book = draw_book(market, accounts, seed)
+    key = _state_key(market, accounts, seed, genesis)
+    folder = cache_dir() / "state"
+    state, addresses = folder / f"{key}.json", folder / f"{key}.deployment.json"
+    if state.is_file() and addresses.is_file():
+        return SeededState(state, Deployment.from_json(addresses.read_text("utf-8")), book, built=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f".{key}.{os.getpid()}.json"
+    options = AnvilOptions(timestamp=genesis, gas_limit=_BUILD_GAS_LIMIT, dump_state=unfinished)
+    try:
+        with Anvil.start(options) as node:
+            evm = node.evm()
+            deployment = deploy_market(evm, market)
+            open_book(evm, deployment, book, progress)
+        write_atomically(addresses, deployment.to_json().encode())
+        unfinished.replace(state)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return SeededState(state, deployment, book, built=True)
+
+
+def _state_key(market: MarketSpec, accounts: int, seed: int, genesis: int) -> str:
+    """Return a name that changes with everything that the state is made of."""
+    digest = hashlib.sha256()
+    for source in (*sorted(VYPER_SOURCES.glob("*.vy")), *sorted(Path(__file__).parent.glob("*.py"))):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    spec = [market.to_json(), genesis, ANVIL_VERSION]
+    digest.update(json.dumps(spec, sort_keys=True).encode())
+    return f"{accounts}-{seed}-{digest.hexdigest()[:16]}"
