@@ -42,6 +42,7 @@ OLDEST, NEWEST = (3, 11), (3, 14)
 """The Pythons that every locked package has wheels for; pyproject.toml says the same."""
 
 PREPARED_FROM = (
+    Path(__file__),
     ROOT / "pyproject.toml",
     LOCK_FILE,
     ROOT / "simulation" / "chain" / "toolchain.py",  # the npm packages with their integrity
@@ -186,7 +187,7 @@ def pinned_uv() -> str:
     """Return the lock file's entry for uv, hashes included, as a requirements file."""
     entry = re.search(r"^uv==.*(?:\n[ \t].*)*", LOCK_FILE.read_text(encoding="utf-8"), re.MULTILINE)
     if entry is None:
-        raise fail("requirements.lock has no entry for uv; run scripts/lock.py")
+        raise fail("requirements.lock has no entry for uv; run .venv/bin/python scripts/lock.py")
     return entry.group() + "\n"
 
 
@@ -259,6 +260,8 @@ def lint(arguments: list[str]) -> None:
 def bench(arguments: list[str]) -> None:
     """Run every benchmark, one after another so that they do not slow each other."""
     files = sorted((ROOT / "scripts" / "bench").glob("bench_*.py"))
+    if not files:
+        raise fail("no benchmark in scripts/bench; this checkout is not whole")
     one_after_another({file.stem: (file, *arguments) for file in files})
 
 

@@ -12,6 +12,7 @@ is the machine's own setting. Needs the network and the ``uv`` that ``scripts/de
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -25,9 +26,10 @@ PLATFORMS = ("x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu", "aarch64-a
 
 
 def uv(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the virtual environment's uv from the project folder, without any uv configuration but ours."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("UV_")}
-    environment |= {"UV_PYTHON_DOWNLOADS": "never", "UV_SYSTEM_CERTS": "1"}
+    """Run the virtual environment's uv from the project folder."""
+    if importlib.util.find_spec("uv") is None:
+        raise SystemExit("error: this Python has no uv; run .venv/bin/python scripts/lock.py")
+    environment = {"UV_SYSTEM_CERTS": "1"} | os.environ | {"UV_PYTHON_DOWNLOADS": "never"}
     command = [sys.executable, "-m", "uv", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
@@ -37,7 +39,7 @@ def compile_lock(target: Path, *extra: str) -> None:
     done = uv(
         *("pip", "compile", "pyproject.toml", "--group", "dev", "--universal", "--generate-hashes"),
         *("--python-version", PYTHONS[0], "--no-build", "--quiet"),
-        *("--custom-compile-command", "python3 scripts/lock.py", "--output-file", str(target)),
+        *("--custom-compile-command", ".venv/bin/python scripts/lock.py", "--output-file", str(target)),
         *extra,
     )
     if done.returncode:
@@ -77,7 +79,7 @@ def main(arguments: list[str]) -> None:
         fresh.write_bytes(LOCK.read_bytes())  # uv keeps the pins that it finds in its output file
         compile_lock(fresh)
         if fresh.read_bytes() != LOCK.read_bytes():
-            raise SystemExit("error: requirements.lock is out of date; run scripts/lock.py")
+            raise SystemExit("error: requirements.lock is out of date; run .venv/bin/python scripts/lock.py")
     print("requirements.lock is up to date")
 
 

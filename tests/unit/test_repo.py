@@ -155,8 +155,10 @@ def declared() -> list[str]:
 def test_the_lock_fits_the_project(requirement: str) -> None:
     wanted = Requirement(requirement)
     pins = locked().get(wanted.name, [])
-    assert pins, "run scripts/lock.py"
-    assert all(wanted.specifier.contains(version) for version, _ in pins), "run scripts/lock.py"
+    assert pins, "run .venv/bin/python scripts/lock.py"
+    assert all(wanted.specifier.contains(version) for version, _ in pins), (
+        "run .venv/bin/python scripts/lock.py"
+    )
 
 
 def test_every_pin_has_a_hash() -> None:
