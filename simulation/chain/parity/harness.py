@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 
@@ -61,19 +61,22 @@ class CaseResult:
     mismatches: tuple[Mismatch, ...]
 
 
-class ParityAdapter(Protocol):
-    """One protocol's side of the harness."""
+W = TypeVar("W")
+
+
+class ParityAdapter(Protocol[W]):
+    """One protocol's side of the harness. `W` is what it deployed."""
 
     @property
     def tags(self) -> tuple[str, ...]:
         """Names that the cases are counted under, so that a count of 0 is shown too."""
         ...
 
-    def prepare(self, evm: Evm) -> None:
+    def prepare(self, evm: Evm) -> W:
         """Deploy the real contracts and fund everybody; called once."""
         ...
 
-    def run(self, evm: Evm, rng: np.random.Generator) -> CaseResult:
+    def run(self, evm: Evm, world: W, rng: np.random.Generator) -> CaseResult:
         """Bring about one case, compute it and compare. The state is put back afterwards."""
         ...
 
@@ -181,16 +184,16 @@ def run_parity(
         raise InputError(f"cases is {cases}", fix="ask for at least 1")
     if seed < 0 or first < 0:
         raise InputError(f"seed is {seed}, first case {first}", fix="neither may be negative")
-    adapter: ParityAdapter = parity_adapters.get(protocol)()
+    adapter: ParityAdapter[Any] = parity_adapters.get(protocol)()
     verdicts: Counter[Verdict] = Counter()
     tags: Counter[str] = Counter(dict.fromkeys(adapter.tags, 0))
     details: list[tuple[int, Mismatch]] = []
     parted = 0
     with backend_evm(backend) as evm:
-        adapter.prepare(evm)
+        world = adapter.prepare(evm)
         for case in range(first, first + cases):
             snapshot = evm.snapshot()
-            result = adapter.run(evm, np.random.default_rng([seed, case]))
+            result = adapter.run(evm, world, np.random.default_rng([seed, case]))
             evm.revert(snapshot)
             verdicts[result.verdict] += 1
             tags.update(result.tags)

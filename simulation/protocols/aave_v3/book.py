@@ -179,7 +179,7 @@ def _usable(market: AaveMarket, rows: LensRows) -> NDArray[np.bool_]:
 def _tables(
     market: AaveMarket, assets: tuple[Asset, ...], reserves: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return asset index and threshold by (category, reserve), and tokens a scaled unit by (kind, reserve)."""
+    """Return asset index and threshold by (category, reserve), tokens a scaled unit by (kind, reserve)."""
     index = {asset.symbol: i for i, asset in enumerate(assets)}
     asset_of = np.zeros((_E_MODES, reserves), dtype=np.int64)
     threshold_of = np.zeros((_E_MODES, reserves))

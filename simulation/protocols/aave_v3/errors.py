@@ -27,7 +27,8 @@ DIVISION_PANIC: Final = "Panic(0x12)"
 BARE: Final = ""
 """A revert without data: an overflow inside the assembly of the math libraries, or a call to no contract."""
 
-ERC20_BALANCE: Final = "ERC20: transfer amount exceeds balance"
+TOKEN_REVERT: Final = "token"
+"""The collateral token refuses the transfer for want of balance; how it says so is its own affair."""
 
 MEANING: Final = {
     INVALID_BURN_AMOUNT: "amount is worth less than one scaled unit",
@@ -40,7 +41,7 @@ MEANING: Final = {
     ARITHMETIC_PANIC: "arithmetic overflow or underflow",
     DIVISION_PANIC: "division by zero",
     BARE: "revert without data",
-    ERC20_BALANCE: "token balance too small",
+    TOKEN_REVERT: "the aToken holds too little of the collateral token",
 }
 """One line for people, by code."""
 

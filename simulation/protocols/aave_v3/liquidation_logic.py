@@ -14,8 +14,8 @@ from simulation.protocols.aave_v3.errors import (
     ARITHMETIC_PANIC,
     BARE,
     DIVISION_PANIC,
-    ERC20_BALANCE,
     INVALID_BURN_AMOUNT,
+    TOKEN_REVERT,
     AaveRevert,
     require,
     revert,
@@ -163,7 +163,7 @@ def _pay_out(
         owed = collateral.scaled_variable_debt_raw + collateral.total_stable_debt_raw
         if collateral.id == debt.id:
             owed = debt_left_raw
-        revert(ARITHMETIC_PANIC if owed else ERC20_BALANCE)
+        revert(ARITHMETIC_PANIC if owed else TOKEN_REVERT)
     scaled_raw = rules.balance_to_scaled(amount_raw, collateral.normalized_income_ray)
     require(scaled_raw != 0, INVALID_BURN_AMOUNT)
     return scaled_raw

@@ -295,8 +295,8 @@ class LiquidationOutcome:
     Attributes
     ----------
     revert_code
-        None when the call succeeds, else the contract's code: ``45``, ``Panic(0x11)``, or empty for a
-        revert without data. `errors.MEANING` explains them.
+        None when the call succeeds, else the contract's code: ``45``, ``Panic(0x11)``, empty for a revert
+        without data, ``token`` for the collateral token's own. `errors.MEANING` explains them.
     debt_repaid_raw
         Debt token units that the liquidator pays.
     collateral_seized_raw
