@@ -166,12 +166,21 @@ def resolve(address: str, *, depth: int = MAX_DEPTH) -> Resolving:
     -------
     Resolving
         Its reads are `resolve_reads`; drive it with `complete` or by hand.
+
+    Raises
+    ------
+    InputError
+        If `address` is none; later, from `Resolving.next`, if there is no feed at it.
     """
 
-    def proceed(results: Sequence[bytes | None]) -> Resolving | ChainlinkFeed:
-        return _after_first(address, depth, results)
+    if not is_address(address):
+        raise InputError(f"{address!r} is not an address", fix="give 0x and 40 hex digits")
+    checksummed = to_checksum_address(address)
 
-    return Resolving(resolve_reads(address), proceed)
+    def proceed(results: Sequence[bytes | None]) -> Resolving | ChainlinkFeed:
+        return _after_first(checksummed, depth, results)
+
+    return Resolving(resolve_reads(checksummed), proceed)
 
 
 def complete(
