@@ -376,7 +376,8 @@ def multicall_accounts_call(
     """Return the same read as `accounts_call` through Multicall3, with the same rows as the answer.
 
     Every token is asked about every account, since the bitmap is known only afterwards: it costs several
-    times the gas, so that fewer accounts fit into a call.
+    times the gas, so that fewer accounts fit into a call. Nor does Multicall3 bound the gas of a single read:
+    a token that burns all of it takes the whole call along.
     """
     n, reserves = len(users), _reserve_count(tokens)
     reads: list[tuple[str, bytes]] = []

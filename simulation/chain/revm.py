@@ -39,7 +39,7 @@ class _Snapshot:
     timestamp: int
     last_timestamp: int
     wei_added: dict[str, int] = field(default_factory=dict)
-    nonces_added: dict[str, int] = field(default_factory=dict)
+    nonces: dict[str, int] = field(default_factory=dict)
     codes: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -114,6 +114,7 @@ class RevmEvm:
         self, sender: str, to: str | None, data: bytes = b"", value: int = 0, gas: int | None = None
     ) -> TxResult:
         """See `Evm.send`."""
+        self._remember_nonce(sender)
         output, gas_used, success = self._execute(Tx(sender, to, data, value, gas))
         if to is not None:  # a creation counts itself
             self._count_nonce(sender)
@@ -135,13 +136,18 @@ class RevmEvm:
             results.append(self.send(tx.sender, tx.to, tx.data, tx.value, tx.gas))
         return results
 
+    def _remember_nonce(self, sender: str) -> None:
+        """Note a sender's nonce at the snapshot; what revm itself makes of it when it goes back varies."""
+        info = self._evm.basic(sender)
+        if info.code_hash == _NO_CODE:
+            for undo in self._snapshots[-1:]:
+                undo.nonces.setdefault(sender, info.nonce)
+
     def _count_nonce(self, sender: str) -> None:
         """Count a transaction as a node does, so that contracts get the same addresses on both backends."""
         info = self._evm.basic(sender)
         if info.code_hash != _NO_CODE:
             return
-        for undo in self._snapshots[-1:]:
-            undo.nonces_added[sender] = undo.nonces_added.get(sender, 0) + 1
         self._insert_account(sender, balance=info.balance, nonce=info.nonce + 1)
 
     def _logs(self) -> tuple[Log, ...]:
@@ -254,9 +260,8 @@ class RevmEvm:
             self._evm.revert(undo.checkpoint)
             for address, wei in undo.wei_added.items():
                 self._evm.set_balance(address, self.balance(address) - wei)
-            for address, count in undo.nonces_added.items():
-                info = self._evm.basic(address)
-                self._insert_account(address, balance=info.balance, nonce=info.nonce - count)
+            for address, nonce in undo.nonces.items():
+                self._insert_account(address, balance=self.balance(address), nonce=nonce)
             for address, code in undo.codes.items():
                 self._insert_code(address, code)
         self._last_timestamp = undo.last_timestamp
