@@ -508,7 +508,9 @@ class Journal:
                 )
                 if result.outcome.in_pool or result.outcome is SendOutcome.AMBIGUOUS:
                     owner = sa.select(_attempts.c.intent_id).where(_attempts.c.tx_hash == result.tx_hash)
-                    self._move(connection, str(connection.execute(owner).scalar_one()), IntentState.SENT)
+                    intent_id = str(connection.execute(owner).scalar_one())
+                    if self._row(connection, intent_id)["state"] == IntentState.PREPARED:
+                        self._move(connection, intent_id, IntentState.SENT)
 
     def request_cancel(self, intent_id: str, note: str) -> None:
         """Mark an intent whose nonce shall be freed by a cancellation."""
@@ -642,6 +644,13 @@ class Journal:
             rows = connection.execute(query).mappings().all()
         return [self._intent(row) for row in reversed(rows)]
 
+    def intents_at(self, first_nonce: int, last_nonce: int) -> list[Intent]:
+        """Return the intents at nonces `first_nonce` to `last_nonce`, both included."""
+        query = _intents.select().where(_intents.c.nonce.between(first_nonce, last_nonce))
+        with self._reading() as connection:
+            rows = connection.execute(query.order_by(_intents.c.nonce)).mappings().all()
+        return [self._intent(row) for row in rows]
+
     def open_intents(self) -> list[Intent]:
         """Return the intents that are not final, by nonce."""
         return self.intents([s for s in IntentState if s not in FINAL_STATES])
@@ -686,6 +695,17 @@ class Journal:
             SendRecord(r["tx_hash"], r["block"], r["at"], SendOutcome(r["outcome"]), r["detail"])
             for r in rows
         ]
+
+    def last_sends(self, tx_hashes: Sequence[str]) -> dict[str, SendRecord]:
+        """Return the newest hand-over of each transaction that had one."""
+        newest = (
+            sa.select(sa.func.max(_sends.c.id))
+            .where(_sends.c.tx_hash.in_(list(tx_hashes)))
+            .group_by(_sends.c.tx_hash)
+        )
+        with self._reading() as connection:
+            rows = connection.execute(_sends.select().where(_sends.c.id.in_(newest))).mappings().all()
+        return {r["tx_hash"]: _send_record(r) for r in rows}
 
     def receipt(self, intent_id: str) -> Receipt | None:
         """Return the receipt of an intent; None when it has none."""
@@ -859,6 +879,10 @@ _MOVES: Final[Mapping[IntentState, frozenset[IntentState]]] = {
     ),
     **{state: frozenset() for state in FINAL_STATES},
 }
+
+
+def _send_record(row: RowMapping) -> SendRecord:
+    return SendRecord(row["tx_hash"], row["block"], row["at"], SendOutcome(row["outcome"]), row["detail"])
 
 
 def _line(text: str) -> str:
