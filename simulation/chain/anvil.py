@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
-from eth_utils.address import to_checksum_address
-
 from contracts_abi.errors import (
     CallReverted,
     ChainError,
@@ -23,13 +21,17 @@ from contracts_abi.errors import (
     RpcError,
     ToolError,
 )
-from simulation.chain.evm import ZERO_ADDRESS, Log, Tx, TxResult, reverted
+from simulation.chain.evm import ZERO_ADDRESS, Log, Tx, TxResult, checksummed, reverted
 from simulation.chain.rpc import JsonRpc, Request, hexed, quantity, unhexed
 from simulation.chain.toolchain import installed_anvil
 
 ANVIL_VERSION = "1.7.1"
 CHAIN_ID = 31_337
 GAS_LIMIT = 1_000_000_000
+MAX_BLOCK_TXS = 100_000
+
+# A node that writes a large state file takes its time to end.
+_PATIENCE_S = 600.0
 
 _LISTENING = re.compile(r"Listening on (\S+):(\d+)")
 _VERSION = re.compile(r"anvil Version: (\d+)\.(\d+)\.(\d+)")
@@ -123,7 +125,14 @@ class AnvilOptions:
             *("--host", "127.0.0.1", "--port", str(self.port)),
             *("--gas-limit", str(self.gas_limit), "--base-fee", str(self.base_fee)),
             *("--accounts", str(self.accounts), "--balance", str(self.balance_ether)),
-            *("--order", "fees", "--no-request-size-limit", "--disable-min-priority-fee"),
+            *(
+                "--order",
+                "fees",
+                "--max-transactions",
+                str(MAX_BLOCK_TXS),
+                "--no-request-size-limit",
+                "--disable-min-priority-fee",
+            ),
             "--auto-impersonate",
         ]
         optional = {
@@ -251,7 +260,7 @@ def _forget_in_child() -> None:
 os.register_at_fork(after_in_child=_forget_in_child)
 
 
-def _end(process: subprocess.Popen[bytes], log: IO[bytes], patience_s: float = 30.0) -> None:
+def _end(process: subprocess.Popen[bytes], log: IO[bytes], patience_s: float = _PATIENCE_S) -> None:
     if process.poll() is None:
         process.terminate()
         try:
@@ -303,7 +312,7 @@ def receipt_result(receipt: Any, output: bytes = b"") -> TxResult:
         output=output,
         logs=tuple(
             Log(
-                to_checksum_address(log["address"]),
+                checksummed(log["address"]),
                 tuple(unhexed(topic) for topic in log["topics"]),
                 unhexed(log["data"]),
             )
@@ -311,7 +320,7 @@ def receipt_result(receipt: Any, output: bytes = b"") -> TxResult:
         ),
         block=int(receipt["blockNumber"], 16),
         timestamp=_integer(receipt["blockTimestamp"]),
-        created=to_checksum_address(created) if created else None,
+        created=checksummed(created) if created else None,
         tx_hash=receipt["transactionHash"],
     )
 
@@ -396,20 +405,25 @@ class AnvilEvm:
         """See `Evm.send_many`. All in one block; the sum of the gas limits must fit into it."""
         if not txs:
             return []
-        hashes = self.submit(txs)
-        self.mine()
-        receipts = self._batch([("eth_getTransactionReceipt", [tx_hash]) for tx_hash in hashes])
-        if any(receipt is None for receipt in receipts):
-            missing = sum(receipt is None for receipt in receipts)
-            raise ChainError(f"{missing} of {len(txs)} transactions did not fit into one block")
+        if self._automine:
+            self.rpc.call("evm_setAutomine", [False])
+        try:
+            hashes = self.submit(txs)
+            self.mine()
+            receipts = self._batch([("eth_getTransactionReceipt", [tx_hash]) for tx_hash in hashes])
+            if missing := sum(receipt is None for receipt in receipts):
+                # Left in the pool they would be mined whenever mining is next switched on.
+                self.rpc.call("anvil_dropAllTransactions")
+                raise ChainError(f"{missing} of {len(txs)} transactions did not fit into one block")
+        finally:
+            if self._automine:
+                self.rpc.call("evm_setAutomine", [True])
         return [receipt_result(receipt) for receipt in receipts]
 
     def submit(self, txs: Sequence[Tx]) -> list[str]:
         """Put transactions into the pool, each sender's in order; returns their hashes."""
         senders = sorted({tx.sender for tx in txs})
-        requests: list[Request] = [("evm_setAutomine", [False])] if self._automine else []
-        requests += [("eth_getTransactionCount", [sender, "pending"]) for sender in senders]
-        answers = self._batch(requests)[-len(senders) :]
+        answers = self._batch([("eth_getTransactionCount", [sender, "pending"]) for sender in senders])
         nonces = {s: int(nonce, 16) for s, nonce in zip(senders, answers, strict=True)}
         objects = []
         for tx in txs:
@@ -429,8 +443,6 @@ class AnvilEvm:
         if base_fee is not None:
             requests.append(("anvil_setNextBlockBaseFeePerGas", [quantity(base_fee)]))
         requests.append(("evm_mine", []))
-        if self._automine:
-            requests.append(("evm_setAutomine", [True]))
         self._batch(requests)
         block = self._number
         self._advance(block, self._timestamp)

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from contracts_abi.errors import ChainError, InputError, ToolError
-from simulation.chain.evm import ZERO_ADDRESS, Log, Tx, TxResult, reverted
+from simulation.chain.evm import ZERO_ADDRESS, Log, Tx, TxResult, checksummed, reverted
 from simulation.chain.rpc import unhexed
 
 if TYPE_CHECKING:
@@ -119,7 +118,7 @@ class RevmEvm:
         if to is not None:  # a creation counts itself
             self._count_nonce(sender)
         logs = self._logs() if success else ()
-        created = to_checksum_address(output.decode()) if success and to is None else None
+        created = checksummed(output.decode()) if success and to is None else None
         block, timestamp = self._number, self._timestamp
         self._last_timestamp = timestamp
         self._move_to(block + 1, timestamp + 1)
@@ -154,7 +153,7 @@ class RevmEvm:
         """Return the logs of the transaction that was executed last."""
         return tuple(
             Log(
-                to_checksum_address(log.address),
+                checksummed(log.address),
                 tuple(unhexed(topic) for topic in log.topics),
                 bytes(log.data[1]),
             )

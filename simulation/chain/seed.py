@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -22,7 +23,7 @@ from eth_utils.crypto import keccak
 
 from contracts_abi import aave_v3 as abi
 from contracts_abi.artifacts import VYPER_SOURCES, write_atomically
-from contracts_abi.calls import function
+from contracts_abi.calls import Function, function
 from contracts_abi.errors import DataError, InputError
 from simulation.chain.aave_v3 import mint
 from simulation.chain.anvil import ANVIL_VERSION, Anvil, AnvilOptions
@@ -33,6 +34,7 @@ from simulation.chain.market import DEFAULT_MARKET, GENESIS, Deployment, MarketS
 from simulation.chain.toolchain import cache_dir
 
 T = TypeVar("T")
+_OWNER: Final = labelled_address("seeder owner")
 Progress = Callable[[str, float], None]
 
 MAX_ACCOUNTS: Final = 100_000
@@ -44,11 +46,13 @@ _BORROW_ALLOWANCE = function("borrowAllowance(address,address)(uint256)")
 _BORROW_ALLOWANCES_SLOT: Final = 54
 
 _ENTRIES_PER_TX: Final = 100
-_TXS_PER_BLOCK: Final = 25
 _ENTRY_GAS: Final = 700_000
 _EMODE_GAS: Final = 500_000
 _REQUESTS_PER_BATCH: Final = 5_000
-_BUILD_GAS_LIMIT: Final = 10**10
+_BLOCK_GAS: Final = 2 * 10**9
+_ACCOUNTS_PER_SESSION: Final = 10_000
+
+_TRACES_OPEN, _TRACES_CLOSE = b'"traces":[', b'],"exit":'
 
 # The market lends more than is borrowed, so that rates stay below their kinks.
 _LENT_PER_BORROWED: Final = 1.8
@@ -204,7 +208,7 @@ def _holdings(market: MarketSpec, parts: tuple[tuple[str, float], ...], usd: flo
 def open_book(
     evm: Evm, deployment: Deployment, book: Sequence[SeedAccount], progress: Progress | None = None
 ) -> None:
-    """Open every account of `book` on chain, with the pool's own events.
+    """Open every account of `book` on chain, through the pool and with its events.
 
     Lenders first supply what will be borrowed. Credit delegation is written into storage, for exactly what
     is borrowed, so that nothing of it is left.
@@ -214,50 +218,34 @@ def open_book(
     CallReverted
         If the pool refuses a position.
     """
-    report = progress or (lambda _what, _part: None)
-    keeper_of_tokens = labelled_address("seeder owner")
+    seeder = _prepare(evm, deployment, book)
+    _open_accounts(evm, deployment, seeder, book, progress or _silent)
+
+
+def _silent(_what: str, _part: float) -> None:
+    pass
+
+
+def _prepare(evm: Evm, deployment: Deployment, book: Sequence[SeedAccount]) -> str:
+    """Deploy the seeder, give it the tokens that the accounts supply, and open the lenders."""
     assets = [asset.address for asset in deployment.assets.values()]
-    seeder = evm.create(keeper_of_tokens, own("Seeder").creation_code(deployment.pool, assets))
-    report("lenders", 0.0)
-    _open_lenders(evm, deployment, seeder, book)
-
-    supplies = [(account, holding) for account in book for holding in account.collateral]
-    for symbol in deployment.assets:
-        total = sum(holding.amount_raw for _, holding in supplies if holding.symbol == symbol)
-        mint(evm, keeper_of_tokens, deployment.asset(symbol).address, seeder, total)
-    borrows = [(account, holding) for account in book for holding in account.debt]
-    modes = [account for account in book if account.emode]
-    work = len(supplies) + len(borrows)
-
-    txs = [
-        Tx(keeper_of_tokens, seeder, _SUPPLY.encode(entries), gas=_ENTRY_GAS * len(entries))
-        for entries in _chunks(_entries(deployment, supplies), _ENTRIES_PER_TX)
-    ]
-    _send_blocks(evm, txs, "supply", report, 0.0, len(supplies) / work)
-    _send_blocks(
-        evm,
-        [
-            Tx(account.address, deployment.pool, abi.SET_USER_EMODE.encode(account.emode), gas=_EMODE_GAS)
-            for account in modes
-        ],
-        "efficiency modes",
-        report,
-        len(supplies) / work,
-        len(supplies) / work,
-    )
-    _delegate_credit(evm, deployment, seeder, borrows)
-    txs = [
-        Tx(keeper_of_tokens, seeder, _BORROW.encode(entries), gas=_ENTRY_GAS * len(entries))
-        for entries in _chunks(_entries(deployment, borrows), _ENTRIES_PER_TX)
-    ]
-    _send_blocks(evm, txs, "borrow", report, len(supplies) / work, 1.0)
+    seeder = evm.create(_OWNER, own("Seeder").creation_code(deployment.pool, assets))
+    supplied = _totals(deployment, (account.collateral for account in book))
+    for symbol, amount in supplied.items():
+        mint(evm, _OWNER, deployment.asset(symbol).address, seeder, amount)
+    _open_lenders(evm, deployment, _totals(deployment, (account.debt for account in book)))
+    return seeder
 
 
-def _open_lenders(evm: Evm, deployment: Deployment, seeder: str, book: Sequence[SeedAccount]) -> None:
+def _totals(deployment: Deployment, holdings: Iterable[tuple[Holding, ...]]) -> dict[str, int]:
+    totals = dict.fromkeys(deployment.assets, 0)
+    for holding in chain.from_iterable(holdings):
+        totals[holding.symbol] += holding.amount_raw
+    return totals
+
+
+def _open_lenders(evm: Evm, deployment: Deployment, borrowed: Mapping[str, int]) -> None:
     lender = labelled_address("lender")
-    borrowed = dict.fromkeys(deployment.assets, 0)
-    for holding in chain.from_iterable(account.debt for account in book):
-        borrowed[holding.symbol] += holding.amount_raw
     for symbol, asset in deployment.assets.items():
         price_e8 = read(evm, abi.GET_ASSET_PRICE.call(deployment.oracle, asset.address))
         least = _LEAST_LENT_USD * 10**8 * 10**asset.decimals // price_e8
@@ -267,28 +255,62 @@ def _open_lenders(evm: Evm, deployment: Deployment, seeder: str, book: Sequence[
         transact(evm, lender, deployment.pool, abi.SUPPLY, asset.address, amount, lender, 0)
 
 
-def _entries(
-    deployment: Deployment, holdings: Sequence[tuple[SeedAccount, Holding]]
-) -> list[tuple[str, str, int]]:
-    return [
+def _open_accounts(
+    evm: Evm, deployment: Deployment, seeder: str, book: Sequence[SeedAccount], report: Progress
+) -> None:
+    supplies = [(account, holding) for account in book for holding in account.collateral]
+    borrows = [(account, holding) for account in book for holding in account.debt]
+    modes = [
+        Tx(account.address, deployment.pool, abi.SET_USER_EMODE.encode(account.emode), gas=_EMODE_GAS)
+        for account in book
+        if account.emode
+    ]
+    stages = (
+        ("supplying", _entry_txs(deployment, seeder, _SUPPLY, supplies)),
+        ("entering efficiency modes", modes),
+        ("borrowing", _entry_txs(deployment, seeder, _BORROW, borrows)),
+    )
+    _delegate_credit(evm, deployment, seeder, borrows)
+    for stage, (what, txs) in enumerate(stages):
+        done = 0
+        for block in _blocks(txs):
+            for result in evm.send_many(block):
+                result.expect(what)
+            done += len(block)
+            report(what, (stage + done / len(txs)) / len(stages))
+
+
+def _entry_txs(
+    deployment: Deployment, seeder: str, fn: Function, holdings: Sequence[tuple[SeedAccount, Holding]]
+) -> list[Tx]:
+    entries = [
         (deployment.asset(holding.symbol).address, account.address, holding.amount_raw)
         for account, holding in holdings
     ]
+    return [
+        Tx(_OWNER, seeder, fn.encode(chunk), gas=_ENTRY_GAS * len(chunk))
+        for chunk in _chunks(entries, _ENTRIES_PER_TX)
+    ]
 
 
-def _chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+def _blocks(txs: Iterable[Tx]) -> Iterator[list[Tx]]:
+    """Fill blocks in order, up to the gas limit of the chain that builds the state."""
+    block: list[Tx] = []
+    room = _BLOCK_GAS
+    for tx in txs:
+        gas = tx.gas or 0
+        if gas > room:
+            yield block
+            block, room = [], _BLOCK_GAS
+        block.append(tx)
+        room -= gas
+    if block:
+        yield block
 
 
-def _send_blocks(evm: Evm, txs: Sequence[Tx], what: str, report: Progress, start: float, end: float) -> None:
-    done = 0
-    for block in _chunks(txs, _TXS_PER_BLOCK):
-        for result in evm.send_many(block):
-            result.expect(what)
-        done += len(block)
-        report(what, start + (end - start) * done / len(txs))
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _delegate_credit(
@@ -362,17 +384,58 @@ def load_or_build(
         return SeededState(state, Deployment.from_json(addresses.read_text("utf-8")), book, built=False)
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f".{key}.{os.getpid()}.json"
-    options = AnvilOptions(timestamp=genesis, gas_limit=_BUILD_GAS_LIMIT, dump_state=unfinished)
     try:
-        with Anvil.start(options) as node:
-            evm = node.evm()
-            deployment = deploy_market(evm, market)
-            open_book(evm, deployment, book, progress)
+        deployment = _build(unfinished, market, genesis, book, progress or _silent)
         write_atomically(addresses, deployment.to_json().encode())
         unfinished.replace(state)
     finally:
         unfinished.unlink(missing_ok=True)
     return SeededState(state, deployment, book, built=True)
+
+
+def _build(
+    state: Path, market: MarketSpec, genesis: int, book: Sequence[SeedAccount], report: Progress
+) -> Deployment:
+    """Build the market and open the book, in sessions that bound the node's memory."""
+    options = AnvilOptions(timestamp=genesis, gas_limit=_BLOCK_GAS, dump_state=state)
+    sessions = list(_chunks(book, _ACCOUNTS_PER_SESSION))
+    report("deploying", 0.0)
+    for number, part in enumerate(sessions):
+        with Anvil.start(options) as node:
+            evm = node.evm()
+            if number == 0:
+                deployment = deploy_market(evm, market)
+                seeder = _prepare(evm, deployment, book)
+
+            def report_session(what: str, done: float, number: int = number) -> None:
+                report(what, (number + done) / len(sessions))
+
+            _open_accounts(evm, deployment, seeder, part, report_session)
+        drop_traces(state)
+        options = replace(options, load_state=state)
+    return deployment
+
+
+def drop_traces(state: Path) -> None:
+    """Take the call traces out of a state file, which are nine tenths of it and which nothing here reads.
+
+    Blocks, receipts and logs stay; only tracing of transactions before the dump is lost.
+    """
+    compact = state.with_suffix(".compact")
+    with (
+        state.open("rb") as source,
+        mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as text,
+        compact.open("wb") as target,
+    ):
+        position = 0
+        while (start := text.find(_TRACES_OPEN, position)) >= 0:
+            target.write(text[position : start + len(_TRACES_OPEN)])
+            # Traces hold numbers, names and hexadecimal, so nothing in them looks like their end.
+            position = text.find(_TRACES_CLOSE, start)
+            if position < 0:
+                raise DataError(f"{state} is not a state file that anvil {ANVIL_VERSION} wrote")
+        target.write(text[position:])
+    compact.replace(state)
 
 
 def _state_key(market: MarketSpec, accounts: int, seed: int, genesis: int) -> str:

@@ -62,6 +62,7 @@ SENTINEL_GRACE_S: Final = 3_600
 YEAR_S: Final = 31_536_000
 FUNDS_RAW: Final = 10**36
 LIQUIDITY_USD: Final = 1_000_000_000
+THRESHOLDS_WAD: Final = (WAD, 95 * WAD // 100)
 NEAR_WAD: Final = 10**12
 """A health factor this close to 1 or 0.95 counts as near: one part in a million."""
 
@@ -140,6 +141,7 @@ class AaveV3Parity:
             "multi_collateral",
             "multi_debt",
             "near_threshold",
+            "at_threshold",
             "full_close",
             "partial_close",
             "protocol_fee",
@@ -562,6 +564,7 @@ def _compare(
             compared.check(f"position {position.reserve_id}", position, expected)
     return CaseResult(
         verdict=_verdict(code),
+        code=code,
         tags=_tags(market, account, attempt, outcome, health_factor_wad, liquidated=result.success),
         mismatches=tuple(compared.mismatches),
     )
@@ -687,8 +690,8 @@ def _tags(
 ) -> frozenset[str]:
     word = account.user_configuration
     e_mode = market.e_mode_categories.get(account.e_mode_category)
-    near = health_factor_wad is not None and (
-        min(abs(health_factor_wad - WAD), abs(health_factor_wad - 95 * WAD // 100)) <= NEAR_WAD
+    near = health_factor_wad is not None and any(
+        abs(health_factor_wad - threshold) <= NEAR_WAD for threshold in THRESHOLDS_WAD
     )
     listed = [r for r in market.listed() if is_using_as_collateral(word, r.id)]
     named = {
@@ -698,6 +701,7 @@ def _tags(
         "multi_collateral": (word & COLLATERAL_MASK).bit_count() > 1,
         "multi_debt": (word & BORROWING_MASK).bit_count() > 1,
         "near_threshold": near,
+        "at_threshold": health_factor_wad in THRESHOLDS_WAD,
         "full_close": liquidated and outcome.full,
         "partial_close": liquidated and not outcome.full,
         "protocol_fee": liquidated and outcome.protocol_fee_raw > 0,

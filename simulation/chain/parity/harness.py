@@ -50,6 +50,8 @@ class CaseResult:
     ----------
     verdict
         What the contract did.
+    code
+        With which code it reverted; None when it did not.
     tags
         What the case was an instance of; counted under these names.
     mismatches
@@ -57,6 +59,7 @@ class CaseResult:
     """
 
     verdict: Verdict
+    code: str | None
     tags: frozenset[str]
     mismatches: tuple[Mismatch, ...]
 
@@ -96,6 +99,8 @@ class ParityResult:
         Cases in which model and contract part in anything.
     verdicts
         Cases by what the contract did; they add up to `cases`.
+    codes
+        Cases by the contract's revert code.
     tags
         Cases by what they were instances of.
     details
@@ -108,6 +113,7 @@ class ParityResult:
     cases: int
     mismatches: int
     verdicts: dict[Verdict, int]
+    codes: dict[str, int]
     tags: dict[str, int]
     details: tuple[tuple[int, Mismatch], ...]
 
@@ -121,6 +127,7 @@ class ParityResult:
             "mismatches": self.mismatches,
             **{str(verdict): self.verdicts[verdict] for verdict in Verdict},
             **self.tags,
+            "revert_codes": dict(sorted(self.codes.items())),
             "details": [
                 {"case": case, "field": m.field, "contract": m.contract, "model": m.model}
                 for case, m in self.details
@@ -186,6 +193,7 @@ def run_parity(
         raise InputError(f"seed is {seed}, first case {first}", fix="neither may be negative")
     adapter: ParityAdapter[Any] = parity_adapters.get(protocol)()
     verdicts: Counter[Verdict] = Counter()
+    codes: Counter[str] = Counter()
     tags: Counter[str] = Counter(dict.fromkeys(adapter.tags, 0))
     details: list[tuple[int, Mismatch]] = []
     parted = 0
@@ -196,6 +204,8 @@ def run_parity(
             result = adapter.run(evm, world, np.random.default_rng([seed, case]))
             evm.revert(snapshot)
             verdicts[result.verdict] += 1
+            if result.code is not None:
+                codes[result.code] += 1
             tags.update(result.tags)
             parted += bool(result.mismatches)
             details += [(case, mismatch) for mismatch in result.mismatches]
@@ -208,6 +218,7 @@ def run_parity(
         cases=cases,
         mismatches=parted,
         verdicts={verdict: verdicts[verdict] for verdict in Verdict},
+        codes=dict(codes),
         tags=dict(tags),
         details=tuple(details[:MAX_DETAILS]),
     )
