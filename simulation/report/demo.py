@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,29 +13,23 @@ from plotly.offline import get_plotlyjs
 
 from simulation.report import figures
 from simulation.report.record import DemoRecord, FilledRange
-from simulation.report.summary import Story, Summary, stories, summarise, usd
+from simulation.report.summary import (
+    FAULT_WORDS,
+    REASON_WORDS,
+    Story,
+    Summary,
+    in_order,
+    minus,
+    price,
+    stories,
+    summarise,
+    usd,
+)
 from simulation.types import Reason
 
 MAX_ACCOUNT_ROWS = 2_000
 _VOLATILE = 0.05
 
-REASON_WORDS: dict[Reason, str] = {
-    Reason.LIQUIDATE: "liquidated",
-    Reason.HEALTHY: "healthy",
-    Reason.NO_DEBT: "no debt",
-    Reason.UNPROFITABLE: "unprofitable",
-    Reason.PROTOCOL_PRICE_LOW: "held: price wrongly low",
-    Reason.PROTOCOL_PRICE_STALE_HIGH: "armed: price stale high",
-    Reason.REFERENCE_UNKNOWN: "no reference",
-    Reason.PROTOCOL_UNKNOWN: "protocol price unknown",
-    Reason.ACCOUNT_UNKNOWN: "account unknown",
-    Reason.NO_ROUTE: "no route",
-    Reason.SIMULATION_FAILED: "simulation failed",
-    Reason.PAUSED: "paused",
-    Reason.LIMIT: "limit reached",
-    Reason.DUPLICATE: "already in flight",
-    Reason.OBSERVE_ONLY: "observe only",
-}
 _REASON_CLASSES: dict[Reason, str] = {
     Reason.LIQUIDATE: "liquidate",
     Reason.PROTOCOL_PRICE_LOW: "harm",
@@ -46,8 +41,6 @@ _REASON_CLASSES: dict[Reason, str] = {
     Reason.PROTOCOL_UNKNOWN: "harm",
     Reason.ACCOUNT_UNKNOWN: "harm",
 }
-# Reasons for which a liquidatable account stays, as opposed to accounts that never were.
-_NOT_DUE = frozenset({Reason.LIQUIDATE, Reason.HEALTHY, Reason.NO_DEBT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +72,6 @@ def render_demo(record: DemoRecord) -> str:
             "profit": figures.profit(record),
             "earnings": figures.earnings(record),
         }
-    left_out = _left_out(every_story)
     return (
         _environment()
         .get_template("demo.html.j2")
@@ -87,18 +79,18 @@ def render_demo(record: DemoRecord) -> str:
             record=record,
             summary=summary,
             colours=figures,
-            fault_words=figures.FAULT_WORDS,
+            fault_words=FAULT_WORDS,
             plotly_js=Markup(get_plotlyjs()),
             figures=specs,
             figure=_figure,
             price_rows=rows,
             falls=[m for m in summary.moves if m.drawdown < -_VOLATILE][:1],
-            broken=sum(not i.ok for i in record.invariants.values()) + (not record.identity.runtime_equal),
+            broken=record.checks_broken,
             worst_bad_debt=max((b.bad_debt_base for b in record.blocks), default=0),
             unknown_max=max((b.unknown for b in record.blocks), default=0),
-            left_out=sum(left_out.values()),
-            left_out_text=", ".join(f"{n} {REASON_WORDS[r].partition(':')[0]}" for r, n in left_out.items())
-            or "nobody",
+            held=summary.left.get(Reason.PROTOCOL_PRICE_LOW, 0),
+            unprofitable=summary.left.get(Reason.UNPROFITABLE, 0),
+            debt_at_start=record.blocks[0].debt_base if record.blocks else 0,
             stories=shown,
             hidden=len(every_story) - len(shown),
             outcomes=_outcomes(shown),
@@ -120,22 +112,18 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "usd": usd,
+        "price": price,
         "clock": lambda t: datetime.fromtimestamp(t, UTC).strftime("%-d %b %Y %H:%M"),
         "hour": lambda t: datetime.fromtimestamp(t, UTC).strftime("%H:%M"),
-        "gap": lambda bps: _minus(f"{bps / 100:+.1f} %"),
-        "minus": _minus,
+        "gap": lambda bps: minus(f"{bps / 100:+.1f} %"),
+        "minus": minus,
         "short": lambda address: f"{address[:8]}…{address[-6:]}",
     }
     return environment
 
 
-def _minus(text: str) -> str:
-    """Set a minus sign where a number has a hyphen."""
-    return text.replace("-", "−")
-
-
 def _figure(figure_id: str) -> Markup:
-    return Markup('<div class="figure" id="{}"></div>').format(figure_id)
+    return Markup('<div class="figure" data-spec="spec-{}"></div>').format(figure_id)
 
 
 def _price_rows(record: DemoRecord, summary: Summary) -> list[list[_Panel]]:
@@ -145,29 +133,17 @@ def _price_rows(record: DemoRecord, summary: Summary) -> list[list[_Panel]]:
         _Panel(
             f"price-{i}",
             move.symbol,
-            f"{usd(move.first_e8)} to {usd(move.last_e8)}, low {usd(move.low_e8)}",
+            f"{price(move.first_e8)} to {price(move.last_e8)}, low {price(move.low_e8)}",
         )
         for i, move in enumerate(moves)
     ]
     return [panels[:1], *(panels[i : i + 2] for i in range(1, len(panels), 2))] if panels else []
 
 
-def _left_out(every_story: Sequence[Story]) -> dict[Reason, int]:
-    """Count the accounts that were due at some price and never liquidated, by what kept them."""
-    counts: dict[Reason, int] = {}
-    for story in every_story:
-        if story.outcome not in _NOT_DUE:
-            counts[story.outcome] = counts.get(story.outcome, 0) + 1
-    return counts
-
-
 def _outcomes(shown: Sequence[Story]) -> list[tuple[Reason, int]]:
-    """Count the accounts that met each reason, in the order in which a reader looks for them."""
-    counts: dict[Reason, int] = {}
-    for story in shown:
-        for reason in {e.reason for e in story.episodes}:
-            counts[reason] = counts.get(reason, 0) + 1
-    return [(reason, counts[reason]) for reason in REASON_WORDS if reason in counts]
+    """Count the accounts that met each reason."""
+    counts = Counter(reason for story in shown for reason in {e.reason for e in story.episodes})
+    return [(reason, counts[reason]) for reason in in_order(counts)]
 
 
 def _filled(ranges: Sequence[FilledRange]) -> list[dict[str, object]]:

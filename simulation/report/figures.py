@@ -1,7 +1,7 @@
 """The demo report's figures as plain plotly specifications: dictionaries of data and layout.
 
 Built by hand and not through plotly's classes: nothing is imported, nothing depends on the machine, and
-the same record gives the same bytes. Colours mean the same thing everywhere: ink is the market, blue the
+the same record gives the same bytes. Colours mean the same thing everywhere: grey is the market, blue the
 protocol, green the reference, orange what a sale would fetch, vermilion harm.
 """
 
@@ -14,14 +14,14 @@ from typing import Any, TypeAlias
 
 from simulation.fixed_point import WAD
 from simulation.report.record import BlockRow, DemoRecord, LiquidationRow
-from simulation.report.summary import protocol_price_at, usd
+from simulation.report.summary import FAULT_WORDS, protocol_price_at, usd
 
 Spec: TypeAlias = dict[str, Any]
 
 INK = "#1b2430"
 MUTED = "#66717f"
 GRID = "#e8ebef"
-MARKET = "#1b2430"
+MARKET = "#aab4c0"
 PROTOCOL = "#0072b2"
 REFERENCE = "#009e73"
 EXECUTABLE = "#e69f00"
@@ -119,9 +119,6 @@ def _fault_shapes(record: DemoRecord, symbol: str | None = None) -> tuple[list[S
     return shapes, labels
 
 
-FAULT_WORDS = {"freeze": "frozen", "scale": "scaled"}
-
-
 def _series(blocks: tuple[BlockRow, ...], name: str, symbol: str) -> list[float | None]:
     """Prices in dollars; an unknown price is a gap in the line."""
     prices = (getattr(b, name).get(symbol) for b in blocks)
@@ -146,8 +143,8 @@ def price_panel(record: DemoRecord, symbol: str, height: int) -> Spec:
         }
 
     data = [
-        line("market_e8", "market", MARKET, width=1.6),
-        line("executable_e8", "executable", EXECUTABLE, width=1.4),
+        line("market_e8", "market", MARKET, width=5),
+        line("executable_e8", "executable", EXECUTABLE, width=1.5),
         line("reference_e8", "reference", REFERENCE, width=1.8, dash="dot"),
         line("protocol_e8", "protocol", PROTOCOL, width=2, shape="hv"),
     ]
@@ -178,12 +175,28 @@ def price_panel(record: DemoRecord, symbol: str, height: int) -> Spec:
             height,
             hovermode="x unified",
             xaxis=_time_axis(record),
-            yaxis=_axis(tickprefix="$", tickformat=",.4~f"),
+            yaxis=_price_axis(record, symbol),
             shapes=shapes,
             annotations=labels,
             margin={"l": 56, "r": 16, "t": 22, "b": 40},
         ),
     }
+
+
+def _price_axis(record: DemoRecord, symbol: str) -> Spec:
+    """Return an axis that shows at least 4 %, so that a stablecoin's noise does not look like a crash."""
+    prices = [
+        p
+        for b in record.blocks
+        for name in ("market_e8", "protocol_e8", "reference_e8", "executable_e8")
+        if (p := getattr(b, name).get(symbol)) is not None
+    ]
+    low, high = min(prices, default=0) / 1e8, max(prices, default=1) / 1e8
+    span: Spec = {}
+    if high - low < 0.04 * high:
+        middle = (low + high) / 2
+        span = {"range": [middle - 0.02 * high, middle + 0.02 * high]}
+    return _axis(tickprefix="$", tickformat=",.2f" if high < 10 else ",.4~f", **span)
 
 
 def _dollars(price_e8: int | None) -> float | None:
@@ -225,10 +238,13 @@ def health(record: DemoRecord) -> Spec:
         + [f"{edges[-1]:.2f} and above"]
     )
     closed = [c for row in counts[:-1] for c in row]
+    stamps = [b.timestamp for b in blocks]
+    end = stamps[-1] + (stamps[-1] - stamps[-2]) if len(stamps) > 1 else stamps[-1] + 1 if stamps else 0
     shapes, labels = _fault_shapes(record)
     for shape in shapes:
-        shape["opacity"] = 0.13
-        shape["layer"] = "above"
+        # Over the heat map a fill would change the colours that are read there.
+        shape |= {"layer": "above", "opacity": 1, "fillcolor": "rgba(0,0,0,0)"}
+        shape["line"] = {"width": 1.2, "color": HARM, "dash": "dot"}
     shapes.append(
         {
             "type": "line",
@@ -244,12 +260,13 @@ def health(record: DemoRecord) -> Spec:
     labels.append(
         {
             "xref": "paper",
-            "x": 1,
-            "xanchor": "right",
+            "x": 1.008,
+            "xanchor": "left",
             "yref": "y",
             "y": 1,
-            "yanchor": "top",
-            "text": "liquidatable below 1",
+            "yanchor": "middle",
+            "align": "left",
+            "text": "liquidatable<br>below 1",
             "showarrow": False,
             "font": {"size": 11, "color": HARM},
         }
@@ -258,10 +275,11 @@ def health(record: DemoRecord) -> Spec:
         "data": [
             {
                 "type": "heatmap",
-                "x": times,
-                "y": [(a + b) / 2 for a, b in itertools.pairwise(bounds)],
+                # Cells by their edges: a column runs from its block to the next, like the lines below.
+                "x": [*times, _time(end)],
+                "y": bounds,
                 "z": counts,
-                "text": [[name] * len(times) for name in names],
+                "text": [[f"block {b.number}, health factor {name}" for b in blocks] for name in names],
                 "zmin": 0,
                 "zmax": max(max(closed, default=1), 1),
                 "colorscale": [
@@ -274,14 +292,14 @@ def health(record: DemoRecord) -> Spec:
                 ],
                 "colorbar": {
                     "thickness": 10,
-                    "len": 0.58,
+                    "len": 0.4,
                     "y": 1,
                     "yanchor": "top",
                     "outlinewidth": 0,
                     "tickfont": {"size": 11, "color": MUTED},
                     "title": {"text": "accounts", "font": {"size": 11, "color": MUTED}},
                 },
-                "hovertemplate": "%{x|%H:%M}, health factor %{text}: %{z} accounts<extra></extra>",
+                "hovertemplate": "%{text}: %{z} accounts<extra></extra>",
             },
             {
                 "type": "scatter",
@@ -328,12 +346,15 @@ def liquidations(record: DemoRecord) -> Spec:
     """Return every liquidation by time and size, above the base fee and the gas price paid."""
     blocks = record.blocks
     colours = dict(zip(record.assets, COLLATERALS * len(record.assets), strict=False))
+    placed = _places(record)
     data: list[Spec] = []
     for symbol in record.assets:
+        named = False
         for full in (True, False):
-            rows = [r for r in record.liquidations if r.collateral == symbol and r.full is full]
+            rows = [(t, r) for t, r in placed if r.collateral == symbol and r.full is full]
             if rows:
-                data.append(_liquidation_marks(rows, symbol, full, colours[symbol]))
+                data.append(_liquidation_marks(rows, symbol, full, colours[symbol], legend=not named))
+                named = True
     data.append(
         {
             "type": "scatter",
@@ -394,25 +415,43 @@ def liquidations(record: DemoRecord) -> Spec:
     }
 
 
-def _liquidation_marks(rows: list[LiquidationRow], symbol: str, full: bool, colour: str) -> Spec:
+def _places(record: DemoRecord) -> list[tuple[float, LiquidationRow]]:
+    """Place liquidations in time: those of one block stand side by side, in the block's order."""
+    times = [b.timestamp for b in record.blocks]
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    room = 0.6 * min(gaps, default=1)
+    out: list[tuple[float, LiquidationRow]] = []
+    ordered = sorted(record.liquidations, key=lambda r: r.block)
+    for _, group in itertools.groupby(ordered, key=lambda r: r.block):
+        rows = list(group)
+        step = min(room / len(rows), room / 6)
+        out += [(r.timestamp + (i - (len(rows) - 1) / 2) * step, r) for i, r in enumerate(rows)]
+    return out
+
+
+def _liquidation_marks(
+    rows: list[tuple[float, LiquidationRow]], symbol: str, full: bool, colour: str, *, legend: bool
+) -> Spec:
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": f"{symbol}, {'all' if full else 'part'} of the debt",
-        "x": [_time(r.timestamp) for r in rows],
-        "y": [r.debt_covered_usd_e8 / 1e8 for r in rows],
+        "name": symbol,
+        "legendgroup": symbol,
+        "showlegend": legend,
+        "x": [_time(int(t)) for t, _ in rows],
+        "y": [r.debt_covered_usd_e8 / 1e8 for _, r in rows],
         "text": [
             f"{_short(r.account)} in block {r.block}<br>{usd(r.debt_covered_usd_e8)} of {r.debt} repaid, "
             f"{r.collateral} taken<br>{usd(r.net_usd_e8)} after gas, impact {r.impact_bps} bps"
-            for r in rows
+            for _, r in rows
         ],
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {
             "symbol": "circle" if full else "circle-open",
             "color": colour,
-            "size": 9,
-            "opacity": 0.75,
-            "line": {"width": 1 if full else 1.8, "color": "#ffffff" if full else colour},
+            "size": 8,
+            "opacity": 0.8,
+            "line": {"width": 0.8, "color": "#ffffff"} if full else {"width": 1.6, "color": colour},
         },
     }
 

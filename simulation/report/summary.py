@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -195,28 +195,35 @@ class Story:
         return min((e.reason for e in self.episodes), key=_rank)
 
 
-# From what the reader looks for first to what needs no look.
-_ORDER = (
-    Reason.LIQUIDATE,
-    Reason.PROTOCOL_PRICE_LOW,
-    Reason.PROTOCOL_PRICE_STALE_HIGH,
-    Reason.UNPROFITABLE,
-    Reason.NO_ROUTE,
-    Reason.SIMULATION_FAILED,
-    Reason.REFERENCE_UNKNOWN,
-    Reason.PROTOCOL_UNKNOWN,
-    Reason.ACCOUNT_UNKNOWN,
-    Reason.LIMIT,
-    Reason.DUPLICATE,
-    Reason.PAUSED,
-    Reason.OBSERVE_ONLY,
-    Reason.HEALTHY,
-    Reason.NO_DEBT,
-)
+# What people call each reason, from what a reader looks for first to what needs no look.
+REASON_WORDS: dict[Reason, str] = {
+    Reason.LIQUIDATE: "liquidated",
+    Reason.PROTOCOL_PRICE_LOW: "held: price wrongly low",
+    Reason.PROTOCOL_PRICE_STALE_HIGH: "armed: price stale high",
+    Reason.UNPROFITABLE: "unprofitable",
+    Reason.NO_ROUTE: "no route",
+    Reason.SIMULATION_FAILED: "simulation failed",
+    Reason.REFERENCE_UNKNOWN: "no reference",
+    Reason.PROTOCOL_UNKNOWN: "protocol price unknown",
+    Reason.ACCOUNT_UNKNOWN: "account unknown",
+    Reason.LIMIT: "limit reached",
+    Reason.DUPLICATE: "already in flight",
+    Reason.PAUSED: "paused",
+    Reason.OBSERVE_ONLY: "observe only",
+    Reason.HEALTHY: "healthy",
+    Reason.NO_DEBT: "no debt",
+}
+FAULT_WORDS = {"freeze": "frozen", "scale": "misprints"}
+_RANK = {reason: i for i, reason in enumerate(REASON_WORDS)}
 
 
 def _rank(reason: Reason) -> int:
-    return _ORDER.index(reason)
+    return _RANK[reason]
+
+
+def in_order(reasons: Iterable[Reason]) -> list[Reason]:
+    """Return the distinct `reasons`, from what a reader looks for first to what needs no look."""
+    return sorted(set(reasons), key=_rank)
 
 
 def stories(record: DemoRecord) -> tuple[Story, ...]:
@@ -252,10 +259,23 @@ def protocol_price_at(record: DemoRecord, symbol: str, block: int) -> int | None
     return record.blocks[i].protocol_e8.get(symbol) if i >= 0 else None
 
 
+def price(value_e8: int) -> str:
+    """Return a price for people: cents below 1,000 dollars."""
+    value = value_e8 / 1e8
+    return f"${value:,.2f}" if value < 1_000 else f"${value:,.0f}"
+
+
 def usd(value_e8: int) -> str:
-    """Return dollars for people: cents below 100, millions from a million on."""
+    """Return an amount for people: cents below 100 dollars, millions from a million on."""
+    if value_e8 == 0:
+        return "$0"
     value = value_e8 / 1e8
     size, sign = abs(value), "−" if value < 0 else ""
     if size >= 999_500:
         return f"{sign}${size / 1e6:,.2f} M"
     return f"{sign}${size:,.0f}" if size >= 100 else f"{sign}${size:,.2f}"
+
+
+def minus(text: str) -> str:
+    """Set a minus sign where a number has a hyphen."""
+    return text.replace("-", "−")
