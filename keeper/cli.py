@@ -98,7 +98,7 @@ def chain_up(
     accounts: Annotated[int, typer.Option(min=0, max=100_000, help="Borrowers in the seeded book.")] = 200,
     seed: Seed = 1,
     block_time: Annotated[
-        float | None, typer.Option(help="Seconds between blocks; a block per transaction without it.")
+        int | None, typer.Option(min=1, help="Seconds between blocks; a block per transaction without it.")
     ] = None,
     json_: JsonFlag = False,
 ) -> None:

@@ -33,11 +33,11 @@ class SigningRefused(MarginlineError, PermissionError):
 
 @dataclass(frozen=True, slots=True)
 class UnsignedTx:
-    """An EIP-1559 transaction without its signature; amounts in wei."""
+    """An EIP-1559 transaction without its signature; amounts in wei, `to` None creates a contract."""
 
     chain_id: int
     nonce: int
-    to: str
+    to: str | None
     data: bytes = field(repr=False)
     gas_limit: int
     max_fee_wei: int
@@ -131,7 +131,7 @@ class Signer:
                 "type": 2,
                 "chainId": transaction.chain_id,
                 "nonce": transaction.nonce,
-                "to": transaction.to,
+                "to": bytes.fromhex(transaction.to.removeprefix("0x")),
                 "value": transaction.value_wei,
                 "gas": transaction.gas_limit,
                 "maxFeePerGas": transaction.max_fee_wei,

@@ -1,0 +1,254 @@
+"""``marginline keeper init``: from one address to a configuration, and our contract by command."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from eth_utils.address import is_address, to_checksum_address
+
+from contracts_abi.errors import ChainError, InputError, RpcError
+from keeper.compose import check_code, find_pools, read_layout
+from keeper.config import FeesSection, Mode, RouterSection, Secret, resolve_secret
+from keeper.fees import FeePolicy, market_fees
+from keeper.rpc import Head, Node
+from keeper.signer import Signer, UnsignedTx
+from simulation.chain.artifacts import own
+from simulation.chain.deploy import MULTICALL_ADDRESS
+from simulation.chain.rpc import masked
+from simulation.protocols.aave_v3 import AaveLayout
+
+RECEIPT_WAIT_S = 180.0
+DEPLOY_GAS_MARGIN = 12  # tenths
+
+
+def address_option(text: str, option: str) -> str:
+    """Return a checksummed address given on the command line.
+
+    Raises
+    ------
+    InputError
+        Naming the option and the value.
+    """
+    if not is_address(text):
+        raise InputError(f"{option}: {text!r} is not an address", fix="give 0x and 40 hex digits")
+    return str(to_checksum_address(text))
+
+
+def init(
+    *,
+    rpc_url: str,
+    provider: str,
+    config_file: Path,
+    uniswap_factory: str | None,
+    router: str | None,
+    reference: tuple[str, ...],
+    keystore: Path | None,
+    password_file: Path | None,
+    receiver: str | None,
+    deploy: bool,
+    as_json: bool,
+) -> None:
+    """Discover a deployment and write the keeper's configuration; see the command's help."""
+    if config_file.exists():
+        raise InputError(f"--config: {config_file} exists already", fix="choose another path or remove it")
+    provider = address_option(provider, "--provider")
+    references = dict(_reference(text) for text in reference)
+    node = Node.connect(rpc_url)
+    chain_id, head = node.chain_id(), node.head()
+    check_code(node, {"--provider": provider})
+    layout = read_layout(node, head, provider)
+    symbols = [r.asset.symbol for r in layout.reserves]
+    for symbol in references:
+        layout.reserve_of(symbol)
+    swaps = _router(uniswap_factory, router)
+    if swaps is not None:
+        check_code(node, {"--uniswap-factory": swaps.factory, "--router": swaps.router})
+    pools = find_pools(swaps, [r.asset.address for r in layout.reserves], node, head)
+    multicall = MULTICALL_ADDRESS if node.code([MULTICALL_ADDRESS])[0] else None
+    liquidator = None
+    if deploy:
+        signer = _signer(keystore, password_file, chain_id)
+        liquidator = _deploy(node, head, signer, layout, swaps, receiver)
+    text = render_config(
+        rpc_url=rpc_url,
+        chain_id=chain_id,
+        layout=layout,
+        from_block=deployment_block(node, layout.pool, head),
+        swaps=swaps,
+        multicall=multicall,
+        liquidator=liquidator,
+        references=references,
+        keystore=keystore,
+        password_file=password_file,
+    )
+    config_file.write_text(text, encoding="utf-8")
+    found = {
+        "config": str(config_file),
+        "rpc": masked(rpc_url),
+        "chain_id": chain_id,
+        "pool": layout.pool,
+        "oracle": layout.oracle,
+        "assets": symbols,
+        "pools": len(pools),
+        "references": sorted(references),
+        "liquidator": liquidator,
+    }
+    if as_json:
+        print(json.dumps(found))
+        return
+    print(
+        f"{config_file}: chain {chain_id}, pool {layout.pool}, {len(symbols)} assets, {len(pools)} swap pools"
+    )
+    without = [s for s in symbols if s not in references]
+    if without:
+        print(f"no reference for {', '.join(without)}: accounts that need one are unknown, and are held")
+    print(f"next: marginline keeper doctor --config {config_file}")
+
+
+def _reference(text: str) -> tuple[str, str]:
+    symbol, _, address = text.partition("=")
+    if not symbol or not address:
+        raise InputError(f"--reference: {text!r} is not SYMBOL=ADDRESS", fix="for example WETH=0x5f4e…")
+    return symbol, address_option(address, f"--reference {symbol}")
+
+
+def _router(factory: str | None, router: str | None) -> RouterSection | None:
+    if factory is None and router is None:
+        return None
+    if factory is None or router is None:
+        raise InputError("--uniswap-factory and --router go together", fix="give both, or none")
+    return RouterSection(
+        factory=address_option(factory, "--uniswap-factory"), router=address_option(router, "--router")
+    )
+
+
+def _signer(keystore: Path | None, password_file: Path | None, chain_id: int) -> Signer:
+    if keystore is None or password_file is None:
+        raise InputError("--deploy needs a key", fix="give --keystore and --password-file")
+    password: Secret = resolve_secret(f"file:{password_file}", what="--password-file")
+    return Signer.load(keystore, password, chain_id=chain_id)
+
+
+def _deploy(
+    node: Node,
+    head: Head,
+    signer: Signer,
+    layout: AaveLayout,
+    swaps: RouterSection | None,
+    receiver: str | None,
+) -> str:
+    """Deploy the Liquidator from the keeper's key and return its address."""
+    target = signer.address if receiver is None else address_option(receiver, "--receiver")
+    # Without a router only liquidations from inventory run; the pool stands in, and swaps nothing.
+    router = layout.pool if swaps is None else swaps.router
+    code = own("Liquidator").creation_code(signer.address, target, layout.pool, router)
+    tick = node.tick(signer.address)
+    assert tick.sender is not None
+    fees = market_fees(tick.fees, FeePolicy.from_config(FeesSection()))
+    try:
+        estimate = int(node.call("eth_estimateGas", {"from": signer.address, "data": "0x" + code.hex()}), 16)
+    except RpcError as error:
+        raise ChainError(f"--deploy: the node refuses the deployment: {error.message}") from None
+    gas_limit = estimate * DEPLOY_GAS_MARGIN // 10
+    cost_wei = gas_limit * fees.max_fee_wei
+    if cost_wei > tick.sender.balance_wei:
+        raise InputError(
+            f"--deploy: {signer.address} has {tick.sender.balance_wei} wei, it may cost {cost_wei}",
+            fix="fund the key",
+        )
+    signed = signer.sign(
+        UnsignedTx(
+            chain_id=node.chain_id(),
+            nonce=tick.sender.nonce_pending,
+            to=None,
+            data=code,
+            gas_limit=gas_limit,
+            max_fee_wei=fees.max_fee_wei,
+            priority_fee_wei=fees.priority_fee_wei,
+        ),
+        Mode.LIVE,
+    )
+    (sent,) = node.send_raw([signed.raw])
+    deadline = time.monotonic() + RECEIPT_WAIT_S
+    while time.monotonic() < deadline:
+        receipt = node.call("eth_getTransactionReceipt", sent.tx_hash)
+        if receipt is not None and receipt.get("blockHash"):
+            if int(receipt["status"], 16) != 1:
+                raise ChainError(f"--deploy: transaction {sent.tx_hash} failed")
+            return str(to_checksum_address(receipt["contractAddress"]))
+        time.sleep(0.05)
+    raise ChainError(
+        f"--deploy: transaction {sent.tx_hash} ({sent.outcome}) is not mined after {RECEIPT_WAIT_S:.0f} s",
+        fix="look it up, then put its contract into contracts.liquidator",
+    )
+
+
+def deployment_block(node: Node, address: str, head: Head) -> int:
+    """Return the first block with code at `address`; 0 where the node keeps no old states."""
+
+    def there(block: int) -> bool:
+        return str(node.call("eth_getCode", address, hex(block))) != "0x"
+
+    low, high = 0, head.number
+    try:
+        if there(0):
+            return 0
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if there(middle) else (middle, high)
+    except RpcError:
+        return 0
+    return high
+
+
+def render_config(
+    *,
+    rpc_url: str,
+    chain_id: int,
+    layout: AaveLayout,
+    from_block: int,
+    swaps: RouterSection | None,
+    multicall: str | None,
+    liquidator: str | None,
+    references: dict[str, str],
+    keystore: Path | None,
+    password_file: Path | None,
+) -> str:
+    """Return the configuration as TOML; every key left out has the default that `docs/keeper.md` lists."""
+    lines = [
+        "# Written by `marginline keeper init`; every key is described in docs/keeper.md.",
+        'mode = "observe"  # observe: flag only; dry-run: also plan and simulate; live: sign and send',
+        f"chain_id = {chain_id}",
+        "",
+        "[rpc]",
+        f"url = {_text(rpc_url)}",
+        "",
+        "[[protocols]]",
+        'kind = "aave-v3"',
+        f"provider = {_text(layout.provider)}",
+        f"from_block = {from_block}",
+    ]
+    if keystore is not None and password_file is not None:
+        lines += [
+            "",
+            "[signer]",
+            f"keystore_file = {_text(str(keystore.absolute()))}",
+            f"password = {_text(f'file:{password_file.absolute()}')}",
+        ]
+    contracts = {"liquidator": liquidator, "multicall": multicall}
+    if any(contracts.values()):
+        lines += ["", "[contracts]"]
+        lines += [f"{key} = {_text(value)}" for key, value in contracts.items() if value is not None]
+    if swaps is not None:
+        lines += ["", "[router]", f"factory = {_text(swaps.factory)}", f"router = {_text(swaps.router)}"]
+    for symbol, address in references.items():
+        lines += ["", f"[[references.{_text(symbol)}]]", 'kind = "chainlink"', f"address = {_text(address)}"]
+        lines += ["heartbeat_s = 3600  # as the feed's operator publishes it; not on chain"]
+    return "\n".join(lines) + "\n"
+
+
+def _text(value: str) -> str:
+    # A JSON string is a TOML basic string.
+    return json.dumps(value, ensure_ascii=False)
