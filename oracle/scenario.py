@@ -575,6 +575,18 @@ def feed_name(scenario: Scenario, pair: str, role: Literal["protocol", "referenc
     return names[0]
 
 
+def assets_touched(scenario: Scenario, fault: Freeze | Scale) -> tuple[str, ...]:
+    """Return the tokens whose protocol price `fault` bends, directly or through a composite feed."""
+    feeds = {
+        name
+        for name, spec in scenario.feeds.items()
+        if spec.role == scenario.feeds[fault.feed].role == "protocol"
+        and (name == fault.feed or (isinstance(d := spec.derive_from, DerivedFeed) and d.feed == fault.feed))
+    }
+    pairs = {feed_pair(scenario, name) for name in feeds}
+    return tuple(symbol for symbol, asset in scenario.assets.items() if asset.pair in pairs)
+
+
 def feed_rounds(scenario: Scenario, feed: str) -> list[PublishedRound]:
     """Play the push rule of `feed` on the scenario's grid, with its faults.
 

@@ -6,22 +6,22 @@ import hashlib
 
 import numpy as np
 
-from oracle.scenario import DerivedFeed, base_fee_wei, feed_name, feed_rounds, load_scenario, truth_e8
+from oracle.scenario import base_fee_wei, feed_name, feed_rounds, load_scenario, truth_e8
 from simulation.fixed_point import WAD
 from simulation.report.record import (
     AssetInfo,
     BlockRow,
     DemoRecord,
-    FaultWindow,
     FilledRange,
     Identity,
     Invariant,
     JournalCounts,
     LeftRow,
     LiquidationRow,
-    SourceNote,
     WaitingRow,
+    fault_windows,
     hf_counts,
+    source_notes,
 )
 from simulation.types import Reason
 
@@ -204,9 +204,7 @@ def synthetic_record(
         scenario_id=scenario.id,
         scenario_title=scenario.title,
         scenario_sha256=scenario.sha256,
-        provenance=tuple(
-            SourceNote(claim=c.claim, source=c.source, confidence=c.confidence) for c in scenario.provenance
-        ),
+        provenance=source_notes(scenario),
         chain_id=31337,
         code_hashes={
             name: _hex(name) for name in ("Pool", "Liquidator", "PriceFeed", "AccountLens", "SwapRouter")
@@ -226,25 +224,7 @@ def synthetic_record(
             s: AssetInfo(address=_hex(s, size=20), decimals=spec.decimals, pair=pairs[s])
             for s, spec in scenario.assets.items()
         },
-        faults=tuple(
-            FaultWindow(
-                feed=f.feed,
-                assets=tuple(
-                    s
-                    for s in symbols
-                    if pairs[s] == f.feed
-                    or (
-                        isinstance(d := scenario.feeds[pairs[s]].derive_from, DerivedFeed)
-                        and d.feed == f.feed
-                    )
-                ),
-                op=f.op,
-                start=f.at,
-                end=f.until,
-                note=f.note,
-            )
-            for f in scenario.faults
-        ),
+        faults=fault_windows(scenario),
         accounts=accounts,
         blocks=tuple(blocks),
         liquidations=tuple(liquidations),

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, ValidationError, model_validator
 
+from oracle.scenario import Scenario, assets_touched
 from oracle.strict import StrictModel, input_error
 from simulation.fixed_point import WAD
 from simulation.types import Reason
@@ -174,8 +175,8 @@ class JournalCounts(StrictModel):
 class SourceNote(StrictModel):
     """A fact that the scenario rests on, and who says so."""
 
-    claim: str
-    source: str
+    claim: str = Field(description="the fact")
+    source: str = Field(description="who says so")
     confidence: str = Field(description="documented, recalled or stated")
 
 
@@ -256,6 +257,28 @@ def record_from_json(text: str | bytes, where: str = "demo record") -> DemoRecor
         return DemoRecord.model_validate_json(text)
     except ValidationError as error:
         raise input_error(error, where) from None
+
+
+def fault_windows(scenario: Scenario) -> tuple[FaultWindow, ...]:
+    """Return the scenario's faults as the record keeps them."""
+    return tuple(
+        FaultWindow(
+            feed=fault.feed,
+            assets=assets_touched(scenario, fault),
+            op=fault.op,
+            start=fault.at,
+            end=fault.until,
+            note=fault.note,
+        )
+        for fault in scenario.faults
+    )
+
+
+def source_notes(scenario: Scenario) -> tuple[SourceNote, ...]:
+    """Return the scenario's provenance as the record keeps it."""
+    return tuple(
+        SourceNote(claim=c.claim, source=c.source, confidence=c.confidence) for c in scenario.provenance
+    )
 
 
 def hf_counts(health_factors_wad: Iterable[int], edges_wad: Sequence[int] = HF_EDGES_WAD) -> tuple[int, ...]:

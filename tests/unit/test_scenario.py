@@ -13,6 +13,7 @@ from oracle.incidents import incident_ids
 from oracle.scenario import (
     RoundReason,
     Scenario,
+    assets_touched,
     base_fee_wei,
     feed_name,
     feed_rounds,
@@ -177,6 +178,11 @@ def test_a_composite_feed_updates_with_its_base_and_inherits_its_fault() -> None
         (0, 90_00000000, "first"),
         (6, 92_70000000, "deviation"),
     ]
+
+
+def test_a_fault_touches_the_tokens_of_its_feed_and_of_feeds_composed_from_it() -> None:
+    scenario = load_scenario("black-thursday-2020-03-12")
+    assert [assets_touched(scenario, f) for f in scenario.faults] == [("WETH", "wstETH"), ("WBTC",)]
 
 
 def test_answers_come_at_the_feed_s_own_decimals() -> None:
