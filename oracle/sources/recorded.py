@@ -94,16 +94,18 @@ def _unix_seconds(text: str, unit: str) -> int:
         except ValueError:
             raise ValueError("is no ISO 8601 time") from None
         aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        if aware < _EPOCH:
+            raise ValueError("is before 1970")
         return (aware - _EPOCH) // timedelta(seconds=1)
     per_second = _PER_SECOND[unit]
     ticks = exact(text, 9) // 10**9
     seconds = ticks // per_second
+    if seconds < 0:
+        raise ValueError("is before 1970")
     if seconds > _LATEST:
         raise ValueError(f"is beyond the year 5000 in unit {unit!r}")
     if unit != "s" and 0 < seconds < _YEAR_2000:
         raise ValueError(f"is before the year 2000 in unit {unit!r}")
-    if seconds < 0:
-        raise ValueError("is negative")
     return seconds
 
 
@@ -420,6 +422,7 @@ def _parquet_cells(
     from pyarrow import parquet
 
     try:
+        path.stat()  # its error is shorter than Arrow's
         file = parquet.ParquetFile(path)
     except OSError as error:
         raise _unreadable(path, error) from None
