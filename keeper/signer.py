@@ -131,7 +131,7 @@ class Signer:
                 "type": 2,
                 "chainId": transaction.chain_id,
                 "nonce": transaction.nonce,
-                "to": bytes.fromhex(transaction.to.removeprefix("0x")),
+                "to": b"" if transaction.to is None else bytes.fromhex(transaction.to.removeprefix("0x")),
                 "value": transaction.value_wei,
                 "gas": transaction.gas_limit,
                 "maxFeePerGas": transaction.max_fee_wei,
