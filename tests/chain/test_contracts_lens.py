@@ -12,33 +12,20 @@ from contracts_abi import aave_v3, feeds, lens, multicall
 from contracts_abi.calls import Call
 from contracts_abi.errors import CallReverted
 from contracts_abi.lens import LensRows, LensStatus
-from simulation.chain.aave_v3 import mint
 from simulation.chain.artifacts import own
 from simulation.chain.evm import ZERO_ADDRESS, labelled_address, read, transact
-from simulation.chain.market import Deployment
+from tests.chain.bench import Bench
 from tests.chain.conftest import Chain
 
 SYMBOLS = ("WETH", "WBTC", "wstETH", "USDC", "DAI")
-USD = 10**8
 MAX_UINT256 = 2**256 - 1
 
 
-def raw(market: Deployment, symbol: str, usd: int, price_e8: int) -> int:
-    return usd * USD * 10 ** market.asset(symbol).decimals // price_e8
-
-
-class Book:
+class Book(Bench):
     """Accounts of every shape that the lens must read."""
 
     def __init__(self, chain: Chain) -> None:
-        self.chain, self.market = chain, chain.market
-        self.prices = {
-            s: read(chain.evm, aave_v3.GET_ASSET_PRICE.call(self.market.oracle, self.market.asset(s).address))
-            for s in SYMBOLS
-        }
-        bank = labelled_address("bank")
-        for symbol in SYMBOLS:
-            self.supply(bank, symbol, 10_000_000)
+        super().__init__(chain.evm, chain.market)
         self.one = self.account("one collateral, one debt", {"WETH": 9_000}, {"USDC": 4_000})
         self.many = self.account(
             "three collaterals, two debts",
@@ -49,15 +36,10 @@ class Book:
         self.saver = self.account("no debt", {"wstETH": 1_000}, {})
         self.nobody = labelled_address("nobody")
         self.correlated = self.account("eMode", {"wstETH": 9_000}, {"WETH": 7_000}, category=1)
-        # A supply that is not used as collateral.
         self.unused = self.account("supply not used", {"WETH": 9_000, "USDC": 500}, {"DAI": 4_000})
-        self.send(
-            self.unused,
-            aave_v3.SET_USER_USE_RESERVE_AS_COLLATERAL,
-            self.market.asset("USDC").address,
-            False,
-        )
-        chain.evm.warp(chain.evm.timestamp() + 40 * 86_400)
+        usdc = self.market.asset("USDC").address
+        self.pool(self.unused, aave_v3.SET_USER_USE_RESERVE_AS_COLLATERAL, usdc, False)
+        self.evm.warp(self.evm.timestamp() + 40 * 86_400)
 
     @property
     def accounts(self) -> tuple[str, ...]:
@@ -65,36 +47,11 @@ class Book:
 
     @property
     def tokens(self) -> list[str]:
-        assets = (self.market.asset(symbol) for symbol in SYMBOLS)
-        return [token for asset in assets for token in (asset.a_token, asset.v_token)]
-
-    def send(self, sender: str, fn: Any, *args: Any) -> None:
-        transact(self.chain.evm, sender, self.market.pool, fn, *args)
-
-    def supply(self, account: str, symbol: str, usd: int) -> None:
-        asset = self.market.asset(symbol)
-        amount = raw(self.market, symbol, usd, self.prices[symbol])
-        mint(self.chain.evm, account, asset.address, account, amount)
-        transact(self.chain.evm, account, asset.address, aave_v3.APPROVE, self.market.pool, amount)
-        self.send(account, aave_v3.SUPPLY, asset.address, amount, account, 0)
-
-    def account(
-        self, label: str, collateral: dict[str, int], debt: dict[str, int], *, category: int = 0
-    ) -> str:
-        account = labelled_address(label)
-        for symbol, usd in collateral.items():
-            self.supply(account, symbol, usd)
-        if category:
-            self.send(account, aave_v3.SET_USER_EMODE, category)
-        for symbol, usd in debt.items():
-            amount = raw(self.market, symbol, usd, self.prices[symbol])
-            asset = self.market.asset(symbol).address
-            self.send(account, aave_v3.BORROW, asset, amount, aave_v3.VARIABLE_RATE_MODE, 0, account)
-        return account
+        return [token for asset in self.assets for token in (asset.a_token, asset.v_token)]
 
     def expected(self, account: str) -> tuple[list[int], dict[int, int]]:
         """Read an account's head and positions with calls of their own."""
-        evm, pool = self.chain.evm, self.market.pool
+        evm, pool = self.evm, self.market.pool
         configuration = read(evm, aave_v3.GET_USER_CONFIGURATION.call(pool, account))
         data = read(evm, aave_v3.GET_USER_ACCOUNT_DATA.call(pool, account))
         head = [
@@ -127,14 +84,14 @@ def through_lens(book: Book, accounts: Sequence[str], tokens: Sequence[str] | No
     call = lens.accounts_call(
         lens.LENS_ADDRESS, book.market.pool, accounts, tokens or book.tokens, account_data=True
     )
-    return read(book.chain.evm, call)
+    return read(book.evm, call)
 
 
 def through_multicall(book: Book, accounts: Sequence[str], tokens: Sequence[str] | None = None) -> LensRows:
     call = lens.multicall_accounts_call(
         book.market.multicall, book.market.pool, accounts, tokens or book.tokens, account_data=True
     )
-    return read(book.chain.evm, call)
+    return read(book.evm, call)
 
 
 def assert_same(one: LensRows, other: LensRows) -> None:
@@ -180,7 +137,7 @@ def test_multicall_gives_the_same_rows(book: Book) -> None:
 def test_without_account_data_only_the_totals_are_missing(book: Book) -> None:
     full = through_lens(book, book.accounts)
     bare = read(
-        book.chain.evm,
+        book.evm,
         lens.accounts_call(
             lens.LENS_ADDRESS, book.market.pool, book.accounts, book.tokens, account_data=False
         ),
@@ -197,8 +154,8 @@ def test_chunks_put_together_are_the_whole(book: Book) -> None:
 
 def test_a_price_that_reverts_costs_only_its_accounts_their_totals(book: Book) -> None:
     before = through_lens(book, book.accounts)
-    aggregator = read(book.chain.evm, feeds.AGGREGATOR.call(book.market.asset("WBTC").feed))
-    transact(book.chain.evm, book.market.deployer, aggregator, feeds.SET_READ_MODE, feeds.READS_REVERT)
+    aggregator = read(book.evm, feeds.AGGREGATOR.call(book.market.asset("WBTC").feed))
+    transact(book.evm, book.market.deployer, aggregator, feeds.SET_READ_MODE, feeds.READS_REVERT)
     after = through_lens(book, book.accounts)
     hit = book.accounts.index(book.many)
     assert after.status.tolist() == [
@@ -234,7 +191,7 @@ def test_a_token_that_fails_makes_its_holders_unknown_and_nobody_else(book: Book
         "burns all gas": bytes.fromhex("fe"),
     }[broken]
     token = labelled_address(f"broken token: {broken}")
-    book.chain.evm.set_code(token, code)
+    book.evm.set_code(token, code)
     tokens = list(book.tokens)
     tokens[lens.debt_column(SYMBOLS.index("USDC"))] = token
     rows = through_lens(book, book.accounts, tokens)
@@ -263,7 +220,7 @@ def test_a_pool_that_is_none_makes_everybody_unknown(book: Book) -> None:
     call = lens.accounts_call(
         lens.LENS_ADDRESS, labelled_address("no pool"), book.accounts, book.tokens, account_data=True
     )
-    rows = read(book.chain.evm, call)
+    rows = read(book.evm, call)
     assert set(rows.status.tolist()) == {LensStatus.FAILED}
     assert not rows.usable.any()
 
@@ -273,11 +230,11 @@ def test_want_of_gas_reverts_instead_of_making_accounts_unknown(book: Book) -> N
         lens.LENS_ADDRESS, book.market.pool, book.accounts * 20, book.tokens, account_data=True
     )
     enough = 20_000_000
-    assert set(call.decode(book.chain.evm.call(call.to, call.data, gas=enough)).status.tolist()) == {1}
+    assert set(call.decode(book.evm.call(call.to, call.data, gas=enough)).status.tolist()) == {1}
     refused = 0
     for gas in range(1_500_000, 8_000_000, 650_000):
         try:
-            rows = call.decode(book.chain.evm.call(call.to, call.data, gas=gas))
+            rows = call.decode(book.evm.call(call.to, call.data, gas=gas))
         except CallReverted:
             refused += 1
         else:
@@ -294,7 +251,7 @@ def market_call(book: Book) -> Call[lens.LensMarket]:
 
 
 def test_the_market_equals_the_contracts_own_answers(book: Book) -> None:
-    evm, market = book.chain.evm, book.market
+    evm, market = book.evm, book.market
     seen = read(evm, market_call(book))
     assert (seen.block, seen.timestamp) == (evm.block_number(), evm.timestamp())
     for symbol, reserve in zip(SYMBOLS, seen.reserves, strict=True):
@@ -308,7 +265,7 @@ def test_the_market_equals_the_contracts_own_answers(book: Book) -> None:
             normalized_variable_debt_ray=read(
                 evm, aave_v3.GET_RESERVE_NORMALIZED_VARIABLE_DEBT.call(market.pool, asset.address)
             ),
-            price_base=book.prices[symbol],
+            price_base=book.price_e8(symbol),
             liquidity_raw=read(evm, aave_v3.BALANCE_OF.call(asset.address, asset.a_token)),
             source=int(asset.feed, 16),
             answer=answer,
@@ -318,7 +275,7 @@ def test_the_market_equals_the_contracts_own_answers(book: Book) -> None:
 
 
 def test_a_feed_that_reverts_is_unknown_and_leaves_the_other_reserves_alone(book: Book) -> None:
-    evm, deployer = book.chain.evm, book.market.deployer
+    evm, deployer = book.evm, book.market.deployer
     before = read(evm, market_call(book))
     aggregator = read(evm, feeds.AGGREGATOR.call(book.market.asset("WBTC").feed))
     transact(evm, deployer, aggregator, feeds.SET_READ_MODE, feeds.READS_REVERT)
@@ -331,7 +288,7 @@ def test_a_feed_that_reverts_is_unknown_and_leaves_the_other_reserves_alone(book
 
 
 def test_a_negative_answer_is_read_as_one_and_priced_as_unknown(book: Book) -> None:
-    evm, deployer = book.chain.evm, book.market.deployer
+    evm, deployer = book.evm, book.market.deployer
     aggregator = read(evm, feeds.AGGREGATOR.call(book.market.asset("DAI").feed))
     transact(evm, deployer, aggregator, feeds.SET_ROUND, 2, -5, 1, 1, 2)
     dai = read(evm, market_call(book)).reserves[SYMBOLS.index("DAI")]
@@ -343,7 +300,7 @@ def test_a_negative_answer_is_read_as_one_and_priced_as_unknown(book: Book) -> N
 
 
 def test_multicall_keeps_order_and_marks_what_failed(book: Book) -> None:
-    evm, market = book.chain.evm, book.market
+    evm, market = book.evm, book.market
     calls: list[Call[Any]] = [
         aave_v3.GET_USER_EMODE.call(market.pool, book.correlated),
         aave_v3.GET_ASSET_PRICE.call(market.oracle, labelled_address("no asset")),
@@ -361,14 +318,14 @@ def test_multicall_that_may_not_fail_reverts(book: Book) -> None:
     market = book.market
     reads = [(market.oracle, False, aave_v3.GET_ASSET_PRICE.encode(labelled_address("no asset")))]
     with pytest.raises(CallReverted, match="call failed"):
-        book.chain.evm.call(market.multicall, multicall.AGGREGATE3.encode(reads))
+        book.evm.call(market.multicall, multicall.AGGREGATE3.encode(reads))
 
 
 def test_multicall_reports_an_answer_too_long_as_failed(book: Book) -> None:
     contract = labelled_address("long answer")
     for size, answered in ((512, bytes(512)), (513, None), (100_000, None)):
-        book.chain.evm.set_code(contract, bytes.fromhex(f"62{size:06x}5ff3"))
-        data = book.chain.evm.call(
+        book.evm.set_code(contract, bytes.fromhex(f"62{size:06x}5ff3"))
+        data = book.evm.call(
             book.market.multicall, multicall.encode_aggregate3([(contract, b""), (book.market.pool, b"")])
         )
         assert multicall.decode_aggregate3(data)[0] == answered
