@@ -314,7 +314,7 @@ class Journal:
         self._sequence = 0 if newest is None else int(newest)
         self._last_decision: dict[tuple[str, str], tuple[str, str]] | None = None
 
-    # ---------------------------------------------------------------------------------------- open, close
+    # -------------------------------------------------------------------------------------------- open, close
 
     @classmethod
     def open(cls, path: Path, identity: Identity, *, clock: Clock | None = None) -> Journal:
@@ -402,7 +402,7 @@ class Journal:
                 f"journal {self.path}: {error.orig}", fix="nothing was sent; check the disk and the file"
             ) from None
 
-    # ---------------------------------------------------------------------------------------- write-ahead
+    # -------------------------------------------------------------------------------------------- write-ahead
 
     def new_intent_id(
         self, *, protocol: str, account: str, debt_asset: str, collateral_asset: str, decided_block: int
@@ -620,7 +620,7 @@ class Journal:
             raise JournalError(f"journal {self.path} has no intent {intent_id}")
         return row
 
-    # ------------------------------------------------------------------------------------------------- read
+    # --------------------------------------------------------------------------------------------------- read
 
     def next_nonce(self) -> int | None:
         """Return the nonce behind the last one given out; None when none was."""
@@ -753,7 +753,7 @@ class Journal:
             sender=self.identity.sender,
         )
 
-    # -------------------------------------------------------------------------------------------- decisions
+    # ---------------------------------------------------------------------------------------------- decisions
 
     def record_decisions(self, block: int, timestamp: int, verdicts: Sequence[Verdict]) -> int:
         """Write the decisions that differ from the last one on the same account; return how many did."""
@@ -807,7 +807,7 @@ class Journal:
                 self._last_decision = {(p, a): (action, r) for p, a, action, r in connection.execute(query)}
         return self._last_decision
 
-    # -------------------------------------------------------------------------------------------- discovery
+    # ---------------------------------------------------------------------------------------------- discovery
 
     def scan_state(self, protocol: str) -> ScanState:
         """Return how far discovery of a protocol has come."""
@@ -889,7 +889,7 @@ def _line(text: str) -> str:
     return " ".join(text.split())[:500]
 
 
-# ---------------------------------------------------------------------------------------------------- files
+# ------------------------------------------------------------------------------------------------------ files
 
 
 @dataclass(frozen=True, slots=True)

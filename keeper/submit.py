@@ -89,7 +89,7 @@ class Submission:
     refused: tuple[Refusal, ...]
 
 
-# --------------------------------------------------------------------------------------------- decisions
+# -------------------------------------------------------------------------------------------------- decisions
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +258,7 @@ class Submitter:
         """Return the newest head with all that `submit` and `follow` need, in one round trip."""
         return self._node.tick(self.sender, self.watch())
 
-    # ------------------------------------------------------------------------------------------------ submit
+    # ------------------------------------------------------------------------------------------------- submit
 
     def submit(self, orders: Sequence[Order], tick: Tick) -> Submission:
         """Write orders ahead and hand them to the node, all at once.
@@ -370,7 +370,7 @@ class Submitter:
         self._journal.record_sends(head.number, results)
         return {result.tx_hash: result.outcome for result in results}
 
-    # ------------------------------------------------------------------------------------------------ follow
+    # ------------------------------------------------------------------------------------------------- follow
 
     def reconcile(self, tick: Tick) -> list[TxEvent]:
         """Resolve after a start what an earlier process left open; see `follow`."""
