@@ -13,6 +13,7 @@ from simulation.chain.parity.harness import (
     ParityResult,
     Verdict,
     parity_adapters,
+    run_cases,
     run_parity,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "ParityResult",
     "Verdict",
     "parity_adapters",
+    "run_cases",
     "run_parity",
 ]

@@ -42,7 +42,15 @@ from simulation.protocols.aave_v3.generic_logic import (
 from simulation.protocols.aave_v3.layout import Answers, Reads, discover_layout, run_stages
 from simulation.protocols.aave_v3.liquidation_logic import liquidation_quote, liquidator_configuration_after
 from simulation.protocols.aave_v3.reserve_logic import project
-from simulation.protocols.aave_v3.types import AaveAccount, AaveMarket, AavePosition, LiquidationOutcome
+from simulation.protocols.aave_v3.rules import V3_0
+from simulation.protocols.aave_v3.types import (
+    AaveAccount,
+    AaveMarket,
+    AavePosition,
+    LiquidationOutcome,
+    ReserveData,
+    Rules,
+)
 
 SET_CONFIGURATION: Final = function("setConfiguration(address,(uint256))")
 CONFIGURE_E_MODE: Final = function("configureEModeCategory(uint8,(uint16,uint16,uint16,address,string))")
@@ -62,7 +70,9 @@ SENTINEL_GRACE_S: Final = 3_600
 YEAR_S: Final = 31_536_000
 FUNDS_RAW: Final = 10**36
 LIQUIDITY_USD: Final = 1_000_000_000
-THRESHOLDS_WAD: Final = (WAD, 95 * WAD // 100)
+CLOSE_FACTOR_WAD: Final = 95 * WAD // 100
+THRESHOLDS_WAD: Final = (WAD, CLOSE_FACTOR_WAD)
+THRESHOLD_TRIES: Final = 40
 NEAR_WAD: Final = 10**12
 """A health factor this close to 1 or 0.95 counts as near: one part in a million."""
 
@@ -127,9 +137,17 @@ class Attempt:
 @parity_adapters.register("aave-v3")
 @dataclass(frozen=True, slots=True)
 class AaveV3Parity:
-    """`simulation.chain.parity.ParityAdapter` of Aave V3."""
+    """`simulation.chain.parity.ParityAdapter` of Aave V3.
+
+    Parameters
+    ----------
+    rules
+        The model's version of the contracts; the contracts deployed are always those of ``V3_0``.
+    """
 
     kind: ClassVar[Literal["aave-v3"]] = "aave-v3"
+
+    rules: Rules = V3_0
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -151,7 +169,7 @@ class AaveV3Parity:
 
     def prepare(self, evm: Evm) -> World:
         """Deploy the market of `DEFAULT_MARKET`, with a price oracle sentinel and settable price sources."""
-        return _prepare(evm)
+        return _prepare(evm, self.rules)
 
     def run(self, evm: Evm, world: World, rng: np.random.Generator) -> CaseResult:
         """Bring about one borrower, one market and one liquidation; compare."""
@@ -177,7 +195,7 @@ class AaveV3Parity:
 # --- deployment -------------------------------------------------------------------------------------------
 
 
-def _prepare(evm: Evm) -> World:
+def _prepare(evm: Evm, rules: Rules) -> World:
     tokens = deploy_tokens(evm, DEPLOYER, DEFAULT_MARKET)
     sources = {symbol: labelled_address(f"price source of {symbol}") for symbol in tokens}
     for asset in DEFAULT_MARKET.assets:
@@ -211,7 +229,7 @@ def _prepare(evm: Evm) -> World:
 
     layout = run_stages(discover_layout(deployed.provider), lambda calls: _execute(evm, calls))
     return World(
-        adapter=AaveV3(layout, account_data=True),
+        adapter=AaveV3(layout, rules),
         configurator=deployed.configurator,
         sources={**sources, f"emode-{E_MODE}": e_mode_source},
         sequencer=sequencer,
@@ -386,22 +404,29 @@ def _choose_prices(rng: np.random.Generator, market: AaveMarket, account: AaveAc
     if not flagged:
         return prices
     lever = _pick(rng, flagged)
-    key = lever.asset.symbol
-    e_mode = market.e_mode_categories.get(account.e_mode_category)
-    if e_mode and e_mode.price_source and lever.configuration.e_mode_category == e_mode.id:
-        key = e_mode.price_key
+    key = _price_key(market, account, lever)
     rising = is_using_as_collateral(account.user_configuration, lever.id)
 
-    def health_factor(price: int) -> int:
-        priced = market.with_prices(prices | {key: price})
+    def health_factor(tried: dict[str, int]) -> int:
         try:
-            return calculate_user_account_data(priced, account).health_factor_wad
+            return calculate_user_account_data(market.with_prices(tried), account).health_factor_wad
         except errors.AaveRevert:
             return MAX_UINT256 if rising else 0
 
-    target_wad = _target_health_factor(rng)
-    price = _first(lambda p: (health_factor(p) >= target_wad) is rising, 1, 10**16)
-    prices[key] = max(1, price + int(_pick(rng, (-1, 0, 0, 1))))
+    def reached(target_wad: int, others: dict[str, int]) -> Callable[[int], bool]:
+        return lambda price: (health_factor(others | {key: price}) >= target_wad) is rising
+
+    kind, target_wad = _target_health_factor(rng)
+    price = _first(reached(target_wad, prices), 1, 10**16)
+    if kind in ("one", "close"):
+        # Another price, moved tick by tick, is a second chance to hit the threshold itself.
+        other = _price_key(market, account, _pick(rng, flagged))
+        for _ in range(THRESHOLD_TRIES):
+            if health_factor(prices | {key: price}) == target_wad or other == key:
+                break
+            prices[other] += 1
+            price = _first(reached(target_wad, prices), max(1, price - 32), price + 32)
+    prices[key] = max(1, price + int(_pick(rng, (-1, 0, 0, 0, 1))))
     if _maybe(rng, 0.03):  # no price: the oracle has no fallback and reverts
         prices[_pick(rng, sorted(prices))] = _pick(rng, (0, -1))
     elif _maybe(rng, 0.03):  # products that leave 256 bits
@@ -411,14 +436,22 @@ def _choose_prices(rng: np.random.Generator, market: AaveMarket, account: AaveAc
     return prices
 
 
-def _target_health_factor(rng: np.random.Generator) -> int:
-    kind = _pick(rng, ("one", "close", "below", "deep", "above"), (0.25, 0.20, 0.35, 0.12, 0.08))
+def _price_key(market: AaveMarket, account: AaveAccount, reserve: ReserveData) -> str:
+    """Return under which key the account's position in a reserve is priced."""
+    e_mode = market.e_mode_categories.get(account.e_mode_category)
+    if e_mode and e_mode.price_source and reserve.configuration.e_mode_category == e_mode.id:
+        return e_mode.price_key
+    return reserve.asset.symbol
+
+
+def _target_health_factor(rng: np.random.Generator) -> tuple[str, int]:
+    kind = _pick(rng, ("one", "close", "below", "deep", "above"), (0.20, 0.25, 0.37, 0.12, 0.06))
     if kind == "one":
-        return WAD
+        return kind, WAD
     if kind == "close":
-        return 95 * WAD // 100 + int(_pick(rng, (0, 1)))
+        return kind, CLOSE_FACTOR_WAD
     low, high = {"below": (0.80, 1.0), "deep": (0.01, 0.80), "above": (1.0, 1.5)}[kind]
-    return int(rng.uniform(low, high) * WAD)
+    return kind, int(rng.uniform(low, high) * WAD)
 
 
 def _first(holds: Callable[[int], bool], low: int, high: int) -> int:

@@ -187,30 +187,22 @@ def run_parity(
     ToolError
         If the backend or the protocol's artifacts are not installed.
     """
-    if cases < 1:
-        raise InputError(f"cases is {cases}", fix="ask for at least 1")
-    if seed < 0 or first < 0:
-        raise InputError(f"seed is {seed}, first case {first}", fix="neither may be negative")
     adapter: ParityAdapter[Any] = parity_adapters.get(protocol)()
+    results = run_cases(adapter, backend, cases=cases, seed=seed, first=first)
     verdicts: Counter[Verdict] = Counter()
     codes: Counter[str] = Counter()
     tags: Counter[str] = Counter(dict.fromkeys(adapter.tags, 0))
     details: list[tuple[int, Mismatch]] = []
     parted = 0
-    with backend_evm(backend) as evm:
-        world = adapter.prepare(evm)
-        for case in range(first, first + cases):
-            snapshot = evm.snapshot()
-            result = adapter.run(evm, world, np.random.default_rng([seed, case]))
-            evm.revert(snapshot)
-            verdicts[result.verdict] += 1
-            if result.code is not None:
-                codes[result.code] += 1
-            tags.update(result.tags)
-            parted += bool(result.mismatches)
-            details += [(case, mismatch) for mismatch in result.mismatches]
-            if progress is not None:
-                progress(case - first + 1)
+    for case, result in enumerate(results, start=first):
+        verdicts[result.verdict] += 1
+        if result.code is not None:
+            codes[result.code] += 1
+        tags.update(result.tags)
+        parted += bool(result.mismatches)
+        details += [(case, mismatch) for mismatch in result.mismatches]
+        if progress is not None:
+            progress(case - first + 1)
     return ParityResult(
         protocol=protocol,
         backend=backend,
@@ -222,3 +214,19 @@ def run_parity(
         tags=dict(tags),
         details=tuple(details[:MAX_DETAILS]),
     )
+
+
+def run_cases(
+    adapter: ParityAdapter[Any], backend: str, *, cases: int, seed: int, first: int = 0
+) -> Iterator[CaseResult]:
+    """Yield the results of `run_parity` one by one; who has seen enough may stop."""
+    if cases < 1:
+        raise InputError(f"cases is {cases}", fix="ask for at least 1")
+    if seed < 0 or first < 0:
+        raise InputError(f"seed is {seed}, first case {first}", fix="neither may be negative")
+    with backend_evm(backend) as evm:
+        world = adapter.prepare(evm)
+        for case in range(first, first + cases):
+            snapshot = evm.snapshot()
+            yield adapter.run(evm, world, np.random.default_rng([seed, case]))
+            evm.revert(snapshot)
