@@ -246,8 +246,8 @@ def _screen_plain(
         at = start + np.arange(collaterals + debts)[:, None] * stride + np.arange(rows)
         n = (amount[at[:collaterals]] * collateral_price[asset[at[:collaterals]]]).sum(axis=0)
         m = (amount[at[collaterals:]] * debt_price[asset[at[collaterals:]]]).sum(axis=0)
-        gap, over = bound[group] * m + floor[group], n - m
         with np.errstate(divide="ignore", invalid="ignore"):
+            gap, over = bound[group] * m + floor[group], n - m
             health[row : row + rows] = np.where(m == 0.0, np.inf, n / m)
         status[row : row + rows] = np.select(
             [m == 0.0, over > gap, -over > gap, np.abs(over) <= gap],

@@ -106,8 +106,9 @@ def accounts_near_one(draw: st.DrawFn, prices_e8: list[int], decimals: list[int]
         )
         others = sum(Fraction(o.raw * prices_e8[o.asset], 10 ** decimals[o.asset]) for o in owed[:-1])
         wanted = int((weighted - others) * unit / prices_e8[last.asset])
-        nudge = draw(st.integers(-3, 3) | st.integers(-(10**9), 10**9))
-        owed[-1] = Owed(last.asset, max(0, wanted + wanted * nudge // 10**13 + nudge % 7 - 3))
+        nudge = draw(st.integers(-1000, 1000))
+        hair = 10 ** draw(st.sampled_from([6, 12, 17, 40]))
+        owed[-1] = Owed(last.asset, max(0, wanted + wanted * nudge // hair + nudge % 7 - 3))
     return held, owed
 
 
