@@ -54,7 +54,7 @@ class Bench:
         return int(read(self.evm, aave_v3.BALANCE_OF.call(self.market.asset(symbol).address, account)))
 
     def mint(self, symbol: str, account: str, amount_raw: int) -> None:
-        mint(self.evm, account, self.market.asset(symbol).address, account, amount_raw)
+        mint(self.evm, self.market.deployer, self.market.asset(symbol).address, account, amount_raw)
 
     def supply(self, account: str, symbol: str, usd: int) -> None:
         asset, amount = self.market.asset(symbol).address, self.raw(symbol, usd)
