@@ -62,8 +62,15 @@ class Registry(Generic[C]):
         except KeyError:
             raise UnknownNameError(self._what, kind, self._entries) from None
 
-    def build(self, config: Mapping[str, Any]) -> Any:
+    def build(self, config: Mapping[str, Any], *, where: str | None = None) -> Any:
         """Construct an entry from a mapping with a ``kind`` key and the class's own fields.
+
+        Parameters
+        ----------
+        config
+            ``kind``, and the fields of the class entered under it.
+        where
+            Where the mapping was read, for messages; the entry's name by default.
 
         Raises
         ------
@@ -71,13 +78,14 @@ class Registry(Generic[C]):
             Naming the first field that is wrong; an unknown one comes with the nearest known names.
         """
         if "kind" not in config:
-            raise InputError(f"{self._what} without 'kind'", fix=f"known: {', '.join(self)}")
+            at = "" if where is None else f"{where}: "
+            raise InputError(f"{at}{self._what} without 'kind'", fix=f"known: {', '.join(self)}")
         kind = str(config["kind"])
         entry = self.get(kind)
         try:
             return entry(**{k: v for k, v in config.items() if k != "kind"})
         except ValidationError as error:
-            raise input_error(error, f"{self._what} {kind!r}") from None
+            raise input_error(error, where or f"{self._what} {kind!r}") from None
 
     def __iter__(self) -> Iterator[str]:
         self._scan()
