@@ -135,6 +135,8 @@ class RpcSection(Section):
     """Most requests in one JSON-RPC batch."""
     logs_range_blocks: Annotated[int, Field(ge=1)] = 2_000
     """Blocks per log query while filling back."""
+    poll_interval_s: Annotated[float, Field(gt=0, le=60)] = 0.5
+    """Time between two looks at the head; a fraction of the block time."""
 
 
 class SignerSection(Section):
@@ -218,11 +220,11 @@ class LimitsSection(Section):
     """New intents per block."""
     max_gas_loss_per_day_eth: PositiveAmount = Decimal("0.5")
     """Gas paid for reverts and cancellations in 24 hours of block time."""
-    max_reverts_per_account: Annotated[int, Field(ge=1)] = 3
-    """Reverts of one account in 24 hours, then it is left alone until they are over."""
+    max_reverts_per_account: Annotated[int, Field(ge=1)] = 6
+    """Reverts of one account in 24 hours, then it is left alone until the oldest is that old."""
     max_reverts_per_hour: Annotated[int, Field(ge=1)] = 10
     """Reverts of all accounts together in an hour."""
-    revert_backoff_blocks: Annotated[int, Field(ge=0)] = 2
+    revert_backoff_blocks: Annotated[int, Field(ge=0)] = 1
     """Blocks before an account whose liquidation reverted is tried again; doubles with each revert."""
     min_balance_eth: Amount = Decimal("0.05")
     """Balance of the sender below which nothing new is sent."""
@@ -239,6 +241,8 @@ class ExecutionSection(Section):
 
     funding: Literal["flash", "inventory"] = "flash"
     """Whether a flash loan or the contract's own tokens repay the debt."""
+    native_asset: str = "WETH"
+    """Symbol of the asset whose price is that of the chain's own coin, in which gas is paid."""
     min_profit_usd: Amount = Decimal(1)
     """Least simulated profit after gas worth sending for."""
     deadline_blocks: Annotated[int, Field(ge=1)] = 8

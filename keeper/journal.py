@@ -243,6 +243,18 @@ class DecisionEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Loss:
+    """A mined transaction that earned nothing: a revert or a cancellation."""
+
+    account: str
+    protocol: str
+    kind: AttemptKind
+    block: int
+    timestamp: int
+    gas_cost_wei: int
+
+
+@dataclass(frozen=True, slots=True)
 class ScanState:
     """How far discovery has come.
 
@@ -720,6 +732,31 @@ class Journal:
             .order_by(_receipts.c.block, _receipts.c.tx_hash)
         )
         return self._receipts(query)
+
+    def losses(self, *, since_timestamp: int) -> list[Loss]:
+        """Return what reverted or was cancelled in blocks no older than `since_timestamp`, in chain order."""
+        query = (
+            sa.select(_receipts, _intents.c.account, _intents.c.protocol)
+            .join(_intents, _intents.c.intent_id == _receipts.c.intent_id)
+            .where(
+                _receipts.c.timestamp >= since_timestamp,
+                sa.or_(sa.not_(_receipts.c.success), _receipts.c.kind == AttemptKind.CANCEL.value),
+            )
+            .order_by(_receipts.c.block, _receipts.c.tx_hash)
+        )
+        with self._reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [
+            Loss(
+                account=r["account"],
+                protocol=r["protocol"],
+                kind=AttemptKind(r["kind"]),
+                block=r["block"],
+                timestamp=r["timestamp"],
+                gas_cost_wei=r["gas_used"] * r["effective_gas_price_wei"],
+            )
+            for r in rows
+        ]
 
     def _receipts(self, query: sa.Select[Any]) -> list[Receipt]:
         with self._reading() as connection:

@@ -126,7 +126,6 @@ class Signer:
             raise SigningRefused(
                 f"transaction for chain {transaction.chain_id}, the key signs for {self._chain_id} only"
             )
-        to = b"" if transaction.to is None else bytes.fromhex(transaction.to.removeprefix("0x"))
         signed = self._account.sign_transaction(
             {
                 "type": 2,
