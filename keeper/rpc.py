@@ -7,7 +7,8 @@ read that failed is repeated at the next head, and a send without an answer is r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from eth_utils.crypto import keccak
 
 from contracts_abi.calls import Call
 from contracts_abi.errors import ChainError, RpcError, RpcUnavailable
+from keeper.clock import Clock, SystemClock
 from simulation.chain.rpc import JsonRpc
 
 METHOD_NOT_FOUND = -32601
@@ -401,13 +403,17 @@ class Node:
     ----------
     round_trips
         Requests made so far, a batch counting once.
+    waited_s
+        Time spent in them, which is the node's and the network's and not ours.
     """
 
-    def __init__(self, transport: Transport, *, max_batch: int = 500) -> None:
+    def __init__(self, transport: Transport, *, max_batch: int = 500, clock: Clock | None = None) -> None:
         self._transport = transport
         self._max_batch = max_batch
         self._simulate_v1: bool | None = None
+        self._clock = clock or SystemClock()
         self.round_trips = 0
+        self.waited_s = 0.0
 
     @classmethod
     def connect(cls, url: str, *, timeout_s: float = 10.0, max_batch: int = 500) -> Node:
@@ -421,16 +427,25 @@ class Node:
 
     def call(self, method: str, *params: Any) -> Any:
         """Make one plain request."""
+        with self._round_trip():
+            return self._transport.call(method, list(params))
+
+    @contextlib.contextmanager
+    def _round_trip(self) -> Iterator[None]:
         self.round_trips += 1
-        return self._transport.call(method, list(params))
+        started = self._clock.monotonic()
+        try:
+            yield
+        finally:
+            self.waited_s += self._clock.monotonic() - started
 
     def batch(self, requests: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
         """Return one result or `RpcError` per request, in order."""
         answers: list[Any] = []
         for start in range(0, len(requests), self._max_batch):
-            self.round_trips += 1
             chunk = requests[start : start + self._max_batch]
-            part = self._transport.batch(chunk)
+            with self._round_trip():
+                part = self._transport.batch(chunk)
             if len(part) != len(chunk):
                 raise RpcUnavailable(f"{len(part)} answers to a batch of {len(chunk)} requests")
             answers += part
