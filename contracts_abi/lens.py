@@ -54,6 +54,7 @@ MAX_USERS: Final = 2_000
 """Most accounts that one call of the lens takes."""
 
 _WORD: Final = 32
+_BIG_ENDIAN: Final = np.dtype(">u8")
 _LIMBS: Final = 4
 _MARKET_HEAD: Final = 2
 _MARKET_ROW: Final = 10
@@ -197,12 +198,13 @@ def concatenate(parts: Sequence[LensRows]) -> LensRows:
     ends = np.cumsum([0, *(len(part.column) for part in parts)])
     return LensRows(
         reserves=parts[0].reserves,
-        head=np.concatenate([part.head for part in parts]),
+        # Without the type, numpy would turn the limbs to the machine's own byte order.
+        head=np.concatenate([part.head for part in parts], dtype=_BIG_ENDIAN),
         row_ptr=np.concatenate(
             [parts[0].row_ptr, *(p.row_ptr[1:] + e for p, e in zip(parts[1:], ends[1:-1], strict=True))]
         ),
         column=np.concatenate([part.column for part in parts]),
-        values=np.concatenate([part.values for part in parts]),
+        values=np.concatenate([part.values for part in parts], dtype=_BIG_ENDIAN),
     )
 
 
@@ -467,7 +469,7 @@ def _address_words(addresses: Sequence[str]) -> bytes:
 
 
 def _as_words(data: bytes) -> Words:
-    return np.frombuffer(data, dtype=">u8").reshape(-1, _LIMBS)
+    return np.frombuffer(data, dtype=_BIG_ENDIAN).reshape(-1, _LIMBS)
 
 
 def _answer_words(data: bytes, what: str) -> Words:
