@@ -29,11 +29,8 @@ from simulation.protocols.aave_v3.generic_logic import (
 from simulation.protocols.aave_v3.types import AaveAccount, AaveMarket, AavePosition, ReserveData
 from simulation.types import Asset, Book, PositionKind
 
-AMOUNT_REL_ERROR: Final = 2.0**-50
-"""Relative error of an amount in `book_of_rows`: 2**-51 of the scaled balance, 2**-53 each of the index and
-of the product. The contract's own rounding of a balance, half a raw unit, comes on top."""
-
-_E_MODES = 256
+_E_MODES: Final = 256
+_WORD: Final = 32
 
 
 def book_assets(market: AaveMarket) -> tuple[Asset, ...]:
@@ -127,11 +124,11 @@ class RowAccounts(Sequence[AaveAccount | None]):
 def book_of_rows(
     protocol: str, market: AaveMarket, accounts: Sequence[str], rows: LensRows, *, account_data: bool
 ) -> Book:
-    """Return the book of `accounts` from what the lens read, without a Python integer per account.
+    """Return the book of `accounts` from what the lens read.
 
-    Amounts are those of the market's timestamp, with a relative error of at most `AMOUNT_REL_ERROR`. What
-    the floats leave out is the contract's own rounding of values: each is floored to one unit of base
-    currency, and the average liquidation threshold is floored to a whole basis point. An account that is
+    Each amount is the contract's balance at the market's timestamp, to the wei, and then correctly rounded to
+    float64. What the floats leave out is the contract's rounding of *values*: each is floored to one unit of
+    base currency, and the average liquidation threshold is floored to a whole basis point. An account that is
     not known whole has no positions and ``exact`` None.
     """
     assets = book_assets(market)
@@ -143,7 +140,7 @@ def book_of_rows(
 
     reserve, is_debt = np.divmod(rows.column[keep], 2)
     category = np.repeat(_categories(rows), counts)
-    asset_of, threshold_of, scale_of = _tables(market, assets, rows.reserves)
+    asset_of, threshold_of = _tables(market, assets, rows.reserves)
     return Book(
         accounts=tuple(accounts),
         protocols=(protocol,),
@@ -152,7 +149,7 @@ def book_of_rows(
         row_ptr=row_ptr,
         asset=asset_of[category, reserve].astype(np.int32),
         kind=np.where(is_debt, int(PositionKind.DEBT), int(PositionKind.COLLATERAL)).astype(np.int8),
-        amount=rows.value_floats()[keep] * scale_of[is_debt, reserve],
+        amount=_amounts(market, rows)[keep],
         weight=np.where(is_debt, 1.0, threshold_of[category, reserve]),
         block=market.block,
         timestamp=market.timestamp,
@@ -176,14 +173,30 @@ def _usable(market: AaveMarket, rows: LensRows) -> NDArray[np.bool_]:
     return rows.usable & in_range & known_category[np.where(in_range, category, 0)] & ~flagged
 
 
+def _amounts(market: AaveMarket, rows: LensRows) -> NDArray[np.float64]:
+    """Return all balances in whole tokens, also those of accounts that are not usable."""
+    to_balance = market.rules.scaled_to_balance
+    terms = {}
+    for reserve in market.listed():
+        decimals = reserve.configuration.decimals
+        terms[collateral_column(reserve.id)] = reserve.normalized_income_ray, decimals
+        terms[debt_column(reserve.id)] = reserve.normalized_variable_debt_ray, decimals
+    raw = rows.values.tobytes()
+    amounts = np.empty(len(rows.column))
+    for i, column in enumerate(rows.column.tolist()):
+        index_ray, decimals = terms.get(column, (RAY, 0))
+        scaled_raw = int.from_bytes(raw[i * _WORD : (i + 1) * _WORD])
+        amounts[i] = to_float(to_balance(scaled_raw, index_ray), decimals)
+    return amounts
+
+
 def _tables(
     market: AaveMarket, assets: tuple[Asset, ...], reserves: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return asset index and threshold by (category, reserve), tokens a scaled unit by (kind, reserve)."""
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return asset index and liquidation threshold by (category, reserve)."""
     index = {asset.symbol: i for i, asset in enumerate(assets)}
     asset_of = np.zeros((_E_MODES, reserves), dtype=np.int64)
     threshold_of = np.zeros((_E_MODES, reserves))
-    scale_of = np.zeros((2, reserves))
     for reserve in market.listed():
         configuration = reserve.configuration
         threshold = configuration.liquidation_threshold_bps
@@ -195,16 +208,13 @@ def _tables(
                 asset_of[category.id, reserve.id] = index[category.price_key]
             if threshold:
                 threshold_of[category.id, reserve.id] = category.liquidation_threshold_bps / 10_000
-        unit = RAY * configuration.unit
-        scale_of[0, reserve.id] = reserve.normalized_income_ray / unit
-        scale_of[1, reserve.id] = reserve.normalized_variable_debt_ray / unit
-    return asset_of, threshold_of, scale_of
+    return asset_of, threshold_of
 
 
 def book_of_accounts(
     protocol: str, market: AaveMarket, accounts: Sequence[str], exact: Sequence[AaveAccount | None]
 ) -> Book:
-    """Return the book of exact states, each amount correctly rounded: the plain twin of `book_of_rows`."""
+    """Return the book of exact states: the plain twin of `book_of_rows`, for states that no lens read."""
     assets = book_assets(market)
     index = {asset.symbol: i for i, asset in enumerate(assets)}
     row_ptr = [0]
