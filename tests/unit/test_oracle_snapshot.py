@@ -212,6 +212,7 @@ def test_a_reorganisation_is_no_rollback() -> None:
     history = accept({}, at(10, 5, {}))
     history = accept(history, at(11, 6, history))
     # Block 11 is replaced by one in which round 6 has not come yet.
+    assert [[o.block for o in rewind(history, b)["a"]] for b in (9, 10, 11)] == [[], [10], [10, 11]]
     assert at(11, 5, history).price_e8("WETH") is None
     assert at(11, 5, rewind(history, 10)).price_e8("WETH") == 200 * USD8
 
