@@ -16,16 +16,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from contracts_abi.calls import Call, function
+from contracts_abi import uniswap_v3 as abi
+from contracts_abi.calls import Call
 from contracts_abi.errors import DataError, InputError
+from contracts_abi.uniswap_v3 import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, MIN_TICK
 from simulation.fixed_point import MAX_UINT256, ceil_div, mul_div, mul_div_up
 from simulation.types import SwapHop
 
 Q96 = 1 << 96
-MIN_TICK = -887272
-MAX_TICK = 887272
-MIN_SQRT_RATIO = 4295128739
-MAX_SQRT_RATIO = 1461446703485210103287273052203988822378723970342
 PIPS = 1_000_000
 """Fees are counted in hundredths of a basis point."""
 
@@ -33,11 +31,6 @@ _MAX_UINT160 = (1 << 160) - 1
 _MAX_UINT128 = (1 << 128) - 1
 _ABOVE_ANY_NET = 1 << 128
 """Sorts behind every `liquidity_net` (int128) of the same tick."""
-
-SLOT0 = function("slot0()(uint160,int24,uint16,uint16,uint16,uint8,bool)")
-LIQUIDITY = function("liquidity()(uint128)")
-TICK_BITMAP = function("tickBitmap(int16)(uint256)")
-TICKS = function("ticks(int24)(uint128,int128,uint256,uint256,int56,uint160,uint32,bool)")
 
 
 class SwapReverted(DataError):
@@ -504,14 +497,40 @@ def quote_exact_in(pools: Pools, path: Sequence[SwapHop], amount_in: int) -> tup
     return amount, after
 
 
+def quote_exact_out(
+    pools: Pools, path: Sequence[SwapHop], amount_out: int
+) -> tuple[int, dict[str, PoolState]]:
+    """Buy `amount_out` at the end of `path`, every hop exact out, as `SwapRouter.exactOutput` does.
+
+    Returns
+    -------
+    tuple
+        Amount in of the first hop and `pools` with the touched ones replaced.
+
+    Raises
+    ------
+    SwapReverted
+        Where a pool reverts, and when a pool does not hold as much as is asked for.
+    BeyondKnownTicks
+        When a hop leaves the words that were read.
+    """
+    after = dict(pools)
+    amount = amount_out
+    for hop in reversed(path):
+        state = after[hop.pool]
+        done = swap(state, hop.token_in == state.token0, -amount)
+        if not done.filled:
+            raise SwapReverted("", f"pool {hop.pool} pays only {done.amount_out} of {amount}")
+        after[hop.pool] = done.state
+        amount = done.amount_in
+    return amount, after
+
+
 def encode_path(path: Sequence[SwapHop]) -> bytes:
-    """Return `path` as the packed bytes of the periphery's `Path` library, for an exact input."""
-    if not path:
-        raise InputError("a swap path needs at least one hop")
-    packed = bytes.fromhex(path[0].token_in[2:])
-    for hop in path:
-        packed += hop.fee_pips.to_bytes(3, "big") + bytes.fromhex(hop.token_out[2:])
-    return packed
+    """Return `path` as the router reads it for an exact input (`contracts_abi.uniswap_v3.encode_path`)."""
+    return abi.encode_path(
+        [*(hop.token_in for hop in path[:1]), *(h.token_out for h in path)], [hop.fee_pips for hop in path]
+    )
 
 
 # --- reads -------------------------------------------------------------------------------------------------
@@ -545,10 +564,10 @@ def pool_reads(layout: PoolLayout) -> list[Call[Any]]:
     """Return the reads of `layout`, to be executed at one block: slot0, liquidity, words, ticks."""
     pool = layout.key.address
     return [
-        SLOT0.call(pool),
-        LIQUIDITY.call(pool),
-        *(TICK_BITMAP.call(pool, word) for word in layout.words),
-        *(TICKS.call(pool, tick) for tick in layout.ticks),
+        abi.SLOT0.call(pool),
+        abi.LIQUIDITY.call(pool),
+        *(abi.TICK_BITMAP.call(pool, word) for word in layout.words),
+        *(abi.TICKS.call(pool, tick) for tick in layout.ticks),
     ]
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from eth_abi.abi import encode
 
-from contracts_abi.artifacts import compile_vyper, npm_artifact
+from contracts_abi import uniswap_v3 as abi
+from contracts_abi.artifacts import compile_vyper
 from contracts_abi.calls import function
 from contracts_abi.errors import CallReverted
 from simulation.amm import uniswap_v3 as amm
 from simulation.chain import revm
+from simulation.chain.artifacts import uniswap_core, uniswap_periphery
 from simulation.chain.evm import labelled_address
 from simulation.types import SwapHop
 
@@ -80,12 +79,9 @@ def uniswapV3SwapCallback(amount0: int256, amount1: int256, data: Bytes[32]):
     self._pay(amount0, amount1)
 """
 
-CREATE_POOL = function("createPool(address,address,uint24)(address)")
-ENABLE_FEE = function("enableFeeAmount(uint24,int24)")
-INITIALIZE = function("initialize(uint160)")
 MINT = function("mint(address,int24,int24,uint128)")
 SWAP = function("swap(address,bool,int256,uint160)(int256,int256)")
-QUOTE = function("quoteExactInput(bytes,uint256)(uint256,uint160[],uint32[],uint256)")
+QUOTE_EXACT_OUTPUT = function("quoteExactOutput(bytes,uint256)(uint256,uint160[],uint32[],uint256)")
 
 
 @dataclass(frozen=True)
@@ -104,9 +100,11 @@ class Market:
         return sorted(tokens, key=lambda address: int(address, 16))
 
     def create_pool(self, token0: str, token1: str, fee_pips: int, sqrt_price_x96: int) -> amm.PoolKey:
-        sent = self.evm.send(OWNER, self.factory, CREATE_POOL.encode(token0, token1, fee_pips)).expect("pool")
-        pool = CREATE_POOL.decode_one(sent.output)
-        self.evm.send(OWNER, pool, INITIALIZE.encode(sqrt_price_x96)).expect("initialize")
+        sent = self.evm.send(OWNER, self.factory, abi.CREATE_POOL.encode(token0, token1, fee_pips)).expect(
+            "pool"
+        )
+        pool = abi.CREATE_POOL.decode_one(sent.output)
+        self.evm.send(OWNER, pool, abi.INITIALIZE.encode(sqrt_price_x96)).expect("initialize")
         return amm.PoolKey(pool, token0, token1, fee_pips, TICK_SPACING[fee_pips])
 
     def mint(self, key: amm.PoolKey, lower: int, upper: int, liquidity: int) -> None:
@@ -130,23 +128,12 @@ class Market:
 
 @pytest.fixture(scope="module")
 def market() -> Market:
-    cache = Path(os.environ.get("MARGINLINE_CACHE") or Path.home() / ".cache" / "marginline")
-    modules = cache / "npm" / "node_modules"
-    if not modules.is_dir():
-        pytest.skip(f"no protocol artifacts in {modules}; python3 scripts/dev.py test installs them")
-    core, periphery = "@uniswap/v3-core", "@uniswap/v3-periphery"
-    factory_code = npm_artifact(
-        modules, core, "artifacts/contracts/UniswapV3Factory.sol/UniswapV3Factory.json"
-    )
-    quoter_code = npm_artifact(modules, periphery, "artifacts/contracts/lens/QuoterV2.sol/QuoterV2.json")
     evm = revm.RevmEvm()
-    factory = evm.create(OWNER, factory_code.creation_code())
-    evm.send(OWNER, factory, ENABLE_FEE.encode(100, 1)).expect("enable fee 100")
-    quoter = evm.create(
-        OWNER, quoter_code.creation_code(arguments=encode(["address", "address"], [factory, OWNER]))
-    )
+    factory = evm.create(OWNER, uniswap_core("UniswapV3Factory").creation_code())
+    evm.send(OWNER, factory, abi.ENABLE_FEE_AMOUNT.encode(100, 1)).expect("enable fee 100")
+    quoter = evm.create(OWNER, uniswap_periphery("QuoterV2").creation_code(factory, OWNER))
     trader = evm.create(OWNER, compile_vyper("Trader", TRADER).creation_code())
-    token_code = compile_vyper("Token", TOKEN).creation_code(arguments=encode(["address"], [trader]))
+    token_code = compile_vyper("Token", TOKEN).creation_code(trader)
     return Market(evm, factory, quoter, trader, token_code)
 
 
@@ -218,19 +205,42 @@ def test_paths_equal_the_quoter(market: Market, seed: int) -> None:
     there = (SwapHop(ab.address, a, b, ab.fee_pips), SwapHop(bc.address, b, c, bc.fee_pips))
     back = tuple(SwapHop(h.pool, h.token_out, h.token_in, h.fee_pips) for h in reversed(there))
     quoted = 0
-    for _ in range(30):
+    for _ in range(40):
         path = rng.choice([there, back, there[:1], back[:1]])
         amount = log_uniform(rng, 0, 90)
+        if rng.random() < 0.5:
+            quoted += exact_output_quoted(market, pools, path, amount)
+            continue
         try:
             out, after = amm.quote_exact_in(pools, path, amount)
         except (amm.SwapReverted, amm.BeyondKnownTicks):
             continue  # the quoter also answers for a part of the input, and knows all ticks
-        data = market.evm.call(market.quoter, QUOTE.encode(amm.encode_path(path), amount))
-        chain_out, prices_after, _, _ = QUOTE.decode(data)
+        data = market.evm.call(market.quoter, abi.QUOTE_EXACT_INPUT.encode(amm.encode_path(path), amount))
+        chain_out, prices_after, _, _ = abi.QUOTE_EXACT_INPUT.decode(data)
         assert chain_out == out
         assert list(prices_after) == [after[hop.pool].sqrt_price_x96 for hop in path]
         quoted += 1
     assert quoted > 0
+
+
+def exact_output_quoted(
+    market: Market, pools: dict[str, amm.PoolState], path: tuple[SwapHop, ...], amount: int
+) -> bool:
+    """Compare an exact output with the quoter, which wants the path from its end; False when both refuse."""
+    backwards = [SwapHop(h.pool, h.token_out, h.token_in, h.fee_pips) for h in reversed(path)]
+    data = QUOTE_EXACT_OUTPUT.encode(amm.encode_path(backwards), amount)
+    try:
+        amount_in, after = amm.quote_exact_out(pools, path, amount)
+    except amm.BeyondKnownTicks:
+        return False
+    except amm.SwapReverted:
+        with pytest.raises(CallReverted):
+            market.evm.call(market.quoter, data)
+        return False
+    chain_in, prices_after, _, _ = QUOTE_EXACT_OUTPUT.decode(market.evm.call(market.quoter, data))
+    assert chain_in == amount_in
+    assert list(prices_after) == [after[hop.pool].sqrt_price_x96 for hop in reversed(path)]
+    return True
 
 
 def test_ticks_equal_the_pool_at_the_edges(market: Market) -> None:
@@ -250,7 +260,7 @@ def test_ticks_equal_the_pool_at_the_edges(market: Market) -> None:
                 market.create_pool(*market.new_tokens(2), 500, price)
         else:
             key = market.create_pool(*market.new_tokens(2), 500, price)
-            slot0 = amm.SLOT0.decode(market.evm.call(key.address, amm.SLOT0.encode()))
+            slot0 = abi.SLOT0.decode(market.evm.call(key.address, abi.SLOT0.encode()))
             assert slot0[1] == expected
             checked += 1
     assert checked > 100
