@@ -12,26 +12,28 @@ Error bound. Let u = 2**-53 and g(k) = k*u / (1 - k*u), which bounds the product
 abs(d) <= u. For a row with C collaterals and D debts let N and M be the exact weighted collateral value and
 the exact debt value. Against the exact rationals
 
-- an amount, a weight and a price are each rounded once when they become float64 (`fixed_point.to_float`
-  rounds correctly), amount times weight once and times price once: 5 factors for a collateral, and the
-  same for a debt;
+- an amount is off by A factors (`Rounding.amount_roundings`; 1 when `fixed_point.to_float` made it);
+- a weight and a price are rounded once when they become float64, amount times weight once, and times price
+  once: 4 factors more for a collateral, and the same for a debt;
 - a sum of C terms adds at most C - 1 factors to each term, in whatever order it is added; all terms are
   non-negative, so relative errors do not grow by cancellation;
 
-hence the computed n and m satisfy ``abs(n - N) <= g(C + 4) * N``, ``abs(m - M) <= g(D + 4) * M``, and the
-quotient, rounded once more, ``abs(h - N/M) <= g(C + D + 9) * N/M``. A fused multiply-add rounds less often.
-Amounts from 1 raw unit up and prices from 1e-8 up keep every product far above the subnormal range.
+hence the computed n and m satisfy ``abs(n - N) <= g(C + A + 3) * N``, ``abs(m - M) <= g(D + A + 3) * M``,
+and the quotient, rounded once more, ``abs(h - N/M) <= g(C + D + 2*A + 7) * N/M``. A fused multiply-add rounds
+less often. Amounts from 1 raw unit and prices from 1e-8 up keep every product far above the subnormal range.
 
 A contract departs from N/M further, by integer rounding of its own (`Rounding`): weights averaged by value
-and cut to a whole step s lose less than ``s / w`` of N where w is the least weight; each value cut to a
-multiple of q loses less than q, and rounding the weighted sum moves it by at most q. With no weight above 1
-the contract's numerator lies in ``[N * (1 - s/w) - (C + 1) * q, N + q]`` and its denominator in
-``(M - D * q, M]``; its division at 1e18 moves the comparison with 1 by less than 1e-18 of M. Put
-``e = g(C + 4) + s/w`` and ``f = g(D + 4) + 1e-18``. The account is certainly healthy when
-``n * (1 - e) - (C + 1) * q >= m * (1 + f)`` and certainly liquidatable when
-``n * (1 + e) + q < m * (1 - f) - D * q``. Both follow from ``abs(n - m) > b * m + k`` with
-``b = (1 + f) / (1 - e) - 1 = (e + f) / (1 - e)`` and ``k = (C + D + 2) * q / (1 - e)``, which is what the
-kernel compares; weights above 1 scale C and D in k, and b and k are enlarged by 16u for the rounding of the
+and cut to a whole step s lose less than ``s / w`` of N where w is the least weight; a balance rounded to raw
+units moves a value by less than r, the dearest raw unit of all assets times `Rounding.amount_units`; each
+value cut to a multiple of v loses less than v; and rounding the weighted sum moves it by at most v. With
+``q = r + v``, no weight above 1 and at most 1/s collaterals, the contract's numerator lies in
+``[N * (1 - s/w) - (C + 2) * q, N + (C + 2) * q]`` and its denominator in ``[M - D * q, M + D * q]``; its
+division at 1e18 moves the comparison with 1 by less than 1e-18 of M. Put ``e = g(C + A + 3) + s/w`` and
+``f = g(D + A + 3) + 1e-18``. The account is certainly healthy when
+``n * (1 - e) - (C + 2) * q >= m * (1 + f) + D * q`` and certainly liquidatable when
+``n * (1 + e) + (C + 2) * q < m * (1 - f) - D * q``. Both follow from ``abs(n - m) > b * m + k * q`` with
+``b = (1 + f) / (1 - e) - 1 = (e + f) / (1 - e)`` and ``k = (C + D + 2) / (1 - e)``, which is what the kernel
+compares; weights above 1 scale C and D in k, and b and k are enlarged by 16u for the rounding of the
 comparison itself.
 """
 
@@ -73,7 +75,7 @@ _HEALTHY, _LIQUIDATABLE, _NEAR, _NO_DEBT, _UNKNOWN = (np.int8(status) for status
 
 @dataclass(frozen=True, slots=True)
 class Rounding:
-    """How far integer rounding takes a contract's health factor from the real quotient.
+    """How far amounts and a contract's health factor are from the real numbers that the screen stands for.
 
     Attributes
     ----------
@@ -82,19 +84,30 @@ class Rounding:
     value_step
         The contract rounds each value down to a multiple of this, in units of the prices passed to the
         screen; 0 when it does not.
+    amount_units
+        The contract's own balance may differ from the book's amount by this many raw units, apart from what
+        `amount_roundings` covers.
+    amount_roundings
+        Relative error of the book's amounts, in units of 2**-53.
     """
 
     weight_step: float = 0.0
     value_step: float = 0.0
+    amount_units: float = 0.0
+    amount_roundings: int = 1
 
     def __post_init__(self) -> None:
         for name in ("weight_step", "value_step"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise InputError(f"rounding {name} {getattr(self, name)!r} is not in [0, 1)")
+        for name in ("amount_units", "amount_roundings"):
+            if not 0 <= getattr(self, name) < 1_000:
+                raise InputError(f"rounding {name} {getattr(self, name)!r} is not in [0, 1000)")
 
 
-AAVE_V3_0 = Rounding(weight_step=1e-4, value_step=1e-8)
-"""Average threshold in whole basis points, values in base currency with eight decimals."""
+AAVE_V3_0 = Rounding(weight_step=1e-4, value_step=1e-8, amount_units=0.5, amount_roundings=8)
+"""Average threshold in whole basis points, values in base currency with eight decimals, balances rounded
+half up from scaled ones; amounts as `simulation.protocols.aave_v3.book` works them out in floats."""
 
 
 def error_factor(roundings: int) -> float:
@@ -313,8 +326,12 @@ class HealthScreen:
     tasks
         int64, shape (t, 7): start in `amount`, stride of a column, collaterals, debts, first row, rows,
         group.
-    bound, floor
+    bound, steps
         float64, shape (groups,): ``b`` and ``k`` of the module's text.
+    raw_unit
+        float64, shape (assets,): whole tokens by which a balance may be off, for ``r``.
+    value_step
+        ``v`` of the module's text.
     relative_error
         Largest relative error of a health factor against the exact quotient of the same amounts and prices.
     """
@@ -325,7 +342,9 @@ class HealthScreen:
     assets: int
     tasks: Int64
     bound: Float64
-    floor: Float64
+    steps: Float64
+    raw_unit: Float64
+    value_step: float
     relative_error: float
 
     def __len__(self) -> int:
@@ -358,38 +377,44 @@ class HealthScreen:
         InputError
             If a price vector does not have one price for each asset, or there are not that many threads.
         """
-        collateral_price = self._prices(prices)
-        debt_price = collateral_price if debt_prices is None else self._prices(debt_prices)
         if out is None:
-            n = len(self)
-            out = ScreenResult(self.book_row, np.empty(n), np.empty(n, dtype=np.int8))
-        arguments = (
-            *(self.tasks, self.amount, self.asset, collateral_price, debt_price),
-            *(self.bound, self.floor, out.health, out.status),
-        )
+            out = self._new_result()
+        arguments = self._arguments(prices, debt_prices, out)
         if threads == 1:
             _screen_serial(*arguments)
-        else:
-            before = numba.get_num_threads()
-            if not 1 < threads <= before:
-                raise InputError(f"threads {threads} is not in [1, {before}]", fix="see NUMBA_NUM_THREADS")
-            numba.set_num_threads(threads)
-            try:
-                _screen_parallel(*arguments)
-            finally:
-                numba.set_num_threads(before)
+            return out
+        before = numba.get_num_threads()
+        if not 1 < threads <= before:
+            raise InputError(f"threads {threads} is not in [1, {before}]", fix="see NUMBA_NUM_THREADS")
+        numba.set_num_threads(threads)
+        try:
+            _screen_parallel(*arguments)
+        finally:
+            numba.set_num_threads(before)
         return out
 
     def run_plain(self, prices: ArrayLike, debt_prices: ArrayLike | None = None) -> ScreenResult:
         """Do the same as `run` in NumPy: slow, and what the kernels are compared with."""
+        out = self._new_result()
+        _screen_plain(*self._arguments(prices, debt_prices, out))
+        return out
+
+    def _new_result(self) -> ScreenResult:
+        n = len(self)
+        return ScreenResult(self.book_row, np.empty(n), np.empty(n, dtype=np.int8))
+
+    def _arguments(
+        self, prices: ArrayLike, debt_prices: ArrayLike | None, out: ScreenResult
+    ) -> tuple[Any, ...]:
         collateral_price = self._prices(prices)
         debt_price = collateral_price if debt_prices is None else self._prices(debt_prices)
-        out = ScreenResult(self.book_row, np.empty(len(self)), np.empty(len(self), dtype=np.int8))
-        _screen_plain(
+        unit_values = np.concatenate([self.raw_unit * collateral_price, self.raw_unit * debt_price])
+        dearest_unit = float(np.nanmax(unit_values, initial=0.0))
+        floor = self.steps * (self.value_step + dearest_unit)
+        return (
             *(self.tasks, self.amount, self.asset, collateral_price, debt_price),
-            *(self.bound, self.floor, out.health, out.status),
+            *(self.bound, floor, out.health, out.status),
         )
-        return out
 
     def _prices(self, prices: ArrayLike) -> Float64:
         array = np.array(prices, dtype=np.float64)
@@ -454,7 +479,7 @@ def build_screen(book: Book, rounding: Rounding) -> HealthScreen:
 
     tasks: list[tuple[int, ...]] = []
     bound: list[float] = []
-    floor: list[float] = []
+    steps: list[float] = []
     relative_error = 0.0
     columns = np.empty_like(amount)
     numbers = np.empty(len(asset), dtype=np.uint8 if assets <= 256 else np.uint32)
@@ -469,10 +494,11 @@ def build_screen(book: Book, rounding: Rounding) -> HealthScreen:
         columns[start:end] = amount[start:end].reshape(rows, slots).T.ravel()
         numbers[start:end] = asset[start:end].reshape(rows, slots).T.ravel()
         weights = weight[start:end].reshape(rows, slots)
-        group_bound, group_floor = _bounds(n_collaterals, n_debts, weights, rounding)
+        group_bound, group_steps = _bounds(n_collaterals, n_debts, weights, rounding)
         bound.append(group_bound)
-        floor.append(group_floor)
-        relative_error = max(relative_error, error_factor(slots + 9))
+        steps.append(group_steps)
+        roundings = slots + 2 * rounding.amount_roundings + 7
+        relative_error = max(relative_error, error_factor(roundings))
         for at in range(0, rows, _BLOCK):
             block = min(_BLOCK, rows - at)
             tasks.append((start + at, rows, n_collaterals, n_debts, begin + at, block, group))
@@ -484,7 +510,9 @@ def build_screen(book: Book, rounding: Rounding) -> HealthScreen:
         assets=assets,
         tasks=_evenly_mixed(np.array(tasks, dtype=np.int64).reshape(-1, 7)),
         bound=np.array(bound),
-        floor=np.array(floor),
+        steps=np.array(steps),
+        raw_unit=np.array([rounding.amount_units / 10**asset.decimals for asset in book.assets]),
+        value_step=rounding.value_step,
         relative_error=relative_error,
     )
 
@@ -497,14 +525,14 @@ def _bounds(collaterals: int, debts: int, weights: Float64, rounding: Rounding) 
     counting = weights[:, :collaterals]
     least = float(counting[counting > 0.0].min(initial=1.0))
     greatest = float(weights.max(initial=1.0))
-    e = error_factor(collaterals + 4) + rounding.weight_step / least
-    f = error_factor(debts + 4) + 1e-18
+    e = error_factor(collaterals + rounding.amount_roundings + 3) + rounding.weight_step / least
+    f = error_factor(debts + rounding.amount_roundings + 3) + 1e-18
     if e >= 0.5:
         return np.inf, 0.0
     slack = 1.0 + 16.0 * UNIT_ROUNDOFF
     bound = (e + f) / (1.0 - e) * slack
-    floor = ((collaterals + debts) * greatest + 2.0) * rounding.value_step / (1.0 - e) * slack
-    return bound, floor
+    steps = ((collaterals + debts) * greatest + 2.0) / (1.0 - e) * slack
+    return bound, steps
 
 
 def _evenly_mixed(tasks: Int64) -> Int64:

@@ -37,12 +37,18 @@ def book_assets(market: AaveMarket) -> tuple[Asset, ...]:
     """Return the book's assets: the reserves' in order, then one for each eMode category with its own price.
 
     An account in such a category holds and owes the category's asset (symbol ``emode-N``), since one
-    price applies to all of them; amounts are in whole tokens, so that they add up.
+    price applies to all of them; amounts are in whole tokens, so that they add up. Its decimals are the
+    fewest of the category's reserves: no balance in it is rounded more coarsely.
     """
     e_modes = sorted(market.e_mode_categories.values(), key=lambda c: c.id)
     return tuple(r.asset for r in market.listed()) + tuple(
-        Asset(c.price_key, "", 0) for c in e_modes if c.price_source
+        Asset(c.price_key, "", _fewest_decimals(market, c.id)) for c in e_modes if c.price_source
     )
+
+
+def _fewest_decimals(market: AaveMarket, e_mode_category: int) -> int:
+    members = [r for r in market.listed() if r.configuration.e_mode_category == e_mode_category]
+    return min((r.asset.decimals for r in members), default=0)
 
 
 def covered(market: AaveMarket, account: AaveAccount) -> bool:
