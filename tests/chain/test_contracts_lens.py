@@ -182,8 +182,11 @@ def test_garbage_among_the_accounts_stays_with_itself(book: Book) -> None:
     assert_same(rows, through_multicall(book, mixed))
 
 
+@pytest.mark.parametrize("side", ["collateral", "debt"])
 @pytest.mark.parametrize("broken", ["no code", "reverts", "answers too little", "burns all gas"])
-def test_a_token_that_fails_makes_its_holders_unknown_and_nobody_else(book: Book, broken: str) -> None:
+def test_a_token_that_fails_makes_its_holders_unknown_and_nobody_else(
+    book: Book, broken: str, side: str
+) -> None:
     code = {
         "no code": b"",
         "reverts": bytes.fromhex("5f5ffd"),
@@ -193,14 +196,16 @@ def test_a_token_that_fails_makes_its_holders_unknown_and_nobody_else(book: Book
     token = labelled_address(f"broken token: {broken}")
     book.evm.set_code(token, code)
     tokens = list(book.tokens)
-    tokens[lens.debt_column(SYMBOLS.index("USDC"))] = token
+    usdc, weth = SYMBOLS.index("USDC"), SYMBOLS.index("WETH")
+    tokens[lens.debt_column(usdc) if side == "debt" else lens.collateral_column(weth)] = token
+    holders = (book.one, book.many) if side == "debt" else (book.one, book.many, book.unused)
     rows = through_lens(book, book.accounts, tokens)
     whole = through_lens(book, book.accounts)
     for i, account in enumerate(book.accounts):
-        owes_usdc = account in (book.one, book.many)
-        assert rows.status[i] == (LensStatus.FAILED if owes_usdc else LensStatus.OK)
-        assert rows.usable[i] != owes_usdc
-        if not owes_usdc:
+        hit = account in holders
+        assert rows.status[i] == (LensStatus.FAILED if hit else LensStatus.OK)
+        assert rows.usable[i] != hit
+        if not hit:
             assert rows.positions(i) == whole.positions(i)
     if broken != "burns all gas":  # Multicall3 gives each read all that there is
         assert_same(rows, through_multicall(book, book.accounts, tokens))
@@ -225,21 +230,23 @@ def test_a_pool_that_is_none_makes_everybody_unknown(book: Book) -> None:
     assert not rows.usable.any()
 
 
-def test_want_of_gas_reverts_instead_of_making_accounts_unknown(book: Book) -> None:
+@pytest.mark.parametrize("account_data", [False, True])
+def test_want_of_gas_reverts_instead_of_making_accounts_unknown(book: Book, account_data: bool) -> None:
+    accounts = book.accounts * 20
     call = lens.accounts_call(
-        lens.LENS_ADDRESS, book.market.pool, book.accounts * 20, book.tokens, account_data=True
+        lens.LENS_ADDRESS, book.market.pool, accounts, book.tokens, account_data=account_data
     )
     enough = 20_000_000
     assert set(call.decode(book.evm.call(call.to, call.data, gas=enough)).status.tolist()) == {1}
-    refused = 0
+    reasons = []
     for gas in range(1_500_000, 8_000_000, 650_000):
         try:
             rows = call.decode(book.evm.call(call.to, call.data, gas=gas))
-        except CallReverted:
-            refused += 1
+        except CallReverted as error:
+            reasons.append(str(error))
         else:
             assert set(rows.status.tolist()) == {LensStatus.OK}
-    assert refused
+    assert any("ask for fewer accounts" in reason for reason in reasons)
 
 
 # --- the market ---------------------------------------------------------------------------------------------

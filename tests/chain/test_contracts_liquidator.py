@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from eth_abi.abi import encode as abi_encode
 
 from contracts_abi import aave_v3, liquidator, uniswap_v3
 from contracts_abi.artifacts import compile_vyper
@@ -18,7 +19,7 @@ from simulation.chain.aave_v3 import deploy_aave
 from simulation.chain.artifacts import own
 from simulation.chain.evm import ZERO_ADDRESS, Evm, TxResult, find_log, labelled_address, read, transact
 from simulation.chain.feeds import deploy_feed
-from simulation.chain.market import DEFAULT_MARKET, DeployedAsset, Deployment
+from simulation.chain.market import DEFAULT_MARKET, DeployedAsset, Deployment, PoolSpec, RangeSpec
 from simulation.chain.uniswap_v3 import deploy_uniswap
 from tests.chain.bench import MAX_UINT256, Bench
 from tests.chain.conftest import Chain
@@ -487,6 +488,16 @@ def test_what_the_pool_does_not_take_goes_back_to_the_owner(stage: Stage) -> Non
     stage.assert_nothing_left()
 
 
+def test_the_owner_gets_back_no_more_than_came_from_it(stage: Stage) -> None:
+    debt = stage.bench.debt_raw(stage.user, "USDC")
+    stage.bench.mint("USDC", stage.contract, 2 * debt)
+    fund_owner(stage, debt)
+    done = stage.outcome(stage.send(stage.inventory(debt_to_cover_raw=3 * debt)))
+    assert stage.bench.balance("USDC", OWNER) == debt
+    assert stage.bench.balance("USDC", stage.contract) == 2 * debt - done.debt_covered_raw
+    stage.assert_no_allowances()
+
+
 def test_from_inventory_in_one_asset(bench: Bench) -> None:
     contract = deploy_liquidator(bench.evm, bench.market.pool, bench.market.uniswap.router)
     user = bench.account("one asset", {"WETH": 9_000, "DAI": 4_000}, {"DAI": 6_000})
@@ -612,14 +623,13 @@ TRIED = function("tried()(uint256)")
 OPENED = function("opened()(uint256)")
 
 
-@pytest.fixture
-def tether(chain: Chain) -> Bench:
-    """A market of its own in which USDC is a token like Tether's."""
+def tether_market(chain: Chain, *ranges: RangeSpec) -> Bench:
+    """A market of its own in which USDC is a token like Tether's, with one pool."""
     evm, deployer = chain.evm, chain.market.deployer
     spec = dataclasses.replace(
         DEFAULT_MARKET,
         assets=tuple(a for a in DEFAULT_MARKET.assets if a.symbol in ("WETH", "USDC")),
-        pools=tuple(p for p in DEFAULT_MARKET.pools if p.symbols == ("WETH", "USDC")),
+        pools=(PoolSpec(("WETH", "USDC"), FEES_PIPS[frozenset(("WETH", "USDC"))], ranges),),
     )
     tokens = {
         "WETH": chain.market.asset("WETH").address,
@@ -647,6 +657,12 @@ def tether(chain: Chain) -> Bench:
         uniswap=deploy_uniswap(evm, deployer, spec, tokens=tokens),
     )
     return Bench(evm, market)
+
+
+@pytest.fixture
+def tether(chain: Chain) -> Bench:
+    """The market with a pool that is deep enough."""
+    return tether_market(chain, RangeSpec(0, 8_000_000), RangeSpec(300, 4_000_000))
 
 
 def tether_stage(bench: Bench, debt: str) -> Stage:
@@ -694,16 +710,36 @@ def buy_weth(stage: Stage) -> None:
     transact(stage.evm, STRANGER, router, uniswap_v3.EXACT_INPUT, swap)
 
 
+def test_a_sale_that_empties_the_pool_leaves_the_unsold_collateral_to_the_receiver(chain: Chain) -> None:
+    """The router takes no more than the pool can buy, and says nothing of the rest."""
+    bench = tether_market(chain, RangeSpec(300, 18_000))
+    stage = Stage(
+        bench,
+        deploy_liquidator(bench.evm, bench.market.pool, bench.market.uniswap.router),
+        bench.account("more than the pool holds", {"WETH": 10_000}, {"USDC": 7_900}),
+    )
+    bench.move("WETH", -20)
+    data = stage.flash()
+    simulated = stage.simulate(data)
+    done = stage.outcome(stage.send(data))
+    assert done.profit_raw == simulated == bench.balance("USDC", RECEIVER) > 0
+    assert 0 < bench.balance("WETH", RECEIVER) < done.collateral_seized_raw
+    stage.assert_nothing_left()
+
+
 def attempts(stage: Stage) -> Sequence[tuple[str, bytes]]:
-    usdc = stage.address("USDC")
-    callback = liquidator.EXECUTE_OPERATION.encode(usdc, 0, 0, stage.contract, b"")
-    loan = aave_v3.FLASH_LOAN_SIMPLE.encode(stage.contract, usdc, 1_000, b"", 0)
-    other = bytes(32 - 1) + b"\x01"
+    """Calls that would do harm if they went through in the middle of a liquidation."""
+    usdc, some = stage.address("USDC"), 1_000_000
+    other: dict[str, Any] = {"intent_id": INTENT[::-1], "deadline_block": 2**64, "debt_to_cover_raw": some}
+    params = abi_encode(
+        ["address", "address", "uint256", "bytes"],
+        [stage.address("WETH"), stage.user, 0, stage.path("WETH", "USDC")],
+    )
     return (
-        (stage.contract, callback),
-        (stage.market.pool, loan),
-        (stage.contract, stage.flash(intent_id=other)),
-        (stage.contract, stage.inventory(intent_id=other)),
+        (stage.contract, liquidator.EXECUTE_OPERATION.encode(usdc, some, 0, stage.contract, params)),
+        (stage.market.pool, aave_v3.FLASH_LOAN_SIMPLE.encode(stage.contract, usdc, some, params, 0)),
+        (stage.contract, stage.flash(**other)),
+        (stage.contract, stage.inventory(**other)),
         (stage.contract, liquidator.SWEEP.encode(usdc)),
     )
 
