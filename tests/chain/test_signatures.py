@@ -54,13 +54,13 @@ def artifacts_of(module: ModuleType) -> list[Artifact]:
         core = [uniswap_core(name) for name in ("UniswapV3Factory", "UniswapV3Pool")]
         periphery = ("SwapRouter", "QuoterV2", "NonfungiblePositionManager")
         return core + [uniswap_periphery(name) for name in periphery]
-    names = {
+    ours = {
         feeds: ("PriceFeed", "PriceAggregator"),
         lens: ("AccountLens",),
         liquidator: ("Liquidator",),
         multicall: ("Multicall3",),
-    }[module]
-    return [own(name) for name in names]
+    }
+    return [own(name) for name in ours[module]]
 
 
 @pytest.mark.parametrize(
