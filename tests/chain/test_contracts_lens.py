@@ -12,8 +12,10 @@ from contracts_abi import aave_v3, feeds, lens, multicall
 from contracts_abi.calls import Call
 from contracts_abi.errors import CallReverted
 from contracts_abi.lens import LensRows, LensStatus
+from simulation.chain.anvil import AnvilEvm
 from simulation.chain.artifacts import own
 from simulation.chain.evm import ZERO_ADDRESS, labelled_address, read, transact
+from simulation.chain.rpc import hexed, quantity, unhexed
 from tests.chain.bench import Bench
 from tests.chain.conftest import Chain
 
@@ -145,6 +147,23 @@ def test_without_account_data_only_the_totals_are_missing(book: Book) -> None:
     np.testing.assert_array_equal(bare.head[:, : lens.COLLATERAL_BASE], full.head[:, : lens.COLLATERAL_BASE])
     assert not bare.head[:, lens.COLLATERAL_BASE :].any()
     np.testing.assert_array_equal(bare.values, full.values)
+
+
+def test_a_state_override_reads_the_same_and_leaves_nothing(book: Book) -> None:
+    evm = book.evm
+    if not isinstance(evm, AnvilEvm):
+        pytest.skip("state overrides are a node's")
+    expected = through_lens(book, book.accounts)
+    evm.set_code(lens.LENS_ADDRESS, b"")
+    call = lens.accounts_call(
+        lens.LENS_ADDRESS, book.market.pool, book.accounts, book.tokens, account_data=True
+    )
+    override = {lens.LENS_ADDRESS: {"code": hexed(own("AccountLens").deployed_bytecode)}}
+    block = {"time": quantity(evm.timestamp()), "number": quantity(evm.block_number())}
+    transaction = {"to": call.to, "data": hexed(call.data)}
+    answer = evm.rpc.call("eth_call", [transaction, "latest", override, block])
+    assert_same(call.decode(unhexed(answer)), expected)
+    assert evm.code(lens.LENS_ADDRESS) == b""
 
 
 def test_chunks_put_together_are_the_whole(book: Book) -> None:
