@@ -15,7 +15,7 @@ from contracts_abi.errors import DataError, InputError
 from simulation.fixed_point import percent_mul
 from simulation.protocols import protocols
 from simulation.protocols.aave_v3.book import book_of_rows
-from simulation.protocols.aave_v3.configuration import ReserveConfiguration
+from simulation.protocols.aave_v3.configuration import ReserveConfiguration, is_using_as_collateral
 from simulation.protocols.aave_v3.errors import AaveRevert
 from simulation.protocols.aave_v3.generic_logic import calculate_user_account_data
 from simulation.protocols.aave_v3.layout import (
@@ -347,9 +347,31 @@ class AaveV3:
         """See `liquidation_logic.max_liquidatable`."""
         return max_liquidatable(market, account, debt_asset, collateral_asset)
 
+    def liquidation_pairs(self, market: AaveMarket, account: AaveAccount) -> tuple[tuple[str, str], ...]:
+        """Return pairs of debt and collateral token in which the account owes and has something to take."""
+        owed, held = [], []
+        for position in account.positions:
+            reserve = market.reserves[position.reserve_id]
+            if reserve is None:
+                continue
+            if position.scaled_variable_debt_raw or position.stable_debt_raw:
+                owed.append(reserve.asset.address)
+            if position.scaled_a_token_raw and is_using_as_collateral(account.user_configuration, reserve.id):
+                held.append(reserve.asset.address)
+        return tuple((debt, collateral) for debt in owed for collateral in held)
+
     def flash_loan_premium(self, market: AaveMarket, amount_raw: int) -> int:
         """Return the premium of a flash loan, in token units (`executeFlashLoanSimple`)."""
         return market.rules.flash_premium(amount_raw, market.flash_loan_premium_bps)
+
+    def flash_loan_limit(self, market: AaveMarket, asset: str) -> int:
+        """Return the most that a flash loan can be of a token (`validateFlashloanSimple`), 0 for none."""
+        reserve = market.reserve_of(asset)
+        if reserve is None:
+            return 0
+        configuration = reserve.configuration
+        lends = configuration.flash_loan_enabled and configuration.active and not configuration.paused
+        return reserve.available_liquidity_raw if lends else 0
 
     def liquidation_call(self, plan: LiquidationPlan) -> Call[Any]:
         """Return `Pool.liquidationCall` for `plan`, paid by the caller and for the underlying."""

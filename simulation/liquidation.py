@@ -1,0 +1,598 @@
+"""Which debt to repay, which collateral to take, how much of it: the plan that leaves most after all costs.
+
+Everything is exact and pure: the protocol's model says what a liquidation seizes, the pools' states say what
+the seized collateral sells for, and the plan is the best of what both were asked. Prices of the protocol's
+oracle decide nothing here; they only convert the operator's least profit and name the price impact.
+
+For one pair of debt and collateral the profit is a concave function of the size along one path: collateral
+is seized in proportion to the debt repaid while a pool pays ever less for it. So the largest size is best
+when the slope there is not negative, and otherwise a golden-section search finds the size.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+from contracts_abi.errors import InputError
+from oracle.types import PriceSnapshot
+from simulation.amm.uniswap_v3 import (
+    BeyondKnownTicks,
+    PoolState,
+    SwapReverted,
+    quote_exact_in,
+    quote_exact_out,
+)
+from simulation.fixed_point import BPS, MAX_UINT256, WAD, ceil_div
+from simulation.types import Asset, LiquidationPlan, Reason, SwapHop
+
+K = TypeVar("K", bound=Hashable)
+M = TypeVar("M")
+S = TypeVar("S")
+M_contra = TypeVar("M_contra", contravariant=True)
+S_contra = TypeVar("S_contra", contravariant=True)
+
+Path: TypeAlias = tuple[SwapHop, ...]
+Pools: TypeAlias = Mapping[str, PoolState]
+
+_E8_DECIMALS = 8
+_SLOPE_STEP_BITS = 7
+"""The slope at the largest size is taken over its 128th part."""
+_TOLERANCE_BITS = 10
+"""A size is found to a 1024th of the largest; profit is flat there, so it is off by the square of that."""
+
+
+# --- what a protocol offers --------------------------------------------------------------------------------
+
+
+class Outcome(Protocol):
+    """What a liquidation does, as far as planning needs it; `aave_v3.LiquidationOutcome` is one."""
+
+    @property
+    def revert_code(self) -> str | None:
+        """The contract's code when the call reverts, None when it succeeds."""
+        ...
+
+    @property
+    def debt_repaid_raw(self) -> int:
+        """Debt token units that the liquidator pays."""
+        ...
+
+    @property
+    def to_liquidator_raw(self) -> int:
+        """Collateral token units that the liquidator gets, after the protocol's fee."""
+        ...
+
+    @property
+    def full(self) -> bool:
+        """Whether the debt in this asset is repaid whole."""
+        ...
+
+
+class LiquidationModel(Protocol[M_contra, S_contra]):
+    """A protocol's exact model of its liquidations; the adapters offer it."""
+
+    @property
+    def name(self) -> str:
+        """Registry kind."""
+        ...
+
+    def assets(self, market: M_contra) -> tuple[Asset, ...]:
+        """Return the market's assets."""
+        ...
+
+    def liquidation_pairs(self, market: M_contra, account: S_contra) -> Sequence[tuple[str, str]]:
+        """Return pairs of debt and collateral token that `account` can be liquidated in."""
+        ...
+
+    def liquidation_quote(
+        self,
+        market: M_contra,
+        account: S_contra,
+        debt_asset: str,
+        collateral_asset: str,
+        debt_to_cover_raw: int,
+    ) -> Outcome:
+        """Return what the call does; 2**256 - 1 asks for as much as allowed."""
+        ...
+
+    def flash_loan_premium(self, market: M_contra, amount_raw: int) -> int:
+        """Return the premium of a flash loan, in token units."""
+        ...
+
+    def flash_loan_limit(self, market: M_contra, asset: str) -> int:
+        """Return the most that can be borrowed in a flash loan, in token units."""
+        ...
+
+
+# --- what the operator says --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSettings:
+    """What a plan assumes of gas and what it has to earn.
+
+    Attributes
+    ----------
+    gas_price_wei
+        Expected price of a unit of gas, tip included.
+    native_asset
+        Token that wraps the currency that gas is paid in; its pools say what gas costs in other tokens.
+    gas_units, gas_units_per_hop
+        Gas of the transaction without a swap, and of each pool on the path.
+    min_net_profit_e8
+        Least profit after gas, in the quote currency of the protocol's prices, at 1e8.
+    slippage_bps
+        How far proceeds may fall behind the plan before the contract refuses, as far as the minimum profit
+        allows it.
+    max_hops
+        Most pools on a path.
+    from_inventory
+        Whether own funds repay the debt and the collateral is kept; what the pools pay is then its value.
+    inventory_raw
+        Own funds by token address; without an entry there are none.
+    """
+
+    gas_price_wei: int
+    native_asset: str
+    gas_units: int = 430_000
+    gas_units_per_hop: int = 110_000
+    min_net_profit_e8: int = 0
+    slippage_bps: int = 100
+    max_hops: int = 3
+    from_inventory: bool = False
+    inventory_raw: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("gas_price_wei", "gas_units", "gas_units_per_hop", "min_net_profit_e8"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}, must not be negative")
+        if not 0 <= self.slippage_bps <= BPS:
+            raise InputError(f"slippage_bps is {self.slippage_bps}, not in [0, {BPS}]")
+        if self.max_hops < 1:
+            raise InputError(f"max_hops is {self.max_hops}, must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class NoPlan:
+    """Why there is no plan.
+
+    Attributes
+    ----------
+    reason
+        One code.
+    detail
+        One line for people.
+    """
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class PairResult:
+    """What planning came to for one pair of debt and collateral.
+
+    Attributes
+    ----------
+    debt_asset, collateral_asset
+        Token addresses.
+    plan
+        The best plan of the pair when there is one, whether or not it pays.
+    no_plan
+        Why there is none, or why it does not pay.
+    """
+
+    debt_asset: str
+    collateral_asset: str
+    plan: LiquidationPlan | None
+    no_plan: NoPlan | None
+
+
+# --- paths -------------------------------------------------------------------------------------------------
+
+
+def find_paths(pools: Pools, token_in: str, token_out: str, max_hops: int) -> tuple[Path, ...]:
+    """Return all paths from one token to another that visit no token twice, the shortest first."""
+
+    def extended(path: Path, token: str, visited: frozenset[str]) -> Iterator[Path]:
+        for pool in pools.values():
+            if token not in (pool.token0, pool.token1):
+                continue
+            to = pool.other(token)
+            if to in visited:
+                continue
+            longer = (*path, SwapHop(pool.address, token, to, pool.fee_pips))
+            if to == token_out:
+                yield longer
+            elif len(longer) < max_hops:
+                yield from extended(longer, to, visited | {to})
+
+    return tuple(sorted(extended((), token_in, frozenset((token_in,))), key=len))
+
+
+def _proceeds(pools: Pools, path: Path, amount_raw: int) -> int | None:
+    """Return what the path pays, None when it does not take the whole amount or leaves what is known."""
+    if amount_raw == 0:
+        return None
+    try:
+        return quote_exact_in(pools, path, amount_raw)[0] if path else amount_raw
+    except (SwapReverted, BeyondKnownTicks):
+        return None
+
+
+def maximise(profit: Callable[[int], int | None], largest: int) -> int | None:
+    """Return the size in [1, largest] at which a concave function is greatest, to a 1024th of `largest`.
+
+    Parameters
+    ----------
+    profit
+        May be None above some size, where it counts as worse than anything.
+
+    Returns
+    -------
+    int or None
+        None when the function is None wherever it was asked.
+    """
+    seen: dict[int, int | None] = {}
+
+    def value(size: int) -> int | None:
+        if size not in seen:
+            seen[size] = profit(size)
+        return seen[size]
+
+    top = value(largest)
+    if top is not None and largest > 1:
+        below = value(largest - max(1, largest >> _SLOPE_STEP_BITS))
+        if below is not None and top >= below:
+            return largest
+    low, high = 0, largest
+    tolerance = max(2, largest >> _TOLERANCE_BITS)
+    while high - low > tolerance:
+        step = (high - low) * 618_034 // 1_000_000
+        left, right = value(max(1, high - step)), value(low + step)
+        # Nothing to the right of a size that cannot be sold can be sold either.
+        if right is None or (left is not None and left >= right):
+            high = low + step
+        else:
+            low = high - step
+    value(max(1, (low + high) // 2))
+    known = [(amount, -size) for size, amount in seen.items() if amount is not None]
+    return -max(known)[1] if known else None
+
+
+# --- planning ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """What a plan uses up, and the next one finds changed.
+
+    Attributes
+    ----------
+    pools
+        Where collateral is sold.
+    inventory_raw
+        Own funds by token address.
+    """
+
+    pools: Pools
+    inventory_raw: Mapping[str, int]
+
+    def after(self, plan: LiquidationPlan) -> _Means:
+        """Return what is left when `plan` was executed."""
+        if not plan.from_inventory:
+            return _Means(quote_exact_in(self.pools, plan.path, plan.seized_raw)[1], self.inventory_raw)
+        left_raw = self.inventory_raw[plan.debt_asset] - plan.debt_to_cover_raw
+        return _Means(self.pools, {**self.inventory_raw, plan.debt_asset: left_raw})
+
+
+@dataclass(frozen=True, slots=True)
+class _Planner(Generic[M, S]):
+    """What all plans of one head share. The two dictionaries remember what does not change within it."""
+
+    model: LiquidationModel[M, S]
+    market: M
+    prices: PriceSnapshot
+    settings: PlanSettings
+    assets: Mapping[str, Asset]
+    paths: dict[tuple[str, str], tuple[Path, ...]] = field(default_factory=dict)
+    token_per_wei: dict[str, Fraction | None] = field(default_factory=dict)
+
+    def pairs(self, account: S, means: _Means) -> list[PairResult]:
+        """Return the best of every pair, in the protocol's order."""
+        return [
+            self._pair(account, debt, collateral, means)
+            for debt, collateral in self.model.liquidation_pairs(self.market, account)
+        ]
+
+    def best(self, account: S, means: _Means) -> LiquidationPlan | NoPlan:
+        """Return the plan of highest net value over all pairs."""
+        results = self.pairs(account, means)
+        paying = [r.plan for r in results if r.plan is not None and r.no_plan is None]
+        if paying:
+            return max(paying, key=self.value)
+        refused = [r.no_plan for r in results if r.no_plan is not None]
+        if not refused:
+            return NoPlan(Reason.NO_DEBT, "no debt with a collateral to take")
+        # The pair that came furthest says most.
+        return min(refused, key=lambda n: _CAME_FURTHEST.index(n.reason))
+
+    def value(self, plan: LiquidationPlan) -> Fraction:
+        """Return the net profit in the quote currency of the protocol's prices."""
+        asset = self.assets[plan.debt_asset]
+        price_e8 = self.prices.price_e8(asset.symbol) or 0
+        return Fraction(plan.net_profit_raw * price_e8, 10 ** (asset.decimals + _E8_DECIMALS))
+
+    def _pair(self, account: S, debt: str, collateral: str, means: _Means) -> PairResult:
+        def none(reason: Reason, detail: str) -> PairResult:
+            return PairResult(
+                debt, collateral, None, NoPlan(reason, f"{self._pair_name(debt, collateral)}: {detail}")
+            )
+
+        model, market, settings, pools = self.model, self.market, self.settings, means.pools
+        allowed = model.liquidation_quote(market, account, debt, collateral, MAX_UINT256)
+        if allowed.revert_code is not None:
+            return none(
+                Reason.SIMULATION_FAILED, f"the protocol refuses with {allowed.revert_code or 'no code'}"
+            )
+        if settings.from_inventory:
+            funds_raw, funds = means.inventory_raw.get(debt, 0), "inventory"
+        else:
+            funds_raw, funds = model.flash_loan_limit(market, debt), "flash loan"
+        largest = min(allowed.debt_repaid_raw, funds_raw)
+        if largest <= 0:
+            return none(Reason.LIMIT, f"{funds} of {funds_raw} raw for a debt of {allowed.debt_repaid_raw}")
+        prices_e8 = [self.prices.price_e8(self.assets[token].symbol) for token in (debt, collateral)]
+        if not all(prices_e8):
+            return none(Reason.PROTOCOL_UNKNOWN, "the protocol has no price")
+        paths = self._paths(pools, collateral, debt)
+        if not paths:
+            return none(Reason.NO_ROUTE, f"no path of at most {settings.max_hops} pools")
+        per_wei = self._token_per_wei(pools, debt)
+        if per_wei is None:
+            return none(Reason.NO_ROUTE, "gas cannot be valued in the debt token")
+
+        outcomes: dict[int, Outcome] = {}
+
+        def outcome(size: int) -> Outcome:
+            if size not in outcomes:
+                outcomes[size] = model.liquidation_quote(market, account, debt, collateral, size)
+            return outcomes[size]
+
+        plans: list[LiquidationPlan] = []
+        for path in paths:
+
+            def profit(size: int, path: Path = path) -> int | None:
+                done = outcome(size)
+                proceeds = None if done.revert_code else _proceeds(pools, path, done.to_liquidator_raw)
+                return None if proceeds is None else proceeds - done.debt_repaid_raw - self._premium(size)
+
+            size = maximise(profit, largest)
+            if size is not None:
+                plans.append(self._plan(account, debt, collateral, size, outcome(size), path, pools, per_wei))
+        if not plans:
+            return none(Reason.NO_ROUTE, f"no size can be sold whole over {len(paths)} paths")
+        plan = max(plans, key=lambda p: p.net_profit_raw)
+        least = self._least_net_raw(debt)
+        if plan.net_profit_raw < max(1, least):
+            detail = (
+                f"{self._pair_name(debt, collateral)}: profit {plan.profit_raw} less gas {plan.gas_cost_raw} "
+                f"is below {max(1, least)} raw"
+            )
+            return PairResult(debt, collateral, plan, NoPlan(Reason.UNPROFITABLE, detail))
+        return PairResult(debt, collateral, plan, None)
+
+    def _plan(
+        self,
+        account: Any,
+        debt: str,
+        collateral: str,
+        size: int,
+        outcome: Outcome,
+        path: Path,
+        pools: Pools,
+        per_wei: Fraction,
+    ) -> LiquidationPlan:
+        settings = self.settings
+        seized_raw = outcome.to_liquidator_raw
+        proceeds_raw = _proceeds(pools, path, seized_raw)
+        assert proceeds_raw is not None  # the search only returns sizes that sell
+        premium_raw = self._premium(size)
+        profit_raw = proceeds_raw - outcome.debt_repaid_raw - premium_raw
+        executed: Path = () if settings.from_inventory else path
+        gas_units = settings.gas_units + settings.gas_units_per_hop * len(executed)
+        gas_cost_raw = _ceil(per_wei * gas_units * settings.gas_price_wei)
+        floor_raw = gas_cost_raw + self._least_net_raw(debt)
+        slippage_raw = ceil_div(proceeds_raw * settings.slippage_bps, BPS)
+        return LiquidationPlan(
+            account=account.account,
+            protocol=self.model.name,
+            debt_asset=debt,
+            collateral_asset=collateral,
+            debt_to_cover_raw=size,
+            seized_raw=seized_raw,
+            full=outcome.full,
+            path=executed,
+            flash_premium_raw=premium_raw,
+            proceeds_raw=proceeds_raw,
+            profit_raw=profit_raw,
+            gas_units=gas_units,
+            gas_cost_raw=gas_cost_raw,
+            min_profit_raw=max(floor_raw, profit_raw - slippage_raw),
+            impact_bps=self._impact_bps(debt, collateral, seized_raw, proceeds_raw),
+            from_inventory=settings.from_inventory,
+        )
+
+    def _premium(self, amount_raw: int) -> int:
+        return 0 if self.settings.from_inventory else self.model.flash_loan_premium(self.market, amount_raw)
+
+    def _least_net_raw(self, debt: str) -> int:
+        """Return the least net profit in debt token units, rounded up."""
+        asset = self.assets[debt]
+        price_e8 = self.prices.price_e8(asset.symbol)
+        assert price_e8  # checked for the pair
+        return ceil_div(self.settings.min_net_profit_e8 * int(10**asset.decimals), price_e8)
+
+    def _impact_bps(self, debt: str, collateral: str, seized_raw: int, proceeds_raw: int) -> int:
+        """Return how much less than the protocol's prices say the swap pays, rounded up."""
+        values = []
+        for token, amount_raw in ((collateral, seized_raw), (debt, proceeds_raw)):
+            asset = self.assets[token]
+            price_e8 = self.prices.price_e8(asset.symbol)
+            assert price_e8  # checked for the pair
+            values.append(Fraction(amount_raw * price_e8, 10**asset.decimals))
+        return _ceil((1 - values[1] / values[0]) * BPS)
+
+    def _paths(self, pools: Pools, token_in: str, token_out: str) -> tuple[Path, ...]:
+        """Return the paths between two tokens; the empty one when they are the same."""
+        if token_in == token_out:
+            return ((),)
+        key = (token_in, token_out)
+        if key not in self.paths:
+            self.paths[key] = find_paths(pools, token_in, token_out, self.settings.max_hops)
+        return self.paths[key]
+
+    def _token_per_wei(self, pools: Pools, token: str) -> Fraction | None:
+        """Return raw units of `token` that one wei of gas costs: bought in the pools, else by the prices."""
+        if token not in self.token_per_wei:
+            self.token_per_wei[token] = self._value_of_wei(pools, token)
+        return self.token_per_wei[token]
+
+    def _value_of_wei(self, pools: Pools, token: str) -> Fraction | None:
+        settings = self.settings
+        native = settings.native_asset
+        wei = settings.gas_price_wei * (settings.gas_units + settings.gas_units_per_hop)
+        if token == native or wei == 0:
+            return Fraction(1)
+        costs = []
+        for path in self._paths(pools, token, native):
+            try:
+                costs.append(quote_exact_out(pools, path, wei)[0])
+            except (SwapReverted, BeyondKnownTicks):
+                continue
+        if costs:
+            return Fraction(min(costs), wei)
+        if native not in self.assets:
+            return None
+        native_e8 = self.prices.price_e8(self.assets[native].symbol)
+        token_e8 = self.prices.price_e8(self.assets[token].symbol)
+        if not native_e8 or not token_e8:
+            return None
+        return Fraction(native_e8 * 10 ** self.assets[token].decimals, token_e8 * WAD)
+
+    def _pair_name(self, debt: str, collateral: str) -> str:
+        return f"{self.assets[collateral].symbol} for {self.assets[debt].symbol}"
+
+
+_CAME_FURTHEST = (
+    Reason.UNPROFITABLE,
+    Reason.NO_ROUTE,
+    Reason.LIMIT,
+    Reason.PROTOCOL_UNKNOWN,
+    Reason.SIMULATION_FAILED,
+)
+
+
+def _ceil(value: Fraction) -> int:
+    return ceil_div(value.numerator, value.denominator)
+
+
+def _planner(
+    model: LiquidationModel[M, S],
+    market: M,
+    prices: PriceSnapshot,
+    settings: PlanSettings,
+) -> _Planner[M, S]:
+    assets = {asset.address: asset for asset in model.assets(market)}
+    return _Planner(model, market, prices, settings, assets)
+
+
+def plan_pairs(
+    model: LiquidationModel[M, S],
+    market: M,
+    account: S,
+    pools: Pools,
+    prices: PriceSnapshot,
+    settings: PlanSettings,
+) -> list[PairResult]:
+    """Return the best of every pair of debt and collateral, or why there is none; for explaining."""
+    return _planner(model, market, prices, settings).pairs(account, _Means(pools, settings.inventory_raw))
+
+
+def plan_liquidation(
+    model: LiquidationModel[M, S],
+    market: M,
+    account: S,
+    pools: Pools,
+    prices: PriceSnapshot,
+    settings: PlanSettings,
+) -> LiquidationPlan | NoPlan:
+    """Return the liquidation of one account that leaves most, or why there is none.
+
+    Parameters
+    ----------
+    model
+        The protocol's adapter.
+    market
+        Its market, projected to the time of the block that the liquidation is meant for.
+    account
+        Exact state of the account.
+    pools
+        Pools by address, at the same block.
+    prices
+        The protocol view.
+    settings
+        Gas, least profit, funding.
+    """
+    return _planner(model, market, prices, settings).best(account, _Means(pools, settings.inventory_raw))
+
+
+def plan_bundle(
+    model: LiquidationModel[M, S],
+    market: M,
+    accounts: Mapping[K, S],
+    pools: Pools,
+    prices: PriceSnapshot,
+    settings: PlanSettings,
+) -> dict[K, LiquidationPlan | Reason]:
+    """Plan for many accounts against one set of pools, the most profitable first.
+
+    Each plan sees the pools, and own funds, as the plans before it leave them. An account whose turn comes is
+    planned again when another was planned since, and goes back in line when that costs it its place; a plan
+    that no longer pays is dropped.
+
+    Returns
+    -------
+    dict
+        Key of `accounts` to plan or reason: plans in the order in which they are to be executed, then those
+        without one in the order given. Other parameters are as for `plan_liquidation`.
+    """
+    planner = _planner(model, market, prices, settings)
+    means = _Means(pools, settings.inventory_raw)
+    keys = list(accounts)
+    plans: dict[K, LiquidationPlan | Reason] = {}
+    refused: dict[K, Reason] = {}
+    # Value negated (a heap gives the least first), place in `keys`, number of plans it was worked out behind.
+    line: list[tuple[Fraction, int, int, LiquidationPlan]] = []
+
+    def line_up(place: int) -> None:
+        found = planner.best(accounts[keys[place]], means)
+        if isinstance(found, NoPlan):
+            refused[keys[place]] = found.reason
+        else:
+            heapq.heappush(line, (-planner.value(found), place, len(plans), found))
+
+    for place in range(len(keys)):
+        line_up(place)
+    while line:
+        _, place, behind, plan = heapq.heappop(line)
+        if behind < len(plans):
+            line_up(place)
+            continue
+        plans[keys[place]] = plan
+        means = means.after(plan)
+    return plans | {key: refused[key] for key in keys if key in refused}
