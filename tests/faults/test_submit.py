@@ -199,6 +199,18 @@ def test_request_that_never_arrived_is_sent_at_the_next_head(bench: Bench) -> No
     assert kinds(follow(bench)) == [TxEventKind.MINED]
 
 
+def test_nonces_go_on_from_the_journal_when_the_pool_has_lost_all(bench: Bench) -> None:
+    bench.proxy.spoil(Spoil.LOSE_REQUEST)
+    submit(bench, 2)
+    tick = bench.submitter.tick()
+    assert tick.sender is not None
+    assert tick.sender.nonce_pending == 0
+    (intent,) = bench.submitter.submit([bench.order(7)], tick).intents
+    assert intent.nonce == 2
+    settle(bench)
+    assert_executed_once_each(bench, 3)
+
+
 def test_evicted_transaction_is_handed_over_again(bench: Bench) -> None:
     submit(bench)
     (raw,) = bench.proxy.sent()

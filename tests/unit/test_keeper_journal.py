@@ -403,6 +403,34 @@ def test_decisions_are_written_when_they_change(path: Path, journal: Journal) ->
         assert again.decisions(limit=1)[0].health_factor_wad == 10**17
 
 
+def test_a_commit_waits_for_the_disk(journal: Journal) -> None:
+    with journal._reading() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+
+
+def test_losses_are_reverts_and_cancellations(journal: Journal) -> None:
+    _, won = write(journal, ALICE, nonce=0)
+    journal.record_receipt(make_receipt(won))
+    bob, lost = write(journal, BOB, nonce=1)
+    journal.record_receipt(make_receipt(lost, success=False))
+    cancelled, _ = write(journal, ALICE, nonce=2)
+    cancel = make_attempt(cancelled, 2, kind=AttemptKind.CANCEL)
+    journal.add_attempts([cancel])
+    journal.record_receipt(make_receipt(cancel, block=11))
+
+    losses = journal.losses(since_timestamp=0)
+
+    assert [(x.account, x.kind, x.block) for x in losses] == [
+        (BOB, AttemptKind.ACTION, 9),
+        (ALICE, AttemptKind.CANCEL, 11),
+    ]
+    assert losses[0].gas_cost_wei == 300_000 * 10**9
+    assert journal.losses(since_timestamp=1_600_000_001) == []
+    assert [r.intent_id for r in journal.receipts()][-1] == cancelled.intent_id
+    assert bob.intent_id in {r.intent_id for r in journal.receipts()}
+
+
 def test_read_only_needs_a_file(path: Path) -> None:
     with pytest.raises(JournalError, match="no journal at"):
         Journal.read_only(path)
