@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from contracts_abi import aave_v3, lens
+from contracts_abi.artifacts import npm_artifact
 from contracts_abi.calls import Call
 from contracts_abi.errors import CallReverted, DataError
-from simulation.chain.artifacts import own
+from simulation.chain.artifacts import AAVE, own
 from simulation.chain.evm import find_log, labelled_address, read, transact
+from simulation.chain.toolchain import node_modules
 from simulation.interfaces import ProtocolAdapter
 from simulation.protocols import protocols
 from simulation.protocols.aave_v3 import AaveV3, discover_layout, run_stages
@@ -193,6 +195,23 @@ def test_borrowers_are_discovered_by_whom_they_borrow_for(accounts: Accounts) ->
     result = accounts.pool(saver, aave_v3.BORROW, usdc, 10**6, aave_v3.VARIABLE_RATE_MODE, 0, saver)
     found = [adapter.discovered(log.topics, log.data) for log in result.logs]
     assert [account for account in found if account is not None] == [saver]
+
+
+@pytest.mark.parametrize("amount_raw", [1, 999, 1_000, 123_456_789, 10**13 + 1_001])
+def test_the_flash_premium_is_the_pools(accounts: Accounts, amount_raw: int) -> None:
+    adapter = accounts.adapter()
+    path = (
+        "artifacts/contracts/mocks/flashloan/MockSimpleFlashLoanReceiver.sol/MockFlashLoanSimpleReceiver.json"
+    )
+    code = npm_artifact(node_modules(), AAVE, path).creation_code(accounts.market.provider)
+    receiver = accounts.evm.create(accounts.names["saver"], code)
+    usdc = accounts.market.asset("USDC").address
+    accounts.supply(accounts.names["saver"], "USDC", 20_000_000)
+    result = accounts.pool(
+        accounts.names["saver"], aave_v3.FLASH_LOAN_SIMPLE, receiver, usdc, amount_raw, b"", 0
+    )
+    premium_raw = find_log(result, aave_v3.FLASH_LOAN_EVENT)["premium"]
+    assert premium_raw == adapter.flash_loan_premium(accounts.market_of(adapter), amount_raw)
 
 
 def test_a_price_that_is_missing_makes_unknown_and_not_healthy(accounts: Accounts) -> None:
