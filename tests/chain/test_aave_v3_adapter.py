@@ -55,7 +55,7 @@ class Accounts(Bench):
                 answers.append(None)
         return answers
 
-    def adapter(self, **changes: str) -> AaveV3:
+    def adapter(self, **changes: Any) -> AaveV3:
         layout = run_stages(discover_layout(self.market.provider), self.execute)
         return AaveV3(replace(layout, **changes), account_data=True)
 
