@@ -6,7 +6,8 @@ oracle decide nothing here; they only convert the operator's least profit and na
 
 For one pair of debt and collateral the profit is a concave function of the size along one path: collateral
 is seized in proportion to the debt repaid while a pool pays ever less for it. So the largest size is best
-when the slope there is not negative, and otherwise a golden-section search finds the size.
+when the slope there is not negative, and otherwise a golden-section search finds the size. The search takes
+the proportion for granted; the size found is then put to the protocol's model, and only that counts.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from simulation.amm.uniswap_v3 import (
     BeyondKnownTicks,
     PoolState,
     SwapReverted,
+    amount_out_exact_in,
     quote_exact_in,
     quote_exact_out,
 )
@@ -41,8 +43,10 @@ Pools: TypeAlias = Mapping[str, PoolState]
 _E8_DECIMALS = 8
 _SLOPE_STEP_BITS = 7
 """The slope at the largest size is taken over its 128th part."""
-_TOLERANCE_BITS = 10
-"""A size is found to a 1024th of the largest; profit is flat there, so it is off by the square of that."""
+_TOLERANCE_BITS = 8
+"""A size is found to a 256th of the largest; profit is flat there, so it is off by the square of that."""
+_LEAST_DIVISIBLE = 1_000
+"""Sizes of which small parts are taken seriously: below, rounding to raw units is all that one sees."""
 
 
 # --- what a protocol offers --------------------------------------------------------------------------------
@@ -219,23 +223,24 @@ def _proceeds(pools: Pools, path: Path, amount_raw: int) -> int | None:
     if amount_raw == 0:
         return None
     try:
-        return quote_exact_in(pools, path, amount_raw)[0] if path else amount_raw
+        return amount_out_exact_in(pools, path, amount_raw)
     except (SwapReverted, BeyondKnownTicks):
         return None
 
 
 def maximise(profit: Callable[[int], int | None], largest: int) -> int | None:
-    """Return the size in [1, largest] at which a concave function is greatest, to a 1024th of `largest`.
+    """Return the size in [1, largest] at which a concave function is greatest, to a 256th of `largest`.
 
     Parameters
     ----------
     profit
-        May be None above some size, where it counts as worse than anything.
+        Starts at or below 0; may be None above some size, where it counts as worse than anything.
 
     Returns
     -------
     int or None
-        None when the function is None wherever it was asked.
+        None when the function is None wherever it was asked. A function that falls from the start is
+        answered with a small size.
     """
     seen: dict[int, int | None] = {}
 
@@ -249,9 +254,13 @@ def maximise(profit: Callable[[int], int | None], largest: int) -> int | None:
         below = value(largest - max(1, largest >> _SLOPE_STEP_BITS))
         if below is not None and top >= below:
             return largest
+    small = max(1, largest >> _TOLERANCE_BITS)
+    if small >= _LEAST_DIVISIBLE:
+        first = value(small)
+        if first is not None and first <= 0:
+            return small
     low, high = 0, largest
-    tolerance = max(2, largest >> _TOLERANCE_BITS)
-    while high - low > tolerance:
+    while high - low > max(2, small):
         step = (high - low) * 618_034 // 1_000_000
         left, right = value(max(1, high - step)), value(low + step)
         # Nothing to the right of a size that cannot be sold can be sold either.
@@ -356,27 +365,33 @@ class _Planner(Generic[M, S]):
         if per_wei is None:
             return none(Reason.NO_ROUTE, "gas cannot be valued in the debt token")
 
-        outcomes: dict[int, Outcome] = {}
-
-        def outcome(size: int) -> Outcome:
-            if size not in outcomes:
-                outcomes[size] = model.liquidation_quote(market, account, debt, collateral, size)
-            return outcomes[size]
-
-        plans: list[LiquidationPlan] = []
+        best: tuple[int, int, Path] | None = None
         for path in paths:
 
             def profit(size: int, path: Path = path) -> int | None:
-                done = outcome(size)
-                proceeds = None if done.revert_code else _proceeds(pools, path, done.to_liquidator_raw)
-                return None if proceeds is None else proceeds - done.debt_repaid_raw - self._premium(size)
+                seized_raw = allowed.to_liquidator_raw * size // allowed.debt_repaid_raw
+                proceeds_raw = _proceeds(pools, path, seized_raw)
+                return None if proceeds_raw is None else proceeds_raw - size - self._premium(size)
 
             size = maximise(profit, largest)
-            if size is not None:
-                plans.append(self._plan(account, debt, collateral, size, outcome(size), path, pools, per_wei))
-        if not plans:
+            if size is None:
+                continue
+            before_gas = profit(size)
+            assert before_gas is not None  # the search returns sizes that sell
+            net_raw = before_gas - self._gas_cost_raw(per_wei, path)
+            if best is None or net_raw > best[0]:
+                best = (net_raw, size, path)
+        if best is None:
             return none(Reason.NO_ROUTE, f"no size can be sold whole over {len(paths)} paths")
-        plan = max(plans, key=lambda p: p.net_profit_raw)
+        _, size, path = best
+        # A protocol may refuse a size that it does not refuse in full, for what would be left over.
+        plan = self._plan(account, debt, collateral, size, path, pools, per_wei) or self._plan(
+            account, debt, collateral, largest, path, pools, per_wei
+        )
+        if plan is None:
+            return none(
+                Reason.SIMULATION_FAILED, f"the protocol refuses {size} raw, and {largest} do not sell"
+            )
         least = self._least_net_raw(debt)
         if plan.net_profit_raw < max(1, least):
             detail = (
@@ -392,21 +407,20 @@ class _Planner(Generic[M, S]):
         debt: str,
         collateral: str,
         size: int,
-        outcome: Outcome,
         path: Path,
         pools: Pools,
         per_wei: Fraction,
-    ) -> LiquidationPlan:
+    ) -> LiquidationPlan | None:
+        """Return the plan of one size exactly, None when the protocol refuses it or it does not sell."""
         settings = self.settings
+        outcome = self.model.liquidation_quote(self.market, account, debt, collateral, size)
         seized_raw = outcome.to_liquidator_raw
-        proceeds_raw = _proceeds(pools, path, seized_raw)
-        assert proceeds_raw is not None  # the search only returns sizes that sell
+        proceeds_raw = None if outcome.revert_code is not None else _proceeds(pools, path, seized_raw)
+        if proceeds_raw is None:
+            return None
         premium_raw = self._premium(size)
         profit_raw = proceeds_raw - outcome.debt_repaid_raw - premium_raw
-        executed: Path = () if settings.from_inventory else path
-        gas_units = settings.gas_units + settings.gas_units_per_hop * len(executed)
-        gas_cost_raw = _ceil(per_wei * gas_units * settings.gas_price_wei)
-        floor_raw = gas_cost_raw + self._least_net_raw(debt)
+        gas_cost_raw = self._gas_cost_raw(per_wei, path)
         slippage_raw = ceil_div(proceeds_raw * settings.slippage_bps, BPS)
         return LiquidationPlan(
             account=account.account,
@@ -416,16 +430,23 @@ class _Planner(Generic[M, S]):
             debt_to_cover_raw=size,
             seized_raw=seized_raw,
             full=outcome.full,
-            path=executed,
+            path=() if settings.from_inventory else path,
             flash_premium_raw=premium_raw,
             proceeds_raw=proceeds_raw,
             profit_raw=profit_raw,
-            gas_units=gas_units,
+            gas_units=self._gas_units(path),
             gas_cost_raw=gas_cost_raw,
-            min_profit_raw=max(floor_raw, profit_raw - slippage_raw),
+            min_profit_raw=max(gas_cost_raw + self._least_net_raw(debt), profit_raw - slippage_raw),
             impact_bps=self._impact_bps(debt, collateral, seized_raw, proceeds_raw),
             from_inventory=settings.from_inventory,
         )
+
+    def _gas_units(self, path: Path) -> int:
+        hops = 0 if self.settings.from_inventory else len(path)
+        return self.settings.gas_units + self.settings.gas_units_per_hop * hops
+
+    def _gas_cost_raw(self, per_wei: Fraction, path: Path) -> int:
+        return _ceil(per_wei * (self._gas_units(path) * self.settings.gas_price_wei))
 
     def _premium(self, amount_raw: int) -> int:
         return 0 if self.settings.from_inventory else self.model.flash_loan_premium(self.market, amount_raw)

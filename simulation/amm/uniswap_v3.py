@@ -339,8 +339,8 @@ class PoolState:
         return self.key.token1 if token == self.key.token0 else self.key.token0
 
 
-def next_initialized_tick_within_one_word(state: PoolState, tick: int, lte: bool) -> tuple[int, bool]:
-    """Return the next tick to stop at and whether it is initialised.
+def next_initialized_tick_within_one_word(state: PoolState, tick: int, lte: bool) -> tuple[int, int | None]:
+    """Return the next tick to stop at, and its net liquidity when it is initialised, else None.
 
     `TickBitmap.nextInitializedTickWithinOneWord`: a swap also stops at the end of each bitmap word, and since
     each stop rounds, the port has to stop there as well.
@@ -367,7 +367,7 @@ def next_initialized_tick_within_one_word(state: PoolState, tick: int, lte: bool
         raise BeyondKnownTicks(
             f"pool {state.address}: the swap reaches bitmap word {word}, read were {state.words}"
         )
-    return (ticks[i][0], True) if found else (edge, False)
+    return ticks[i] if found else (edge, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,27 +413,39 @@ def swap(
     BeyondKnownTicks
         When the swap leaves the words that were read.
     """
+    total_in, total_out, filled, sqrt_price, tick, liquidity = _swap(
+        state, zero_for_one, amount_specified, sqrt_price_limit_x96
+    )
+    if tick is None:
+        tick = get_tick_at_sqrt_ratio(sqrt_price)
+    after = replace(state, sqrt_price_x96=sqrt_price, tick=tick, liquidity=liquidity)
+    return Swap(total_in, total_out, filled, after)
+
+
+def _swap(
+    state: PoolState, zero_for_one: bool, amount_specified: int, limit: int | None
+) -> tuple[int, int, bool, int, int | None, int]:
+    """Return amount in, amount out, filled, price, tick, liquidity.
+
+    The tick is None where it is to be worked out from the price: a quote has no use for it.
+    """
     if amount_specified == 0:
         raise SwapReverted("AS", "the amount is zero")
-    if sqrt_price_limit_x96 is None:
-        sqrt_price_limit_x96 = MIN_SQRT_RATIO + 1 if zero_for_one else MAX_SQRT_RATIO - 1
-    limit = sqrt_price_limit_x96
-    in_range = (
-        MIN_SQRT_RATIO < limit < state.sqrt_price_x96
-        if zero_for_one
-        else state.sqrt_price_x96 < limit < MAX_SQRT_RATIO
-    )
+    sqrt_price, tick, liquidity = state.sqrt_price_x96, state.tick, state.liquidity
+    if limit is None:
+        limit = MIN_SQRT_RATIO + 1 if zero_for_one else MAX_SQRT_RATIO - 1
+    in_range = MIN_SQRT_RATIO < limit < sqrt_price if zero_for_one else sqrt_price < limit < MAX_SQRT_RATIO
     if not in_range:
-        raise SwapReverted("SPL", f"price limit {limit} is not on the swap's side of {state.sqrt_price_x96}")
+        raise SwapReverted("SPL", f"price limit {limit} is not on the swap's side of {sqrt_price}")
 
     exact_in = amount_specified > 0
-    nets = dict(state.ticks)
     fee_pips = state.key.fee_pips
-    sqrt_price, tick, liquidity = state.sqrt_price_x96, state.tick, state.liquidity
     remaining, total_in, total_out = amount_specified, 0, 0
-
+    moved_within = False
     while remaining != 0 and sqrt_price != limit:
-        tick_next, initialized = next_initialized_tick_within_one_word(state, tick, zero_for_one)
+        if moved_within:
+            tick, moved_within = get_tick_at_sqrt_ratio(sqrt_price), False
+        tick_next, liquidity_net = next_initialized_tick_within_one_word(state, tick, zero_for_one)
         tick_next = max(MIN_TICK, min(MAX_TICK, tick_next))
         sqrt_at_next = get_sqrt_ratio_at_tick(tick_next)
         target = max(sqrt_at_next, limit) if zero_for_one else min(sqrt_at_next, limit)
@@ -446,14 +458,12 @@ def swap(
         remaining = amount_specified - total_in if exact_in else amount_specified + total_out
 
         if sqrt_price == sqrt_at_next:
-            if initialized:
-                liquidity = _add_delta(liquidity, -nets[tick_next] if zero_for_one else nets[tick_next])
+            if liquidity_net is not None:
+                liquidity = _add_delta(liquidity, -liquidity_net if zero_for_one else liquidity_net)
             tick = tick_next - 1 if zero_for_one else tick_next
-        elif sqrt_price != sqrt_start:
-            tick = get_tick_at_sqrt_ratio(sqrt_price)
-
-    after = replace(state, sqrt_price_x96=sqrt_price, tick=tick, liquidity=liquidity)
-    return Swap(total_in, total_out, remaining == 0, after)
+        else:
+            moved_within = sqrt_price != sqrt_start
+    return total_in, total_out, remaining == 0, sqrt_price, None if moved_within else tick, liquidity
 
 
 def _add_delta(liquidity: int, delta: int) -> int:
@@ -490,11 +500,26 @@ def quote_exact_in(pools: Pools, path: Sequence[SwapHop], amount_in: int) -> tup
     for hop in path:
         state = after[hop.pool]
         done = swap(state, hop.token_in == state.token0, amount)
-        if not done.filled:
-            raise SwapReverted("", f"pool {hop.pool} takes only {done.amount_in} of {amount}")
+        _check_taken(hop, done.filled, done.amount_in, amount)
         after[hop.pool] = done.state
         amount = done.amount_out
     return amount, after
+
+
+def amount_out_exact_in(pools: Pools, path: Sequence[SwapHop], amount_in: int) -> int:
+    """Return the amount out of `quote_exact_in` alone, in half the time; no pool may be on the path twice."""
+    amount = amount_in
+    for hop in path:
+        state = pools[hop.pool]
+        taken, paid, filled, *_ = _swap(state, hop.token_in == state.token0, amount, None)
+        _check_taken(hop, filled, taken, amount)
+        amount = paid
+    return amount
+
+
+def _check_taken(hop: SwapHop, filled: bool, taken: int, offered: int) -> None:
+    if not filled:
+        raise SwapReverted("", f"pool {hop.pool} takes only {taken} of {offered}")
 
 
 def quote_exact_out(
