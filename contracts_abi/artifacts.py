@@ -157,9 +157,7 @@ def read_artifact(path: Path) -> Artifact:
             deployed_links=deployed_links,
         )
     except FileNotFoundError:
-        raise ToolError(
-            f"contract artifact {path} is not there", fix="install the chain tools: marginline chain install"
-        ) from None
+        raise ToolError(f"contract artifact {path} is not there", fix="run: marginline setup") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is not a contract artifact: {error}") from None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 import time
@@ -23,9 +22,8 @@ from contracts_abi.errors import (
 )
 from simulation.chain.evm import ZERO_ADDRESS, Log, Tx, TxResult, checksummed, reverted
 from simulation.chain.rpc import JsonRpc, Request, hexed, quantity, unhexed
-from simulation.chain.toolchain import installed_anvil
+from simulation.chain.toolchain import locate_anvil
 
-ANVIL_VERSION = "1.7.1"
 CHAIN_ID = 31_337
 GAS_LIMIT = 1_000_000_000
 MAX_BLOCK_TXS = 100_000
@@ -34,7 +32,6 @@ MAX_BLOCK_TXS = 100_000
 _PATIENCE_S = 600.0
 
 _LISTENING = re.compile(r"Listening on (\S+):(\d+)")
-_VERSION = re.compile(r"anvil Version: (\d+)\.(\d+)\.(\d+)")
 
 # Becomes the node by `exec`, so that the node has the pid that we know, after leaving a watcher behind that
 # waits on a pipe whose other end only this process holds. A line on it means "let go"; its end, however this
@@ -43,41 +40,6 @@ _VERSION = re.compile(r"anvil Version: (\d+)\.(\d+)\.(\d+)")
 _GUARDED_EXEC = (
     'exec 3<&0; (read -r _ <&3 || kill -KILL $$) </dev/null >/dev/null 2>&1 & exec "$@" 3<&- </dev/null'
 )
-
-
-def locate_anvil() -> Path:
-    """Return the anvil binary: ``$ANVIL_BIN``, then PATH, then where the toolchain installs it.
-
-    Raises
-    ------
-    ToolError
-        If there is none, or ``$ANVIL_BIN`` is not one.
-    """
-    if named := os.environ.get("ANVIL_BIN"):
-        if not _is_anvil(Path(named)):
-            raise ToolError(f"ANVIL_BIN={named} is not Foundry's anvil", fix="unset it or correct it")
-        return Path(named)
-    # PyPI has an unrelated program of the same name, so being called anvil is not enough.
-    if (found := shutil.which("anvil")) and _is_anvil(Path(found)):
-        return Path(found)
-    if (installed := installed_anvil()) is not None and installed.is_file():
-        return installed
-    raise ToolError(
-        "the local node (anvil) was not found",
-        fix=f"run: marginline chain install, or install Foundry's anvil {ANVIL_VERSION} and set ANVIL_BIN",
-    )
-
-
-def _is_anvil(path: Path) -> bool:
-    """Whether the program is Foundry's and knows what we ask of it (`eth_sendTransactionSync`, 1.4)."""
-    try:
-        output = subprocess.run(
-            [str(path), "--version"], capture_output=True, text=True, timeout=10, check=False
-        ).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    found = _VERSION.search(output)
-    return found is not None and (int(found[1]), int(found[2])) >= (1, 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

