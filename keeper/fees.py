@@ -40,6 +40,8 @@ class FeePolicy:
         Blocks without inclusion before a replacement.
     max_action_cost_wei, max_cancel_cost_wei
         Most paid for gas per liquidation and per cancellation.
+    tip_percentile
+        Percentile of each block's tips to look at.
     """
 
     min_tip_wei: int
@@ -48,6 +50,7 @@ class FeePolicy:
     replace_after_blocks: int
     max_action_cost_wei: int
     max_cancel_cost_wei: int
+    tip_percentile: float = 60.0
 
     @classmethod
     def from_config(cls, section: FeesSection) -> FeePolicy:
@@ -59,6 +62,7 @@ class FeePolicy:
             replace_after_blocks=section.replace_after_blocks,
             max_action_cost_wei=wei_of_eth(section.max_gas_cost_eth),
             max_cancel_cost_wei=wei_of_eth(section.max_cancel_cost_eth),
+            tip_percentile=section.tip_percentile,
         )
 
 

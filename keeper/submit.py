@@ -256,7 +256,7 @@ class Submitter:
 
     def tick(self) -> Tick:
         """Return the newest head with all that `submit` and `follow` need, in one round trip."""
-        return self._node.tick(self.sender, self.watch())
+        return self._node.tick(self.sender, self.watch(), percentile=self._policy.tip_percentile)
 
     # ------------------------------------------------------------------------------------------------- submit
 
