@@ -446,34 +446,37 @@ class Journal:
         JournalError
             If an account has an intent on its way, a nonce was given out before, or the disk refuses.
         """
+        if any(a.intent_id != o.intent_id or a.kind is not AttemptKind.ACTION for o, a in prepared):
+            raise ValueError("an intent starts with an attempt at its own action")
+        if not prepared:
+            return
+        rows = [
+            {
+                "intent_id": order.intent_id,
+                "nonce": attempt.nonce,
+                "account": order.account,
+                "protocol": order.protocol,
+                "debt_asset": order.debt_asset,
+                "collateral_asset": order.collateral_asset,
+                "debt_to_cover_raw": order.debt_to_cover_raw,
+                "simulated_profit_raw": order.simulated_profit_raw,
+                "min_profit_raw": order.min_profit_raw,
+                "decided_block": order.decided_block,
+                "deadline_block": order.deadline_block,
+                "to": order.to,
+                "data": order.data,
+                "gas_limit": order.gas_limit,
+                "budget_wei": order.budget_wei,
+                "state": IntentState.PREPARED.value,
+                "holds_account": True,
+                "cancel_requested": False,
+                "note": "",
+            }
+            for order, attempt in prepared
+        ]
         with self._writing() as connection:
-            for order, attempt in prepared:
-                if attempt.intent_id != order.intent_id or attempt.kind is not AttemptKind.ACTION:
-                    raise ValueError("an intent starts with an attempt at its own action")
-                connection.execute(
-                    _intents.insert().values(
-                        intent_id=order.intent_id,
-                        nonce=attempt.nonce,
-                        account=order.account,
-                        protocol=order.protocol,
-                        debt_asset=order.debt_asset,
-                        collateral_asset=order.collateral_asset,
-                        debt_to_cover_raw=order.debt_to_cover_raw,
-                        simulated_profit_raw=order.simulated_profit_raw,
-                        min_profit_raw=order.min_profit_raw,
-                        decided_block=order.decided_block,
-                        deadline_block=order.deadline_block,
-                        to=order.to,
-                        data=order.data,
-                        gas_limit=order.gas_limit,
-                        budget_wei=order.budget_wei,
-                        state=IntentState.PREPARED.value,
-                        holds_account=True,
-                        cancel_requested=False,
-                        note="",
-                    )
-                )
-                self._insert_attempt(connection, attempt)
+            connection.execute(_intents.insert(), rows)
+            self._insert_attempts(connection, [attempt for _, attempt in prepared])
 
     def add_attempts(self, attempts: Sequence[Attempt]) -> None:
         """Commit further signed attempts of open intents, before they are sent."""
@@ -482,47 +485,62 @@ class Journal:
                 intent = self._row(connection, attempt.intent_id)
                 if intent["state"] in FINAL_STATES or intent["nonce"] != attempt.nonce:
                     raise ValueError(f"{attempt.intent_id} is not open at nonce {attempt.nonce}")
-                self._insert_attempt(connection, attempt)
+            self._insert_attempts(connection, attempts)
 
-    def _insert_attempt(self, connection: Connection, attempt: Attempt) -> None:
-        connection.execute(
-            _attempts.insert().values(
-                tx_hash=attempt.tx_hash,
-                intent_id=attempt.intent_id,
-                nonce=attempt.nonce,
-                kind=attempt.kind.value,
-                raw=attempt.raw,
-                max_fee_wei=attempt.max_fee_wei,
-                priority_fee_wei=attempt.priority_fee_wei,
-                created_block=attempt.created_block,
-            )
-        )
-        self._note(
-            connection,
-            attempt.intent_id,
-            f"signed {attempt.kind}",
-            f"{attempt.tx_hash} nonce {attempt.nonce} max fee {attempt.max_fee_wei} wei",
-        )
+    def _insert_attempts(self, connection: Connection, attempts: Sequence[Attempt]) -> None:
+        if not attempts:
+            return
+        rows = [
+            {
+                "tx_hash": attempt.tx_hash,
+                "intent_id": attempt.intent_id,
+                "nonce": attempt.nonce,
+                "kind": attempt.kind.value,
+                "raw": attempt.raw,
+                "max_fee_wei": attempt.max_fee_wei,
+                "priority_fee_wei": attempt.priority_fee_wei,
+                "created_block": attempt.created_block,
+            }
+            for attempt in attempts
+        ]
+        connection.execute(_attempts.insert(), rows)
+        now = self._clock.now()
+        signed = [
+            {
+                "intent_id": attempt.intent_id,
+                "at": now,
+                "event": f"signed {attempt.kind}",
+                "detail": f"{attempt.tx_hash} nonce {attempt.nonce} max fee {attempt.max_fee_wei} wei",
+            }
+            for attempt in attempts
+        ]
+        connection.execute(_history.insert(), signed)
 
     def record_sends(self, block: int, results: Sequence[SendResult]) -> None:
         """Write what nodes answered; an intent whose bytes a node may hold becomes SENT."""
+        if not results:
+            return
         now = self._clock.now()
+        rows = [
+            {
+                "tx_hash": result.tx_hash,
+                "block": block,
+                "at": now,
+                "outcome": result.outcome.value,
+                "detail": _line(result.detail),
+            }
+            for result in results
+        ]
+        held = [r.tx_hash for r in results if r.outcome.in_pool or r.outcome is SendOutcome.AMBIGUOUS]
+        prepared = (
+            sa.select(_attempts.c.intent_id)
+            .join(_intents, _intents.c.intent_id == _attempts.c.intent_id)
+            .where(_attempts.c.tx_hash.in_(held), _intents.c.state == IntentState.PREPARED.value)
+        )
         with self._writing() as connection:
-            for result in results:
-                connection.execute(
-                    _sends.insert().values(
-                        tx_hash=result.tx_hash,
-                        block=block,
-                        at=now,
-                        outcome=result.outcome.value,
-                        detail=_line(result.detail),
-                    )
-                )
-                if result.outcome.in_pool or result.outcome is SendOutcome.AMBIGUOUS:
-                    owner = sa.select(_attempts.c.intent_id).where(_attempts.c.tx_hash == result.tx_hash)
-                    intent_id = str(connection.execute(owner).scalar_one())
-                    if self._row(connection, intent_id)["state"] == IntentState.PREPARED:
-                        self._move(connection, intent_id, IntentState.SENT)
+            connection.execute(_sends.insert(), rows)
+            for (intent_id,) in connection.execute(prepared).all():
+                self._move(connection, intent_id, IntentState.SENT)
 
     def request_cancel(self, intent_id: str, note: str) -> None:
         """Mark an intent whose nonce shall be freed by a cancellation."""
