@@ -126,7 +126,9 @@ class PlanSettings:
     native_asset
         Token that wraps the currency that gas is paid in; its pools say what gas costs in other tokens.
     gas_units, gas_units_per_hop
-        Gas of the transaction without a swap, and of each pool on the path.
+        Gas of the transaction without a swap, and of each pool on the path. The defaults are the upper end
+        of what Aave V3 and our Liquidator used on a local node: 580 to 660 thousand with one pool, 740 to 850
+        with three.
     min_net_profit_e8
         Least profit after gas, in the quote currency of the protocol's prices, at 1e8.
     slippage_bps
@@ -137,18 +139,18 @@ class PlanSettings:
     from_inventory
         Whether own funds repay the debt and the collateral is kept; what the pools pay is then its value.
     inventory_raw
-        Own funds by token address; without an entry there are none.
+        Own funds by token address, without an entry none; None when they are not to limit a plan.
     """
 
     gas_price_wei: int
     native_asset: str
-    gas_units: int = 430_000
-    gas_units_per_hop: int = 110_000
+    gas_units: int = 540_000
+    gas_units_per_hop: int = 100_000
     min_net_profit_e8: int = 0
     slippage_bps: int = 100
     max_hops: int = 3
     from_inventory: bool = False
-    inventory_raw: Mapping[str, int] = field(default_factory=dict)
+    inventory_raw: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("gas_price_wei", "gas_units", "gas_units_per_hop", "min_net_profit_e8"):
@@ -228,8 +230,8 @@ def _proceeds(pools: Pools, path: Path, amount_raw: int) -> int | None:
         return None
 
 
-def maximise(profit: Callable[[int], int | None], largest: int) -> int | None:
-    """Return the size in [1, largest] at which a concave function is greatest, to a 256th of `largest`.
+def maximise(profit: Callable[[int], int | None], largest: int) -> tuple[int, int] | None:
+    """Find the size in [1, largest] at which a concave function is greatest, to a 256th of `largest`.
 
     Parameters
     ----------
@@ -238,9 +240,9 @@ def maximise(profit: Callable[[int], int | None], largest: int) -> int | None:
 
     Returns
     -------
-    int or None
-        None when the function is None wherever it was asked. A function that falls from the start is
-        answered with a small size.
+    tuple or None
+        Size and value; None when the function is None wherever it was asked. A function that falls from the
+        start is answered with a small size.
     """
     seen: dict[int, int | None] = {}
 
@@ -253,12 +255,12 @@ def maximise(profit: Callable[[int], int | None], largest: int) -> int | None:
     if top is not None and largest > 1:
         below = value(largest - max(1, largest >> _SLOPE_STEP_BITS))
         if below is not None and top >= below:
-            return largest
+            return largest, top
     small = max(1, largest >> _TOLERANCE_BITS)
     if small >= _LEAST_DIVISIBLE:
         first = value(small)
         if first is not None and first <= 0:
-            return small
+            return small, first
     low, high = 0, largest
     while high - low > max(2, small):
         step = (high - low) * 618_034 // 1_000_000
@@ -269,8 +271,8 @@ def maximise(profit: Callable[[int], int | None], largest: int) -> int | None:
         else:
             low = high - step
     value(max(1, (low + high) // 2))
-    known = [(amount, -size) for size, amount in seen.items() if amount is not None]
-    return -max(known)[1] if known else None
+    known = [(size, amount) for size, amount in seen.items() if amount is not None]
+    return max(known, key=lambda point: point[1]) if known else None
 
 
 # --- planning ----------------------------------------------------------------------------------------------
@@ -285,16 +287,18 @@ class _Means:
     pools
         Where collateral is sold.
     inventory_raw
-        Own funds by token address.
+        Own funds by token address, None for no limit.
     """
 
     pools: Pools
-    inventory_raw: Mapping[str, int]
+    inventory_raw: Mapping[str, int] | None
 
     def after(self, plan: LiquidationPlan) -> _Means:
         """Return what is left when `plan` was executed."""
         if not plan.from_inventory:
             return _Means(quote_exact_in(self.pools, plan.path, plan.seized_raw)[1], self.inventory_raw)
+        if self.inventory_raw is None:
+            return self
         left_raw = self.inventory_raw[plan.debt_asset] - plan.debt_to_cover_raw
         return _Means(self.pools, {**self.inventory_raw, plan.debt_asset: left_raw})
 
@@ -326,7 +330,7 @@ class _Planner(Generic[M, S]):
             return max(paying, key=self.value)
         refused = [r.no_plan for r in results if r.no_plan is not None]
         if not refused:
-            return NoPlan(Reason.NO_DEBT, "no debt with a collateral to take")
+            return NoPlan(Reason.NO_COLLATERAL, "bad debt: nothing is left to take")
         # The pair that came furthest says most.
         return min(refused, key=lambda n: _CAME_FURTHEST.index(n.reason))
 
@@ -348,13 +352,10 @@ class _Planner(Generic[M, S]):
             return none(
                 Reason.SIMULATION_FAILED, f"the protocol refuses with {allowed.revert_code or 'no code'}"
             )
-        if settings.from_inventory:
-            funds_raw, funds = means.inventory_raw.get(debt, 0), "inventory"
-        else:
-            funds_raw, funds = model.flash_loan_limit(market, debt), "flash loan"
-        largest = min(allowed.debt_repaid_raw, funds_raw)
+        largest = min(allowed.debt_repaid_raw, self._funds_raw(debt, means))
         if largest <= 0:
-            return none(Reason.LIMIT, f"{funds} of {funds_raw} raw for a debt of {allowed.debt_repaid_raw}")
+            source = "inventory" if settings.from_inventory else "flash loan"
+            return none(Reason.LIMIT, f"no {source} for a debt of {allowed.debt_repaid_raw} raw")
         prices_e8 = [self.prices.price_e8(self.assets[token].symbol) for token in (debt, collateral)]
         if not all(prices_e8):
             return none(Reason.PROTOCOL_UNKNOWN, "the protocol has no price")
@@ -365,25 +366,10 @@ class _Planner(Generic[M, S]):
         if per_wei is None:
             return none(Reason.NO_ROUTE, "gas cannot be valued in the debt token")
 
-        best: tuple[int, int, Path] | None = None
-        for path in paths:
-
-            def profit(size: int, path: Path = path) -> int | None:
-                seized_raw = allowed.to_liquidator_raw * size // allowed.debt_repaid_raw
-                proceeds_raw = _proceeds(pools, path, seized_raw)
-                return None if proceeds_raw is None else proceeds_raw - size - self._premium(size)
-
-            size = maximise(profit, largest)
-            if size is None:
-                continue
-            before_gas = profit(size)
-            assert before_gas is not None  # the search returns sizes that sell
-            net_raw = before_gas - self._gas_cost_raw(per_wei, path)
-            if best is None or net_raw > best[0]:
-                best = (net_raw, size, path)
-        if best is None:
+        sale = self._best_sale(pools, paths, allowed, largest, per_wei)
+        if sale is None:
             return none(Reason.NO_ROUTE, f"no size can be sold whole over {len(paths)} paths")
-        _, size, path = best
+        size, path = sale
         # A protocol may refuse a size that it does not refuse in full, for what would be left over.
         plan = self._plan(account, debt, collateral, size, path, pools, per_wei) or self._plan(
             account, debt, collateral, largest, path, pools, per_wei
@@ -400,6 +386,33 @@ class _Planner(Generic[M, S]):
             )
             return PairResult(debt, collateral, plan, NoPlan(Reason.UNPROFITABLE, detail))
         return PairResult(debt, collateral, plan, None)
+
+    def _best_sale(
+        self, pools: Pools, paths: Sequence[Path], allowed: Outcome, largest: int, per_wei: Fraction
+    ) -> tuple[int, Path] | None:
+        """Return the size and path of highest profit after gas, None when nothing sells.
+
+        Takes the collateral as proportional to the debt repaid, up to the outcome `allowed` at most.
+        """
+
+        def profit_over(path: Path) -> Callable[[int], int | None]:
+            def profit(size: int) -> int | None:
+                seized_raw = allowed.to_liquidator_raw * size // allowed.debt_repaid_raw
+                proceeds_raw = _proceeds(pools, path, seized_raw)
+                return None if proceeds_raw is None else proceeds_raw - size - self._premium(size)
+
+            return profit
+
+        sales: list[tuple[int, int, Path]] = []
+        for path in paths:
+            found = maximise(profit_over(path), largest)
+            if found is not None:
+                size, profit_raw = found
+                sales.append((profit_raw - self._gas_cost_raw(per_wei, path), size, path))
+        if not sales:
+            return None
+        _, size, path = max(sales, key=lambda sale: sale[0])
+        return size, path
 
     def _plan(
         self,
@@ -447,6 +460,12 @@ class _Planner(Generic[M, S]):
 
     def _gas_cost_raw(self, per_wei: Fraction, path: Path) -> int:
         return _ceil(per_wei * (self._gas_units(path) * self.settings.gas_price_wei))
+
+    def _funds_raw(self, debt: str, means: _Means) -> int:
+        """Return how much of a debt can be paid for."""
+        if not self.settings.from_inventory:
+            return self.model.flash_loan_limit(self.market, debt)
+        return MAX_UINT256 if means.inventory_raw is None else means.inventory_raw.get(debt, 0)
 
     def _premium(self, amount_raw: int) -> int:
         return 0 if self.settings.from_inventory else self.model.flash_loan_premium(self.market, amount_raw)
