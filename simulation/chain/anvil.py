@@ -21,7 +21,7 @@ from contracts_abi.errors import (
     ToolError,
 )
 from simulation.chain.evm import ZERO_ADDRESS, Log, Tx, TxResult, checksummed, reverted
-from simulation.chain.rpc import JsonRpc, Request, hexed, quantity, unhexed
+from simulation.chain.rpc import JsonRpc, Request, hexed, masked, quantity, unhexed
 from simulation.chain.toolchain import locate_anvil
 
 CHAIN_ID = 31_337
@@ -182,7 +182,7 @@ class Anvil:
             raise
         # Each request would be logged to a file that nobody reads.
         node.rpc.call("anvil_setLoggingEnabled", [False])
-        if options.load_state is not None:
+        if options.load_state is not None or options.fork_url is not None:
             # Time goes on from the head, and not from the clock of this machine.
             head = node.rpc.call("eth_getBlockByNumber", ["latest", False])
             node.rpc.call("evm_setTime", [head["timestamp"]])
@@ -252,6 +252,8 @@ def _wait_for_port(
         if ended:
             if "in use" in text:
                 raise InputError(f"port {options.port} is taken", fix="choose another one, or 0 for any")
+            if options.fork_url is not None:
+                text = text.replace(options.fork_url, masked(options.fork_url))
             words = [line.strip() for line in text.splitlines() if line.strip()]
             raise ChainError(f"the local node ended at once: {words[-1] if words else 'without a word'}")
         if time.monotonic() > deadline:

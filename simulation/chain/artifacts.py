@@ -21,6 +21,7 @@ _AAVE_FOLDERS = {
     "AToken": "protocol/tokenization",
     "StableDebtToken": "protocol/tokenization",
     "VariableDebtToken": "protocol/tokenization",
+    "InitializableImmutableAdminUpgradeabilityProxy": "protocol/libraries/aave-upgradeability",
     "AaveOracle": "misc",
     "AaveProtocolDataProvider": "misc",
     "MintableERC20": "mocks/tokens",

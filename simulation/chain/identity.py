@@ -1,0 +1,195 @@
+"""Proof that the contracts on a chain are those of the npm package, byte for byte.
+
+Runtime code differs from the package's artifact only where a deployment has to write into it: addresses of
+linked libraries, immutables, and in a library its own address. Each of those places is checked to have been
+empty in the artifact and to hold exactly what belongs there; everything else must be equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from eth_utils.address import to_canonical_address, to_checksum_address
+from eth_utils.crypto import keccak
+
+from contracts_abi.artifacts import LINK_LENGTH, Artifact
+from simulation.chain.aave_v3 import IMPLEMENTATION_SLOT, POOL_LIBRARIES
+from simulation.chain.artifacts import AAVE, aave
+from simulation.chain.evm import Evm
+from simulation.chain.market import Deployment
+from simulation.chain.toolchain import PACKAGES
+
+WORD: Final = 32
+PUSH20: Final = 0x73
+PUSH32: Final = 0x7F
+
+PROXY: Final = "InitializableImmutableAdminUpgradeabilityProxy"
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A place of the runtime code that the deployment filled in.
+
+    Attributes
+    ----------
+    what
+        ``library <name>``, ``immutable <name>`` or ``own address``.
+    offset, length
+        Bytes.
+    """
+
+    what: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class CodeIdentity:
+    """Whether a contract is the package's.
+
+    Attributes
+    ----------
+    contract, package
+        Its name, and the npm package with version that it is compared with.
+    address, size, code_hash
+        Where it is, the length of its runtime code in bytes, and that code's Keccak-256, 0x-prefixed.
+    runtime_equal
+        Whether the code is the artifact's with `filled` filled in, and all of `parts` are equal too.
+    filled
+        What was filled in, in order of offset.
+    first_difference
+        Byte offset of the first difference that `filled` does not explain, None when there is none.
+    parts
+        Contracts that this one runs: its proxy and its libraries.
+    """
+
+    contract: str
+    package: str
+    address: str
+    size: int
+    code_hash: str
+    runtime_equal: bool
+    filled: tuple[Filled, ...]
+    first_difference: int | None
+    parts: tuple[CodeIdentity, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for a report."""
+        return dataclasses.asdict(self)
+
+
+def code_identity(evm: Evm, deployment: Deployment) -> CodeIdentity:
+    """Compare the code that the pool runs with the npm package's artifacts.
+
+    That is the contract that the pool's proxy points to, with the proxy and all libraries as its parts.
+
+    Parameters
+    ----------
+    evm
+        The chain that the market is on.
+    deployment
+        The market.
+    """
+    provider = {"ADDRESSES_PROVIDER": deployment.provider}
+    proxy = match_code(
+        aave(PROXY), deployment.pool, evm.code(deployment.pool), immutables={"_admin": deployment.provider}
+    )
+    libraries = [
+        match_code(
+            aave(name),
+            deployment.libraries[name],
+            evm.code(deployment.libraries[name]),
+            libraries=deployment.libraries,
+            is_library=True,
+        )
+        for name in POOL_LIBRARIES
+    ]
+    slot = evm.storage(deployment.pool, IMPLEMENTATION_SLOT)
+    implementation = to_checksum_address(slot.to_bytes(WORD)[-LINK_LENGTH:])
+    pool = match_code(
+        aave("Pool"),
+        implementation,
+        evm.code(implementation),
+        libraries=deployment.libraries,
+        immutables=provider,
+    )
+    parts = (proxy, *libraries)
+    equal = pool.runtime_equal and all(part.runtime_equal for part in parts)
+    return dataclasses.replace(pool, runtime_equal=equal, parts=parts)
+
+
+def match_code(
+    artifact: Artifact,
+    address: str,
+    runtime: bytes,
+    *,
+    libraries: Mapping[str, str] | None = None,
+    immutables: Mapping[str, str] | None = None,
+    is_library: bool = False,
+) -> CodeIdentity:
+    """Compare runtime code with an artifact's.
+
+    Parameters
+    ----------
+    artifact
+        What it should be.
+    address
+        Where the code is.
+    runtime
+        The code.
+    libraries
+        Library name to address, for the artifact's link slots.
+    immutables
+        Name to value of the immutables, which are addresses and differ from each other. Each must occur.
+    is_library
+        Whether it is a library, whose code begins by comparing its own address.
+    """
+    expected = bytearray(artifact.runtime_code(libraries))
+    filled = [Filled(f"library {slot.library}", slot.offset, LINK_LENGTH) for slot in artifact.deployed_links]
+    if is_library and expected[0] == PUSH20 and not any(expected[1 : 1 + LINK_LENGTH]):
+        filled.append(Filled("own address", 1, LINK_LENGTH))
+        expected[1 : 1 + LINK_LENGTH] = to_canonical_address(address)
+    complete = True
+    for name, value in (immutables or {}).items():
+        word = to_canonical_address(value).rjust(WORD, b"\0")
+        offsets = _immutable_offsets(bytes(expected), runtime, word)
+        complete = complete and bool(offsets)
+        for offset in offsets:
+            filled.append(Filled(f"immutable {name}", offset, WORD))
+            expected[offset : offset + WORD] = word
+    difference = _first_difference(bytes(expected), runtime)
+    version = next(package.version for package in PACKAGES if package.name == AAVE)
+    return CodeIdentity(
+        contract=artifact.name,
+        package=f"{AAVE}@{version}",
+        address=address,
+        size=len(runtime),
+        code_hash="0x" + keccak(runtime).hex(),
+        runtime_equal=complete and difference is None,
+        filled=tuple(sorted(filled, key=lambda place: place.offset)),
+        first_difference=difference,
+    )
+
+
+def _immutable_offsets(expected: bytes, runtime: bytes, word: bytes) -> list[int]:
+    """Return where `runtime` pushes `word` and the artifact pushes 32 zero bytes."""
+    offsets = []
+    offset = runtime.find(word)
+    while offset >= 0:
+        empty = expected[offset : offset + WORD] == bytes(WORD)
+        if empty and offset > 0 and expected[offset - 1] == runtime[offset - 1] == PUSH32:
+            offsets.append(offset)
+        offset = runtime.find(word, offset + 1)
+    return offsets
+
+
+def _first_difference(expected: bytes, runtime: bytes) -> int | None:
+    if expected == runtime:
+        return None
+    for offset, (a, b) in enumerate(zip(expected, runtime, strict=False)):
+        if a != b:
+            return offset
+    return min(len(expected), len(runtime))
