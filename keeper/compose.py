@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
-from pydantic import ValidationError
 
 from contracts_abi import uniswap_v3 as uniswap
 from contracts_abi.calls import Call
@@ -22,7 +21,6 @@ from oracle.interfaces import Guard
 from oracle.snapshot import Feed
 from oracle.sources import sources
 from oracle.sources.chainlink import ChainlinkSource, complete, resolve
-from oracle.strict import input_error
 from simulation.amm.uniswap_v3 import PoolKey
 from simulation.chain.artifacts import own
 from simulation.policy import policies
@@ -62,6 +60,11 @@ class Connected:
     def protocol(self) -> ProtocolSection:
         """The configuration of the market that is watched."""
         return self.config.protocols[0]
+
+    @property
+    def assets(self) -> dict[str, str]:
+        """Symbol to token address."""
+        return {r.asset.symbol: r.asset.address for r in self.adapter.layout.reserves}
 
     def reader(self) -> Reader:
         """Return a fresh reader of this market."""
@@ -218,10 +221,7 @@ def build_feeds(config: KeeperConfig, node: Node, head: Head) -> tuple[Feed, ...
         built = []
         for i, table in enumerate(tables):
             where = f"references.{asset}.{i}"
-            try:
-                source = sources.build({"base": asset, "quote": QUOTE, **table})
-            except ValidationError as error:
-                raise input_error(error, where) from None
+            source = sources.build({"base": asset, "quote": QUOTE, **table}, where=where)
             if isinstance(source, ChainlinkSource):
                 source = source.resolved(complete(resolve(source.address), execute))
             built.append(source)
@@ -236,16 +236,10 @@ def _guards(config: KeeperConfig) -> tuple[Guard, ...]:
     names = dict.fromkeys([*BASIC, *config.guards])
     built = []
     for name in names:
-        try:
-            built.append(guards.build({"kind": name, **config.guards.get(name, {})}))
-        except ValidationError as error:
-            raise input_error(error, f"guards.{name}") from None
+        built.append(guards.build({"kind": name, **config.guards.get(name, {})}, where=f"guards.{name}"))
     return tuple(built)
 
 
 def build_policy(config: KeeperConfig) -> Any:
     """Return the configured policy (`simulation.interfaces.Policy`)."""
-    try:
-        return policies.build(dict(config.policy))
-    except ValidationError as error:
-        raise input_error(error, "policy") from None
+    return policies.build(dict(config.policy), where="policy")

@@ -202,7 +202,7 @@ class FeesSection(Section):
     tip_percentile: Annotated[float, Field(ge=0, le=100)] = 60.0
     """Percentile of recent tips to offer, within the two limits above."""
     base_fee_headroom: PositiveAmount = Decimal("1.6")
-    """First maximum fee as a multiple of the next base fee; 1.6 survives four full blocks."""
+    """First maximum fee as a multiple of the next base fee; 1.6 outlasts three full blocks."""
     replace_after_blocks: Annotated[int, Field(ge=1)] = 2
     """Blocks without inclusion before the same nonce is sent again with higher fees."""
     max_gas_cost_eth: PositiveAmount = Decimal("0.5")
@@ -230,6 +230,9 @@ class LimitsSection(Section):
     """Balance of the sender below which nothing new is sent."""
     max_head_age_s: Seconds = 60.0
     """Age of the newest block beyond which nothing new is sent."""
+    clock: Literal["wall", "block"] = "wall"
+    """What the age of a block is measured against: ``wall``, or ``block`` for a local chain that replays
+    another day and whose newest block is therefore always new."""
     deny_accounts: tuple[Address, ...] = ()
     """Borrowers that are never touched."""
     allow_accounts: tuple[Address, ...] = ()

@@ -16,12 +16,17 @@ from contracts_abi.multicall import aggregate
 from keeper.rpc import Head, Node
 from oracle.snapshot import Feed, History, accept, plain_snapshot, rewind, snapshot, snapshot_reads
 from oracle.types import PriceSnapshot
-from simulation.amm.uniswap_v3 import PoolKey, PoolLayout, PoolState, decode_pool, layout_of, pool_reads
+from simulation.amm.uniswap_v3 import PoolKey, PoolLayout, PoolState, decode_pool, pool_reads
 from simulation.interfaces import ProtocolAdapter
 from simulation.types import Book
 
 MAX_LAYOUT_ROUNDS = 4
 """Rounds of reads after which a pool whose ticks keep moving is left out of a view."""
+
+LEAST_REACH_TICKS = 1_000
+"""A pool's state must be known this far around its price, 1,000 ticks being a tenth of the price;"""
+REACH_TICKS = 6_932
+"""and is read this far, a halving or doubling, so that a moving price seldom asks for another round."""
 
 QUOTE = "USD"
 
@@ -133,7 +138,7 @@ class Reader:
             at += len(reads)
             if state is not None:
                 pools[state.address] = state
-                self._layouts[state.address] = layout_of(state)
+                self._layouts[state.address] = _next_layout(state)
         book = self._adapter.decode_accounts(market, accounts, answers[at:])
         return HeadView(head, market, book, self._protocol_view(market, head), reference, pools)
 
@@ -155,7 +160,7 @@ class Reader:
         """Return the pool's state, asking again where its ticks are not known yet."""
         for _ in range(MAX_LAYOUT_ROUNDS):
             try:
-                state = decode_pool(layout, answers)
+                state = decode_pool(layout, answers, reach_ticks=LEAST_REACH_TICKS)
             except DataError:
                 return None
             if isinstance(state, PoolState):
@@ -175,6 +180,17 @@ class Reader:
             block=head.number,
             timestamp=head.timestamp,
         )
+
+
+def _next_layout(state: PoolState) -> PoolLayout:
+    """Return what to read of a pool at the next block."""
+    key = state.key
+    every = key.all_words()
+    words = range(
+        max(every.start, key.word_of(state.tick - REACH_TICKS)),
+        min(every.stop, key.word_of(state.tick + REACH_TICKS) + 1),
+    )
+    return PoolLayout(key, words, tuple(t for t, _ in state.ticks if key.word_of(t) in words))
 
 
 def check_symbols(feeds: Sequence[Feed], symbols: Sequence[str]) -> None:

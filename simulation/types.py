@@ -248,6 +248,7 @@ class Reason(StrEnum):
     REFERENCE_UNKNOWN = "reference_unknown"
     PROTOCOL_UNKNOWN = "protocol_unknown"
     ACCOUNT_UNKNOWN = "account_unknown"
+    NO_COLLATERAL = "no_collateral"
     NO_ROUTE = "no_route"
     SIMULATION_FAILED = "simulation_failed"
     PAUSED = "paused"

@@ -9,33 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from keeper import __version__
+from keeper.commands.console import progress_bar, stderr_console
 from simulation.chain.anvil import Anvil, AnvilOptions
 from simulation.chain.fork import fork as fork_chain
 from simulation.chain.market import Deployment
 from simulation.chain.seed import load_or_build
 from simulation.chain.toolchain import cache_dir, ensure_toolchain
-
-
-def stderr_console() -> Console:
-    """Return the console for people; standard output stays free for machines."""
-    return Console(stderr=True)
-
-
-def progress_bar(console: Console) -> Progress:
-    """Return the one progress bar that all commands show."""
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    )
 
 
 def setup_toolchain() -> None:

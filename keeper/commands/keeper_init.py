@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -69,8 +70,8 @@ def init(
     multicall = MULTICALL_ADDRESS if node.code([MULTICALL_ADDRESS])[0] else None
     liquidator = None
     if deploy:
-        signer = _signer(keystore, password_file, chain_id)
-        liquidator = _deploy(node, head, signer, layout, swaps, receiver)
+        with contextlib.closing(_signer(keystore, password_file, chain_id)) as signer:
+            liquidator = _deploy(node, signer, layout, swaps, receiver)
     text = render_config(
         rpc_url=rpc_url,
         chain_id=chain_id,
@@ -133,7 +134,6 @@ def _signer(keystore: Path | None, password_file: Path | None, chain_id: int) ->
 
 def _deploy(
     node: Node,
-    head: Head,
     signer: Signer,
     layout: AaveLayout,
     swaps: RouterSection | None,

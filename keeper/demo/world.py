@@ -120,10 +120,14 @@ class World:
         return StepResult(self.mine(timestamp), timestamp, len(posts), len(trades))
 
     def mine(self, timestamp: int) -> int:
-        """Mine one block at `timestamp` with what is in the pool; return its number."""
+        """Mine one block at `timestamp` with what is in the pool; return its number.
+
+        After the scenario's end its last base fee stays.
+        """
         self._evm.sync()
         self._evm.warp(timestamp)
-        return self._evm.mine(base_fee=base_fee_wei(self._scenario, timestamp))
+        priced_at = min(timestamp, self._scenario.steps()[-1])
+        return self._evm.mine(base_fee=base_fee_wei(self._scenario, priced_at))
 
     def _trades(self, prices_e8: Mapping[str, int]) -> list[Tx]:
         pools = self._deployment.uniswap.pools

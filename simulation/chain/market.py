@@ -198,9 +198,11 @@ class MarketSpec:
         return dataclasses.asdict(self)
 
 
-# A sale of a million moves the price by about one per cent while it stays near, by several after a crash.
-_DEEP = (RangeSpec(0, 10_000_000), RangeSpec(15_000, 8_000_000), RangeSpec(2_500, 5_000_000))
+# Around the first price a sale of a million loses about half a per cent, after a fall by half about two.
+_DEEP = (RangeSpec(0, 20_000_000), RangeSpec(15_000, 40_000_000), RangeSpec(2_500, 20_000_000))
 _PEGGED = (RangeSpec(0, 2_000_000), RangeSpec(200, 20_000_000))
+# In a crash a dollar is not a dollar: DAI traded up to about 1.10 in March 2020.
+_LOOSELY_PEGGED = (RangeSpec(0, 8_000_000), RangeSpec(1_500, 30_000_000))
 
 DEFAULT_MARKET = MarketSpec(
     assets=(
@@ -273,7 +275,7 @@ DEFAULT_MARKET = MarketSpec(
         PoolSpec(("WBTC", "WETH"), 500, _DEEP),
         PoolSpec(("WBTC", "USDC"), 3_000, _DEEP),
         PoolSpec(("wstETH", "WETH"), 100, _PEGGED),
-        PoolSpec(("DAI", "USDC"), 100, _PEGGED),
+        PoolSpec(("DAI", "USDC"), 100, _LOOSELY_PEGGED),
     ),
 )
 

@@ -17,7 +17,15 @@ from simulation.policy import policies
 from simulation.types import Action, LiquidationPlan, MarginReport, MarginStatus, Reason, Verdict
 
 _NO_PLAN = frozenset(
-    {Reason.UNPROFITABLE, Reason.NO_ROUTE, Reason.SIMULATION_FAILED, Reason.PAUSED, Reason.LIMIT}
+    {
+        Reason.UNPROFITABLE,
+        Reason.NO_COLLATERAL,
+        Reason.NO_ROUTE,
+        Reason.SIMULATION_FAILED,
+        Reason.PROTOCOL_UNKNOWN,
+        Reason.PAUSED,
+        Reason.LIMIT,
+    }
 )
 
 

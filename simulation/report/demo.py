@@ -35,6 +35,7 @@ _REASON_CLASSES: dict[Reason, str] = {
     Reason.PROTOCOL_PRICE_LOW: "harm",
     Reason.PROTOCOL_PRICE_STALE_HIGH: "wait",
     Reason.UNPROFITABLE: "cost",
+    Reason.NO_COLLATERAL: "cost",
     Reason.NO_ROUTE: "cost",
     Reason.SIMULATION_FAILED: "harm",
     Reason.REFERENCE_UNKNOWN: "harm",

@@ -143,6 +143,9 @@ class WaitingRow(StrictModel):
     account: str = Field(description="who was due")
     asset: str = Field(description="token whose protocol price was stale")
     armed_block: int = Field(description="block in which the account was armed")
+    allowed_block: int | None = Field(
+        default=None, description="first block whose state let the protocol liquidate; null if it never did"
+    )
     acted_block: int | None = Field(description="block of the liquidation; null if it never came")
     blocks_waited: int = Field(ge=0, description="blocks from due to liquidated, or to the end")
     cost_usd_e8: UsdE8 = Field(description="what the wait cost by cost_of_waiting_rule, USD at 1e8")

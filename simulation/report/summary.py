@@ -201,6 +201,7 @@ REASON_WORDS: dict[Reason, str] = {
     Reason.PROTOCOL_PRICE_LOW: "held: price wrongly low",
     Reason.PROTOCOL_PRICE_STALE_HIGH: "armed: price stale high",
     Reason.UNPROFITABLE: "unprofitable",
+    Reason.NO_COLLATERAL: "nothing left to take",
     Reason.NO_ROUTE: "no route",
     Reason.SIMULATION_FAILED: "simulation failed",
     Reason.REFERENCE_UNKNOWN: "no reference",

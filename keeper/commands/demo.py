@@ -1,0 +1,52 @@
+"""``marginline demo``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from contracts_abi.errors import CheckFailed, InputError
+from keeper.commands.chain import seeded
+from keeper.commands.console import progress_bar, stderr_console
+from keeper.demo.run import run
+from oracle.scenario import load_scenario
+from simulation.chain.toolchain import ensure_toolchain
+from simulation.report.demo import render_demo
+from simulation.report.terminal import print_demo
+
+SCENARIO = "black-thursday-2020-03-12"
+
+
+def run_demo(
+    *, json_file: Path | None, report: Path, accounts: int, seed: int, pace_s: float, log: Path | None = None
+) -> None:
+    """Run the demo, show it, write report and record, and fail when an invariant broke."""
+    for option, path in (("--json", json_file), ("--report", report)):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise InputError(f"{option}: no folder {path.absolute().parent}", fix="create it first")
+    started = time.monotonic()
+    console = stderr_console()
+    ensure_toolchain(lambda text: console.log(text))
+    scenario = load_scenario(SCENARIO)
+    state = seeded(console, accounts, seed)
+    with progress_bar(console) as bar:
+        task = bar.add_task("starting", total=1.0)
+        record = run(
+            state,
+            scenario,
+            seed=seed,
+            pace_s=pace_s,
+            progress=lambda what, part: bar.update(task, description=what, completed=part),
+            log=log,
+        )
+        bar.update(task, description="writing the report", completed=1.0)
+        report.write_text(render_demo(record), encoding="utf-8")
+    if json_file is not None:
+        json_file.write_text(record.to_json(), encoding="utf-8")
+    print_demo(record, console)
+    console.print(f"report: [bold]{report}[/]  ({time.monotonic() - started:.0f} s)")
+    if not record.passed:
+        broken = [name for name, invariant in record.invariants.items() if not invariant.ok]
+        if not record.identity.runtime_equal:
+            broken.append("pool_is_the_published_one")
+        raise CheckFailed(f"demo: {', '.join(broken)} broken", fix=f"see {report}")

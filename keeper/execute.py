@@ -1,0 +1,199 @@
+"""From plans to orders: the transaction is built, run once on the node's state, and judged by what it did.
+
+All plans of a head are simulated in one request, one after another on one state, so that what the first
+takes out of a pool is missing for the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from contracts_abi.errors import DataError
+from contracts_abi.liquidator import (
+    LIQUIDATE_FLASH,
+    LIQUIDATED,
+    Liquidated,
+    decode_liquidated,
+    flash_calldata,
+    inventory_calldata,
+)
+from keeper.config import ExecutionSection, FeesSection, wei_of_eth
+from keeper.rpc import Head, Log, Node, Simulation, TxCall
+from keeper.types import Order
+from simulation.amm.uniswap_v3 import encode_path
+from simulation.fixed_point import BPS, WAD
+from simulation.types import LiquidationPlan, Reason
+
+SIMULATION_GAS_FACTOR = 2
+"""Gas given to a simulation, as a multiple of the planner's estimate."""
+
+
+@dataclass(frozen=True, slots=True)
+class PricedPlan:
+    """A plan and what its debt token is worth, so that profits and gas can be compared.
+
+    Attributes
+    ----------
+    plan
+        What to do.
+    wei_per_debt
+        Wei that one whole debt token is worth, at 1e18.
+    debt_decimals
+        Decimals of the debt token.
+    """
+
+    plan: LiquidationPlan
+    wei_per_debt: int
+    debt_decimals: int
+
+    def in_wei(self, amount_raw: int) -> int:
+        """Return the worth of an amount of the debt token in wei, rounded down."""
+        return int(amount_raw * self.wei_per_debt // 10**self.debt_decimals)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What became of one plan in simulation.
+
+    Attributes
+    ----------
+    order
+        To be written ahead and sent; None when the simulation speaks against it.
+    reason, detail
+        Why not.
+    """
+
+    plan: LiquidationPlan
+    order: Order | None
+    reason: Reason
+    detail: str
+
+
+def calldata(plan: LiquidationPlan, intent_id: str, deadline_block: int) -> bytes:
+    """Return the Liquidator's calldata for a plan."""
+    intent = bytes.fromhex(intent_id[2:])
+    if plan.from_inventory:
+        return inventory_calldata(
+            intent_id=intent,
+            collateral=plan.collateral_asset,
+            debt=plan.debt_asset,
+            user=plan.account,
+            debt_to_cover_raw=plan.debt_to_cover_raw,
+            min_collateral_raw=plan.seized_raw * 99 // 100,
+            deadline_block=deadline_block,
+        )
+    return flash_calldata(
+        intent_id=intent,
+        collateral=plan.collateral_asset,
+        debt=plan.debt_asset,
+        user=plan.account,
+        debt_to_cover_raw=plan.debt_to_cover_raw,
+        path=encode_path(plan.path) if plan.path else b"",
+        min_profit_raw=plan.min_profit_raw,
+        deadline_block=deadline_block,
+    )
+
+
+def prepare(
+    plans: Sequence[PricedPlan],
+    intent_ids: Sequence[str],
+    *,
+    node: Node,
+    head: Head,
+    timestamp: int,
+    liquidator: str,
+    sender: str,
+    gas_price_wei: int,
+    execution: ExecutionSection,
+    fees: FeesSection,
+) -> list[Prepared]:
+    """Simulate plans on `head` and turn those that hold into orders.
+
+    Parameters
+    ----------
+    intent_ids
+        One for each plan, reserved in the journal.
+    timestamp
+        Expected time of the next block.
+    liquidator, sender
+        Our contract, and its owner.
+    gas_price_wei
+        What a unit of gas is expected to cost, base fee and tip.
+
+    Raises
+    ------
+    RpcError, RpcUnavailable
+        If the node does not simulate.
+    """
+    deadline = head.number + execution.deadline_blocks
+    blobs = [calldata(p.plan, i, deadline) for p, i in zip(plans, intent_ids, strict=True)]
+    simulations = node.simulate(
+        [
+            TxCall(sender, liquidator, blob, p.plan.gas_units * SIMULATION_GAS_FACTOR)
+            for p, blob in zip(plans, blobs, strict=True)
+        ],
+        head,
+        timestamp=timestamp,
+    )
+    out: list[Prepared] = []
+    for priced, intent_id, blob, simulated in zip(plans, intent_ids, blobs, simulations, strict=True):
+        plan = priced.plan
+        if not simulated.success:
+            why = simulated.error or "reverted"
+            out.append(Prepared(plan, None, Reason.SIMULATION_FAILED, f"simulation: {why}"))
+            continue
+        gas = simulated.gas_used or plan.gas_units
+        profit_raw = plan.profit_raw if plan.from_inventory else simulated_profit(simulated, liquidator)
+        net_wei = priced.in_wei(profit_raw) - gas * gas_price_wei
+        if net_wei <= 0:
+            detail = f"simulated profit {profit_raw} raw is less than {gas} gas at {gas_price_wei} wei"
+            out.append(Prepared(plan, None, Reason.UNPROFITABLE, detail))
+            continue
+        order = Order(
+            intent_id=intent_id,
+            account=plan.account,
+            protocol=plan.protocol,
+            debt_asset=plan.debt_asset,
+            collateral_asset=plan.collateral_asset,
+            debt_to_cover_raw=plan.debt_to_cover_raw,
+            simulated_profit_raw=profit_raw,
+            min_profit_raw=plan.min_profit_raw,
+            decided_block=head.number,
+            deadline_block=deadline,
+            to=liquidator,
+            data=blob,
+            gas_limit=gas * (BPS + execution.gas_margin_bps) // BPS,
+            budget_wei=min(wei_of_eth(fees.max_gas_cost_eth), priced.in_wei(profit_raw)),
+        )
+        out.append(Prepared(plan, order, Reason.LIQUIDATE, f"simulated profit {profit_raw} raw, gas {gas}"))
+    return out
+
+
+def simulated_profit(simulated: Simulation, liquidator: str) -> int:
+    """Return the profit of a simulated flash liquidation, in debt token units.
+
+    Raises
+    ------
+    DataError
+        If neither the event nor the return value says it.
+    """
+    if simulated.logs is not None:
+        event = liquidated_event(simulated.logs, liquidator)
+        if event is None:
+            raise DataError("the simulation succeeded without a Liquidated event")
+        return event.profit_raw
+    return int(LIQUIDATE_FLASH.decode_one(simulated.return_data))
+
+
+def liquidated_event(logs: Sequence[Log], liquidator: str) -> Liquidated | None:
+    """Return our contract's event among the logs of a transaction, None without one."""
+    for log in logs:
+        if log.address == liquidator and log.topics and log.topics[0] == LIQUIDATED.topic:
+            return decode_liquidated(log.topics, log.data)
+    return None
+
+
+def wei_per_token(price_e8: int, native_price_e8: int) -> int:
+    """Return how many wei a token at `price_e8` is worth, given the price of a whole native token."""
+    return price_e8 * WAD // native_price_e8

@@ -1,0 +1,384 @@
+"""The head-driven loop: at each new block follow what was sent, read, decide, simulate, write ahead, send.
+
+The newest head wins: heads that passed while one was worked on are not queued, and a head older than the last
+one worked on is ignored. What fails at one head is said and tried again at the next.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from contracts_abi.errors import ChainError, DataError, UnknownNameError
+from keeper.clock import Clock
+from keeper.config import KeeperConfig, Mode
+from keeper.decide import Decision, LendingProtocol, decide, examined_rows
+from keeper.execute import Prepared, PricedPlan, liquidated_event, prepare, wei_per_token
+from keeper.fees import FeePolicy, market_fees
+from keeper.journal import Journal
+from keeper.limits import Limit, account_breach, global_breach, read_usage, room
+from keeper.rpc import Head, Node, Tick, TxReceipt
+from keeper.submit import Submission, Submitter, TxEvent
+from keeper.sync import Discovery, Synced
+from keeper.types import Intent
+from keeper.view import HeadView, Reader
+from simulation.liquidation import PlanSettings
+from simulation.types import Action, LiquidationPlan, MarginStatus, Reason, Verdict
+
+Emit = Callable[[str, Mapping[str, Any]], None]
+"""Takes the name of an event and its fields; values are JSON types."""
+
+_UNREMARKABLE = frozenset({Reason.HEALTHY, Reason.NO_DEBT})
+
+
+@dataclass(frozen=True, slots=True)
+class HeadResult:
+    """What was done at one head.
+
+    Attributes
+    ----------
+    view, decision
+        What was read, and what followed from it.
+    verdicts
+        The decision's verdicts with what simulation, limits and journal had to add.
+    submission
+        What was handed over; None outside ``live`` or when there was nothing.
+    round_trips
+        Requests to the node from the new head to the signed transactions.
+    own_s
+        Time from the new head to the signed transactions that was not spent waiting for the node.
+    """
+
+    view: HeadView
+    decision: Decision
+    verdicts: tuple[Verdict, ...]
+    submission: Submission | None
+    events: tuple[TxEvent, ...]
+    round_trips: int
+    own_s: float
+
+
+@dataclass(slots=True)
+class Keeper:
+    """One keeper of one market.
+
+    Attributes
+    ----------
+    config, node, adapter, policy
+        As connected.
+    reader, discovery, submitter, journal
+        The parts that hold state.
+    clock
+        For durations only.
+    emit
+        Told what happens.
+    assets
+        Symbol to token address.
+    audit_due
+        Set it to have the next head examine every account exactly and count what the screen missed.
+    screen_misses
+        How many that were so far; anything but 0 is a defect.
+    """
+
+    config: KeeperConfig
+    node: Node
+    adapter: LendingProtocol
+    policy: Any
+    reader: Reader
+    discovery: Discovery
+    submitter: Submitter
+    journal: Journal
+    clock: Clock
+    emit: Emit
+    assets: Mapping[str, str]
+    audit_due: threading.Event = field(default_factory=threading.Event)
+    screen_misses: int = 0
+    _watched: set[str] = field(default_factory=set)
+    _last: Head | None = None
+    _resumed: bool = False
+
+    def run(self, stop: threading.Event) -> None:
+        """Work on heads until `stop` is set; what fails at one head does not end the loop."""
+        interval = self.config.rpc.poll_interval_s
+        while not stop.is_set():
+            try:
+                tick = self.submitter.tick()
+                if self._is_new(tick.head):
+                    self.work(tick)
+            except (ChainError, DataError) as error:
+                # The account list, the journal and the last decision stay; the next head tries again.
+                self.emit("trouble", {"error": str(error)})
+            stop.wait(interval)
+
+    def _is_new(self, head: Head) -> bool:
+        last = self._last
+        return last is None or (head.number >= last.number and head.block_hash != last.block_hash)
+
+    def work(self, tick: Tick) -> HeadResult:
+        """Do all that one head asks for.
+
+        Raises
+        ------
+        RpcError, RpcUnavailable, DataError
+            If the head could not be read whole; nothing was sent then.
+        JournalError
+            If the journal does not take it; nothing is sent that is not in it.
+        """
+        started, trips = self.clock.monotonic(), self.node.round_trips
+        waiting = self.node.waited_s
+        head = tick.head
+        events = self.submitter.follow(tick, resume=not self._resumed)
+        self._resumed = True
+        self._report_events(events)
+        synced = self.discovery.advance(head)
+        self._report_sync(head, synced)
+        view = self.reader.read(head, self.discovery.borrowers)
+        in_flight = {account for _, account in self.journal.in_flight()}
+        every = self.audit_due.is_set()
+        decision = decide(
+            view,
+            self.adapter,
+            self.policy,
+            plan_settings(self.config, self.assets, self._gas_price_wei(tick)),
+            next_timestamp=self._next_timestamp(head),
+            watched=self._watched,
+            in_flight=in_flight,
+            every=every,
+        )
+        if every:
+            self._audited(view, decision)
+        verdicts, submission = self._act(view, decision, tick)
+        result = HeadResult(
+            view=view,
+            decision=decision,
+            verdicts=verdicts,
+            submission=submission,
+            events=tuple(events),
+            round_trips=self.node.round_trips - trips - (1 if submission and submission.intents else 0),
+            own_s=self.clock.monotonic() - started - (self.node.waited_s - waiting),
+        )
+        self._last = head
+        self._watched = {v.account for v in verdicts if v.reason not in _UNREMARKABLE}
+        self._record(view, verdicts)
+        self._report_head(result)
+        return result
+
+    def _gas_price_wei(self, tick: Tick) -> int:
+        fees = market_fees(tick.fees, FeePolicy.from_config(self.config.fees))
+        return tick.fees.next_base_fee_wei + fees.priority_fee_wei
+
+    def _act(
+        self, view: HeadView, decision: Decision, tick: Tick
+    ) -> tuple[tuple[Verdict, ...], Submission | None]:
+        """Simulate and send the plans; return the verdicts with what came of it."""
+        plans = decision.plans
+        liquidator = self.config.contracts.liquidator
+        if not plans or liquidator is None or self.config.mode is Mode.OBSERVE:
+            flagged = {
+                p.account: (Action.LEAVE, Reason.OBSERVE_ONLY, f"mode {self.config.mode}") for p in plans
+            }
+            return _amended(decision.verdicts, flagged), None
+        amended: dict[str, tuple[Action, Reason, str]] = {}
+        stopped = self._stopped(plans, tick)
+        for account, why in stopped.items():
+            amended[account] = (Action.HOLD, Reason.LIMIT, why)
+        priced = [self._priced(view, plan) for plan in plans if plan.account not in stopped]
+        prepared = self._prepared(view, priced, liquidator, tick)
+        for item in prepared:
+            if item.order is None:
+                amended[item.plan.account] = (Action.LEAVE, item.reason, item.detail)
+        orders = [item.order for item in prepared if item.order is not None]
+        if self.config.mode is not Mode.LIVE:
+            for order in orders:
+                amended[order.account] = (Action.LEAVE, Reason.OBSERVE_ONLY, "dry-run: simulated, not sent")
+            return _amended(decision.verdicts, amended), None
+        submission = self.submitter.submit(orders, tick) if orders else None
+        for refusal in submission.refused if submission else ():
+            amended[refusal.order.account] = (Action.LEAVE, refusal.reason, refusal.detail)
+        return _amended(decision.verdicts, amended), submission
+
+    def _stopped(self, plans: Sequence[LiquidationPlan], tick: Tick) -> dict[str, str]:
+        """Return the accounts that a limit keeps us off now, and which one; see `keeper.limits`."""
+        limits = self.config.limits
+        usage = read_usage(self.journal, tick)
+        now = tick.head.timestamp if limits.clock == "block" else self.clock.now()
+        everywhere = global_breach(limits, usage, tick, now=now)
+        if everywhere is not None:
+            self.emit("limit", {"limit": everywhere.limit.value, "detail": everywhere.detail})
+            return {plan.account: f"{everywhere.limit}: {everywhere.detail}" for plan in plans}
+        stopped: dict[str, str] = {}
+        free = room(limits, usage)
+        for plan in plans:
+            breach = account_breach(limits, usage, plan.account)
+            if breach is not None:
+                stopped[plan.account] = f"{breach.limit}: {breach.detail}"
+            elif free == 0:
+                stopped[plan.account] = f"{Limit.PER_BLOCK}: no more new intents in this block"
+            else:
+                free -= 1
+        return stopped
+
+    def _prepared(
+        self, view: HeadView, priced: Sequence[PricedPlan], liquidator: str, tick: Tick
+    ) -> list[Prepared]:
+        if not priced:
+            return []
+        ids = [
+            self.journal.new_intent_id(
+                protocol=p.plan.protocol,
+                account=p.plan.account,
+                debt_asset=p.plan.debt_asset,
+                collateral_asset=p.plan.collateral_asset,
+                decided_block=view.head.number,
+            )
+            for p in priced
+        ]
+        return prepare(
+            priced,
+            ids,
+            node=self.node,
+            head=view.head,
+            timestamp=self._next_timestamp(view.head),
+            liquidator=liquidator,
+            sender=self.submitter.sender,
+            gas_price_wei=self._gas_price_wei(tick),
+            execution=self.config.execution,
+            fees=self.config.fees,
+        )
+
+    def _next_timestamp(self, head: Head) -> int:
+        """Return the expected time of the next block: as far from the head as the head from its parent."""
+        last = self._last
+        if last is not None and last.number < head.number:
+            return head.timestamp + max((head.timestamp - last.timestamp) // (head.number - last.number), 1)
+        return head.timestamp + 12
+
+    def _priced(self, view: HeadView, plan: LiquidationPlan) -> PricedPlan:
+        asset = next(a for a in view.book.assets if a.address == plan.debt_asset)
+        price = view.protocol.price_e8(asset.symbol)
+        native = view.protocol.price_e8(self.config.execution.native_asset)
+        assert price is not None
+        assert native is not None
+        return PricedPlan(plan, wei_per_token(price, native), asset.decimals)
+
+    def _audited(self, view: HeadView, decision: Decision) -> None:
+        """Count accounts that the full sweep finds liquidatable and the screen had called healthy."""
+        self.audit_due.clear()
+        screened = {view.book.accounts[row] for row in examined_rows(view, self._watched)}
+        missed = [
+            v.account
+            for v in decision.verdicts
+            if v.protocol_margin.status is MarginStatus.LIQUIDATABLE and v.account not in screened
+        ]
+        self.screen_misses += len(missed)
+        self.emit("audit", {"block": view.head.number, "accounts": len(view.book), "missed": missed})
+
+    def _record(self, view: HeadView, verdicts: Sequence[Verdict]) -> None:
+        self.journal.record_decisions(view.head.number, view.head.timestamp, verdicts)
+
+    def _report_events(self, events: Sequence[TxEvent]) -> None:
+        for event in events:
+            intent = event.intent
+            self.emit(
+                "transaction",
+                {
+                    "kind": event.kind.value,
+                    "account": None if intent is None else intent.account,
+                    "intent": None if intent is None else intent.intent_id,
+                    "detail": event.detail,
+                },
+            )
+
+    def _report_sync(self, head: Head, synced: Synced) -> None:
+        if synced.rewound_to is not None:
+            self.reader.rewind(synced.rewound_to)
+            self.emit("reorganisation", {"block": head.number, "common_ancestor": synced.rewound_to})
+        if synced.found:
+            self.emit("borrowers", {"block": head.number, "found": len(synced.found)})
+
+    def _report_head(self, result: HeadResult) -> None:
+        reasons: dict[str, int] = {}
+        for verdict in result.verdicts:
+            reasons[verdict.reason.value] = reasons.get(verdict.reason.value, 0) + 1
+        sent = result.submission.intents if result.submission else ()
+        for intent in sent:
+            self.emit("sent", _sent(intent, result.view.head.number))
+        self.emit(
+            "head",
+            {
+                "block": result.view.head.number,
+                "borrowers": len(result.view.book),
+                "examined": result.decision.examined,
+                "reasons": reasons,
+                "sent": len(sent),
+                "round_trips": result.round_trips,
+                "own_ms": round(result.own_s * 1e3, 1),
+            },
+        )
+
+
+def _sent(intent: Intent, block: int) -> dict[str, Any]:
+    return {
+        "block": block,
+        "intent": intent.intent_id,
+        "account": intent.account,
+        "nonce": intent.nonce,
+        "simulated_profit_raw": str(intent.simulated_profit_raw),
+    }
+
+
+def _amended(
+    verdicts: Sequence[Verdict], changes: Mapping[str, tuple[Action, Reason, str]]
+) -> tuple[Verdict, ...]:
+    """Return the verdicts with action, reason and detail of some accounts replaced."""
+    return tuple(
+        v
+        if v.account not in changes
+        else Verdict(
+            v.account,
+            changes[v.account][0],
+            changes[v.account][1],
+            v.protocol_margin,
+            v.reference_margin,
+            changes[v.account][2],
+        )
+        for v in verdicts
+    )
+
+
+def plan_settings(config: KeeperConfig, assets: Mapping[str, str], gas_price_wei: int) -> PlanSettings:
+    """Return what the planner assumes, from the configuration and the price of gas.
+
+    Parameters
+    ----------
+    assets
+        Symbol to token address.
+
+    Raises
+    ------
+    UnknownNameError
+        If the market does not have the native asset, without which gas cannot be weighed against profit.
+    """
+    symbol = config.execution.native_asset
+    if symbol not in assets:
+        raise UnknownNameError("asset in execution.native_asset", symbol, assets)
+    return PlanSettings(
+        gas_price_wei=gas_price_wei,
+        native_asset=assets[symbol],
+        min_net_profit_e8=int(config.execution.min_profit_usd * 10**8),
+        from_inventory=config.execution.funding == "inventory",
+    )
+
+
+def realised_profit(liquidator: str | None) -> Callable[[Intent, TxReceipt], int | None]:
+    """Return what reads an intent's realised profit from its receipt, in debt token units."""
+
+    def read(intent: Intent, receipt: TxReceipt) -> int | None:
+        event = liquidated_event(receipt.logs, liquidator) if liquidator else None
+        if event is None or "0x" + event.intent_id.hex() != intent.intent_id:
+            return None
+        return event.profit_raw
+
+    return read
