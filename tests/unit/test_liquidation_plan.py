@@ -1,0 +1,303 @@
+"""The planner's choices, one at a time. Its optimum is in tests/property/test_liquidation_plan.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from contracts_abi.errors import InputError
+from simulation.amm.uniswap_v3 import PoolState, quote_exact_in, swap
+from simulation.liquidation import (
+    NoPlan,
+    PlanSettings,
+    find_paths,
+    maximise,
+    plan_bundle,
+    plan_liquidation,
+    plan_pairs,
+)
+from simulation.types import LiquidationPlan, Reason
+from tests.lending_model import (
+    BTC,
+    DAI,
+    ETH,
+    PRICES_E8,
+    USD,
+    Borrower,
+    Lender,
+    pool,
+    pools_of,
+    snapshot,
+)
+
+GWEI = 10**9
+SETTINGS = PlanSettings(gas_price_wei=20 * GWEI, native_asset=ETH)
+DEEP = pools_of(
+    pool(ETH, USD, depth_usd=20_000_000),
+    pool(BTC, ETH, depth_usd=20_000_000),
+    pool(BTC, USD, depth_usd=20_000_000, fee_pips=3_000),
+    pool(DAI, USD, depth_usd=20_000_000, fee_pips=100),
+)
+BORROWER = Borrower("0xAa", {USD: 10_000 * 10**6}, {ETH: 120 * 10**18})
+
+
+def planned(borrower: Borrower = BORROWER, **changes: object) -> LiquidationPlan:
+    arguments = {"model": Lender(), "pools": DEEP, "settings": SETTINGS, "prices": snapshot()} | changes
+    plan = plan_liquidation(market=PRICES_E8, account=borrower, **arguments)
+    assert isinstance(plan, LiquidationPlan), plan
+    return plan
+
+
+def refused(borrower: Borrower = BORROWER, **changes: object) -> NoPlan:
+    arguments = {"model": Lender(), "pools": DEEP, "settings": SETTINGS, "prices": snapshot()} | changes
+    plan = plan_liquidation(market=PRICES_E8, account=borrower, **arguments)
+    assert isinstance(plan, NoPlan), plan
+    return plan
+
+
+def test_the_parts_of_a_plan_add_up() -> None:
+    plan = planned()
+    assert (plan.account, plan.protocol) == ("0xAa", "lender")
+    assert (plan.debt_asset, plan.collateral_asset) == (USD, ETH)
+    assert plan.debt_to_cover_raw == 10_000 * 10**6
+    assert plan.full
+    assert plan.seized_raw == 105 * 10**18
+    assert [(hop.token_in, hop.token_out) for hop in plan.path] == [(ETH, USD)]
+    assert plan.proceeds_raw == quote_exact_in(DEEP, plan.path, plan.seized_raw)[0]
+    assert plan.flash_premium_raw == 5 * 10**6
+    assert plan.profit_raw == plan.proceeds_raw - plan.debt_to_cover_raw - plan.flash_premium_raw
+    # 640,000 gas at 20 gwei are 0.0128 ETH, 1.28 USD, and the pool's fee to buy them.
+    assert plan.gas_units == 640_000
+    assert 1_280_000 < plan.gas_cost_raw < 1_282_000
+    assert plan.net_profit_raw == plan.profit_raw - plan.gas_cost_raw
+    # One per cent of the proceeds may slip.
+    assert plan.min_profit_raw == plan.profit_raw - -(-plan.proceeds_raw // 100)
+    assert 5 < plan.impact_bps < 25
+
+
+def test_the_contract_is_never_asked_for_less_than_gas_and_the_least_profit() -> None:
+    settings = replace(SETTINGS, slippage_bps=10_000, min_net_profit_e8=7 * 10**8)
+    plan = planned(settings=settings)
+    assert plan.min_profit_raw == plan.gas_cost_raw + 7_000_000
+
+
+def test_a_large_debt_is_repaid_in_part_when_the_pool_is_shallow() -> None:
+    shallow = pools_of(pool(ETH, USD, depth_usd=1_000_000))
+    plan = planned(Borrower("0xAa", {USD: 100_000 * 10**6}, {ETH: 2_000 * 10**18}), pools=shallow)
+    assert not plan.full
+    assert 0 < plan.debt_to_cover_raw < 50_000 * 10**6
+    bigger, smaller = (plan.debt_to_cover_raw * f // 100 for f in (110, 90))
+    for other in (bigger, smaller):
+        outcome = Lender().liquidation_quote(
+            PRICES_E8, Borrower("", {USD: 10**12}, {ETH: 10**30}), USD, ETH, other
+        )
+        proceeds, _ = quote_exact_in(shallow, plan.path, outcome.to_liquidator_raw)
+        assert proceeds - other - Lender().flash_loan_premium(PRICES_E8, other) < plan.profit_raw
+
+
+def test_two_pools_are_taken_when_they_pay_more_than_one() -> None:
+    pools = pools_of(
+        pool(ETH, USD, depth_usd=100_000),
+        pool(BTC, ETH, depth_usd=20_000_000),
+        pool(BTC, USD, depth_usd=20_000_000),
+    )
+    plan = planned(pools=pools)
+    assert [hop.token_out for hop in plan.path] == [BTC, USD]
+    assert plan.gas_units == 740_000
+    one = planned(pools=pools, settings=replace(SETTINGS, max_hops=1))
+    assert len(one.path) == 1
+    assert one.net_profit_raw < plan.net_profit_raw
+
+
+def test_the_best_pair_is_chosen_by_value_and_not_by_raw_units() -> None:
+    # DAI has 18 decimals: its raw profit is a million million times larger for the same value.
+    borrower = Borrower("0xAa", {DAI: 1_000 * 10**18, USD: 9_000 * 10**6}, {ETH: 500 * 10**18})
+    assert planned(borrower).debt_asset == USD
+    results = plan_pairs(Lender(), PRICES_E8, borrower, DEEP, snapshot(), SETTINGS)
+    assert [(r.debt_asset, r.collateral_asset) for r in results] == [(DAI, ETH), (USD, ETH)]
+    assert all(r.plan is not None and r.no_plan is None for r in results)
+
+
+def test_the_same_token_on_both_sides_needs_no_swap() -> None:
+    plan = planned(Borrower("0xAa", {ETH: 10**19}, {ETH: 2 * 10**19}))
+    assert plan.path == ()
+    assert plan.proceeds_raw == plan.seized_raw == 105 * 10**17
+    assert plan.impact_bps == 0
+    assert plan.gas_cost_raw == 540_000 * 20 * GWEI
+
+
+def test_gas_is_valued_by_the_pools_and_without_a_path_by_the_prices() -> None:
+    borrower = Borrower("0xAa", {USD: 10_000 * 10**6}, {BTC: 3 * 10**8})
+    by_pool = planned(
+        borrower,
+        pools=pools_of(
+            pool(BTC, USD, depth_usd=20_000_000), pool(ETH, USD, depth_usd=20_000_000, off_bps=-5_000)
+        ),
+    )
+    by_price = planned(borrower, pools=pools_of(pool(BTC, USD, depth_usd=20_000_000)))
+    assert by_price.gas_cost_raw == 1_280_000
+    # The address of USD sorts below that of ETH, so the pool prices USD, at half: ETH costs twice as much.
+    assert by_pool.gas_cost_raw == pytest.approx(2 * 1_280_000, rel=1e-3)
+    unknown = refused(
+        borrower,
+        pools=pools_of(pool(BTC, USD, depth_usd=20_000_000)),
+        prices=snapshot({**PRICES_E8, ETH: None}),
+    )
+    assert unknown.reason is Reason.NO_ROUTE
+    assert "gas" in unknown.detail
+
+
+def test_own_funds_repay_and_the_collateral_is_kept() -> None:
+    settings = replace(SETTINGS, from_inventory=True, inventory_raw={USD: 4_000 * 10**6})
+    plan = planned(settings=settings)
+    assert plan.from_inventory
+    assert plan.path == ()
+    assert plan.debt_to_cover_raw == 4_000 * 10**6
+    assert not plan.full
+    assert plan.flash_premium_raw == 0
+    assert plan.gas_units == 540_000
+    assert (
+        plan.proceeds_raw
+        == swap(DEEP[pool(ETH, USD, depth_usd=1).address], False, plan.seized_raw).amount_out
+    )
+    assert planned(settings=replace(settings, inventory_raw=None)).full
+    assert refused(settings=replace(settings, inventory_raw={})).reason is Reason.LIMIT
+
+
+def test_a_flash_loan_is_no_larger_than_what_there_is_to_lend() -> None:
+    plan = planned(model=Lender(flash_raw={USD: 1_234_000_000}))
+    assert plan.debt_to_cover_raw == 1_234_000_000
+    none = refused(model=Lender(flash_raw={USD: 0}))
+    assert none.reason is Reason.LIMIT
+    assert "flash loan" in none.detail
+
+
+def test_a_size_that_would_leave_dust_gives_way_to_the_whole() -> None:
+    shallow = pools_of(pool(ETH, USD, depth_usd=700_000))
+    free = planned(pools=shallow)
+    assert not free.full
+    plan = planned(model=Lender(least_left_raw=10**12), pools=shallow)
+    assert plan.full
+    assert plan.net_profit_raw < free.net_profit_raw
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "words"),
+    [
+        ({"pools": {}}, Reason.NO_ROUTE, "ETH for USD: no path"),
+        ({"settings": replace(SETTINGS, gas_price_wei=10**15)}, Reason.UNPROFITABLE, "less gas"),
+        ({"settings": replace(SETTINGS, min_net_profit_e8=10**12)}, Reason.UNPROFITABLE, "is below"),
+        ({"model": Lender(bonus_bps=10_000)}, Reason.UNPROFITABLE, "profit -"),
+        ({"borrower": replace(BORROWER, liquidatable=False)}, Reason.SIMULATION_FAILED, "refuses with 45"),
+        ({"prices": snapshot({**PRICES_E8, USD: None})}, Reason.PROTOCOL_UNKNOWN, "no price"),
+        ({"borrower": replace(BORROWER, collaterals={})}, Reason.NO_COLLATERAL, "nothing"),
+    ],
+)
+def test_without_a_plan_the_reason_says_why(changes: dict[str, object], reason: Reason, words: str) -> None:
+    answer = refused(**changes)
+    assert answer.reason is reason
+    assert words in answer.detail
+
+
+def test_a_swap_beyond_the_ticks_that_were_read_is_not_planned_on() -> None:
+    narrow = pool(ETH, USD, depth_usd=20_000_000, width_ticks=2_000)
+    word = narrow.key.word_of(narrow.tick)
+    known = replace(narrow, words=range(word, word + 1), liquidity=narrow.liquidity // 10**6)
+    answer = refused(pools=pools_of(known))
+    assert answer.reason in (Reason.NO_ROUTE, Reason.UNPROFITABLE)
+
+
+def test_paths_visit_no_token_twice_and_come_shortest_first() -> None:
+    paths = find_paths(DEEP, DAI, ETH, 3)
+    assert [[hop.token_out for hop in path] for path in paths] == [[USD, ETH], [USD, BTC, ETH]]
+    assert all(a.token_out == b.token_in for path in paths for a, b in pairwise(path))
+    assert find_paths(DEEP, DAI, ETH, 1) == ()
+
+
+def test_a_maximum_is_found_at_either_end_and_between() -> None:
+    def parabola(peak: int) -> object:
+        return lambda size: peak * peak - (size - peak) ** 2
+
+    for peak in (50_000, 313_000, 777_777):
+        found = maximise(parabola(peak), 1_000_000)
+        assert found is not None
+        assert abs(found[0] - peak) < 1_000_000 // 128
+    assert maximise(lambda size: size, 1_000_000) == (1_000_000, 1_000_000)
+    falling = maximise(lambda size: -size, 1_000_000)
+    assert falling is not None
+    assert falling[0] < 10_000
+    assert maximise(lambda size: None, 1_000_000) is None
+    assert maximise(lambda size: 7, 1) == (1, 7)
+    capped = maximise(lambda size: size if size <= 333_333 else None, 1_000_000)
+    assert capped is not None
+    assert 320_000 < capped[0] <= 333_333
+
+
+# --- bundles -----------------------------------------------------------------------------------------------
+
+
+def crowd(*usd: int) -> dict[str, Borrower]:
+    return {
+        f"0x{i:02x}": Borrower(f"0x{i:02x}", {USD: amount * 10**6}, {ETH: amount * 10**16 * 2})
+        for i, amount in enumerate(usd)
+    }
+
+
+def executed(pools: dict[str, PoolState], plans: list[LiquidationPlan]) -> list[int]:
+    """Return what each plan's swap pays when they are executed in order."""
+    out = []
+    for plan in plans:
+        amount, pools = quote_exact_in(pools, plan.path, plan.seized_raw)
+        out.append(amount)
+    return out
+
+
+def test_a_bundle_goes_from_best_to_worst_and_each_plan_sees_those_before() -> None:
+    pools = pools_of(pool(ETH, USD, depth_usd=10_000_000))
+    accounts = crowd(1_000, 30_000, 5_000, 20, 30_000, 4_000)
+    answer = plan_bundle(Lender(), PRICES_E8, accounts, pools, snapshot(), SETTINGS)
+    plans = [plan for plan in answer.values() if isinstance(plan, LiquidationPlan)]
+    assert list(answer)[:2] == ["0x01", "0x04"]
+    assert answer["0x03"] is Reason.UNPROFITABLE
+    assert set(answer) == set(accounts)
+    assert executed(pools, plans) == [plan.proceeds_raw for plan in plans]
+    nets = [plan.net_profit_raw for plan in plans]
+    assert nets == sorted(nets, reverse=True)
+    assert all(net > 0 for net in nets)
+    # Equal accounts: the second pays less, because the first moved the price.
+    assert plans[0].debt_to_cover_raw == plans[1].debt_to_cover_raw
+    assert plans[0].profit_raw > plans[1].profit_raw
+
+
+def test_a_plan_that_earlier_ones_made_unprofitable_is_dropped() -> None:
+    pools = pools_of(pool(ETH, USD, depth_usd=1_000_000))
+    accounts = crowd(*[12_000] * 12)
+    answer = plan_bundle(Lender(), PRICES_E8, accounts, pools, snapshot(), SETTINGS)
+    plans = [plan for plan in answer.values() if isinstance(plan, LiquidationPlan)]
+    assert 1 <= len(plans) < 12
+    assert list(answer.values())[len(plans) :] == [Reason.UNPROFITABLE] * (12 - len(plans))
+    for borrower in accounts.values():
+        planned(borrower, pools=pools)  # alone, each of them pays
+
+
+def test_own_funds_are_spent_once() -> None:
+    settings = replace(SETTINGS, from_inventory=True, inventory_raw={USD: 12_000 * 10**6})
+    answer = plan_bundle(Lender(), PRICES_E8, crowd(10_000, 9_000, 8_000), DEEP, snapshot(), settings)
+    plans = [plan for plan in answer.values() if isinstance(plan, LiquidationPlan)]
+    assert [plan.debt_to_cover_raw for plan in plans] == [10_000 * 10**6, 2_000 * 10**6]
+    assert Reason.LIMIT in answer.values()
+
+
+def test_an_empty_bundle_is_empty() -> None:
+    assert plan_bundle(Lender(), PRICES_E8, {}, DEEP, snapshot(), SETTINGS) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("gas_price_wei", -1), ("slippage_bps", 10_001), ("max_hops", 0), ("min_net_profit_e8", -1)],
+)
+def test_settings_that_make_no_sense_are_refused(name: str, value: int) -> None:
+    with pytest.raises(InputError, match=name):
+        replace(SETTINGS, **{name: value})
