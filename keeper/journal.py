@@ -113,7 +113,8 @@ _attempts = sa.Table(
     _metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("tx_hash", sa.String, nullable=False, unique=True),
-    sa.Column("intent_id", sa.ForeignKey("intents.intent_id"), nullable=False, index=True),
+    # Null for a filler of a gap in the nonces, which belongs to no intent.
+    sa.Column("intent_id", sa.ForeignKey("intents.intent_id"), index=True),
     sa.Column("nonce", sa.Integer, nullable=False),
     sa.Column("kind", sa.String, nullable=False),
     sa.Column("raw", sa.LargeBinary, nullable=False),
@@ -487,13 +488,20 @@ class Journal:
                     raise ValueError(f"{attempt.intent_id} is not open at nonce {attempt.nonce}")
             self._insert_attempts(connection, attempts)
 
+    def add_fillers(self, fillers: Sequence[Attempt]) -> None:
+        """Commit cancellations at nonces that no intent owns, before they are sent."""
+        if any(filler.intent_id or filler.kind is not AttemptKind.CANCEL for filler in fillers):
+            raise ValueError("a filler is a cancellation that belongs to no intent")
+        with self._writing() as connection:
+            self._insert_attempts(connection, fillers)
+
     def _insert_attempts(self, connection: Connection, attempts: Sequence[Attempt]) -> None:
         if not attempts:
             return
         rows = [
             {
                 "tx_hash": attempt.tx_hash,
-                "intent_id": attempt.intent_id,
+                "intent_id": attempt.intent_id or None,
                 "nonce": attempt.nonce,
                 "kind": attempt.kind.value,
                 "raw": attempt.raw,
@@ -513,8 +521,10 @@ class Journal:
                 "detail": f"{attempt.tx_hash} nonce {attempt.nonce} max fee {attempt.max_fee_wei} wei",
             }
             for attempt in attempts
+            if attempt.intent_id
         ]
-        connection.execute(_history.insert(), signed)
+        if signed:
+            connection.execute(_history.insert(), signed)
 
     def record_sends(self, block: int, results: Sequence[SendResult]) -> None:
         """Write what nodes answered; an intent whose bytes a node may hold becomes SENT."""
@@ -695,26 +705,43 @@ class Journal:
         """Return the signed attempts of intents, oldest first."""
         found: dict[str, list[Attempt]] = {intent_id: [] for intent_id in intent_ids}
         query = _attempts.select().where(_attempts.c.intent_id.in_(list(intent_ids))).order_by(_attempts.c.id)
-        with self._reading() as connection:
-            rows = connection.execute(query).mappings().all()
-        for row in rows:
-            attempt = Attempt(
-                intent_id=row["intent_id"],
-                nonce=row["nonce"],
-                kind=AttemptKind(row["kind"]),
-                tx_hash=row["tx_hash"],
-                raw=row["raw"],
-                max_fee_wei=row["max_fee_wei"],
-                priority_fee_wei=row["priority_fee_wei"],
-                created_block=row["created_block"],
-            )
-            if "0x" + keccak(attempt.raw).hex() != attempt.tx_hash:
-                raise JournalError(
-                    f"journal {self.path} is damaged: the bytes of {attempt.tx_hash} have another hash",
-                    fix="restore the file from a backup; nothing was sent",
-                )
+        for attempt in self._attempts(query):
             found[attempt.intent_id].append(attempt)
         return found
+
+    def fillers(self, nonces: Sequence[int]) -> dict[int, list[Attempt]]:
+        """Return the cancellations signed for nonces that no intent owns, oldest first."""
+        found: dict[int, list[Attempt]] = {nonce: [] for nonce in nonces}
+        query = (
+            _attempts.select()
+            .where(_attempts.c.intent_id.is_(None), _attempts.c.nonce.in_(list(nonces)))
+            .order_by(_attempts.c.id)
+        )
+        for attempt in self._attempts(query):
+            found[attempt.nonce].append(attempt)
+        return found
+
+    def _attempts(self, query: sa.Select[Any]) -> list[Attempt]:
+        with self._reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [self._attempt(row) for row in rows]
+
+    def _attempt(self, row: RowMapping) -> Attempt:
+        if "0x" + keccak(row["raw"]).hex() != row["tx_hash"]:
+            raise JournalError(
+                f"journal {self.path} is damaged: the bytes of {row['tx_hash']} have another hash",
+                fix="restore the file from a backup; nothing was sent",
+            )
+        return Attempt(
+            intent_id=row["intent_id"] or "",
+            nonce=row["nonce"],
+            kind=AttemptKind(row["kind"]),
+            tx_hash=row["tx_hash"],
+            raw=row["raw"],
+            max_fee_wei=row["max_fee_wei"],
+            priority_fee_wei=row["priority_fee_wei"],
+            created_block=row["created_block"],
+        )
 
     def sends(self, tx_hash: str) -> list[SendRecord]:
         """Return the hand-overs of one transaction, oldest first."""

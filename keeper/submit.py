@@ -41,6 +41,7 @@ class TxEventKind(StrEnum):
     CANCELLED = "cancelled"
     ABANDONED = "abandoned"
     FOREIGN_NONCE = "foreign_nonce"
+    FILLING_GAP = "filling_gap"
     DEEP_REORGANISATION = "deep_reorganisation"
 
 
@@ -141,35 +142,44 @@ Step: TypeAlias = Wait | SendAgain | Replace | Stuck
 
 
 def next_step(
-    pending: Pending, tick: Tick, policy: FeePolicy, *, first_in_line: bool = True, resume: bool = False
+    pending: Pending,
+    tick: Tick,
+    policy: FeePolicy,
+    *,
+    first_in_line: bool = True,
+    reachable: bool = True,
+    resume: bool = False,
 ) -> Step:
     """Return what to do about an intent that is not mined. Pure.
 
     Parameters
     ----------
     first_in_line
-        Whether all lower nonces are priced for the next block. Behind one that is not, waiting says nothing
-        about the own price, so nothing is replaced for that.
+        Whether all lower nonces are there and priced for the next block. Behind one that is not, no price
+        gets the transaction in, so none is raised.
+    reachable
+        Whether the node's pool holds all lower nonces. While it does not, waiting says nothing about the
+        price.
     resume
         Whether this process has just started and does not know what the pool holds.
     """
     intent, newest = pending.intent, pending.newest
     outcome = None if pending.last_send is None else pending.last_send.outcome
     age = tick.head.number - newest.created_block
-    due = (
+    due = first_in_line and (
         tick.fees.next_base_fee_wei > newest.max_fee_wei
         or outcome is SendOutcome.UNDERPRICED
-        or age >= policy.replace_after_blocks
+        or (reachable and age >= policy.replace_after_blocks)
     )
     # The transaction can get into the next block at the earliest, and the contract refuses it after that.
     cancel = wants_cancel(intent, tick.head) or outcome is SendOutcome.REFUSED
     offers = [Fees(a.max_fee_wei, a.priority_fee_wei) for a in pending.attempts]
-    if cancel and (newest.kind is AttemptKind.ACTION or (due and first_in_line)):
+    if cancel and (newest.kind is AttemptKind.ACTION or due):
         fees = replacement_fees(
             offers, tick.fees, policy, gas_limit=TRANSFER_GAS, budget_wei=policy.max_cancel_cost_wei
         )
         return Stuck() if fees is None else Replace(AttemptKind.CANCEL, fees)
-    if not cancel and due and first_in_line:
+    if not cancel and due:
         fees = replacement_fees(
             offers, tick.fees, policy, gas_limit=intent.gas_limit, budget_wei=intent.budget_wei
         )
@@ -238,6 +248,7 @@ class Submitter:
         self._confirmations = confirmations
         self._profit_of = profit_of
         self._foreign_nonce = 0
+        self._gap: tuple[int, int] | None = None
 
     @property
     def sender(self) -> str:
@@ -332,17 +343,17 @@ class Submitter:
         )
         return self._sign(order.intent_id, transaction, AttemptKind.ACTION, block)
 
-    def _sign_cancel(self, intent: Intent, fees: Fees, block: int) -> Attempt:
+    def _sign_transfer(self, intent_id: str, nonce: int, fees: Fees, block: int) -> Attempt:
         transaction = UnsignedTx(
-            chain_id=intent.chain_id,
-            nonce=intent.nonce,
+            chain_id=self._journal.identity.chain_id,
+            nonce=nonce,
             to=self.sender,
             data=b"",
             gas_limit=TRANSFER_GAS,
             max_fee_wei=fees.max_fee_wei,
             priority_fee_wei=fees.priority_fee_wei,
         )
-        return self._sign(intent.intent_id, transaction, AttemptKind.CANCEL, block)
+        return self._sign(intent_id, transaction, AttemptKind.CANCEL, block)
 
     def _sign(self, intent_id: str, transaction: UnsignedTx, kind: AttemptKind, block: int) -> Attempt:
         if self._signer is None:
@@ -401,6 +412,7 @@ class Submitter:
         if self._mode is Mode.LIVE and self._signer is not None and tick.sender is not None:
             # A used nonce without a receipt yet is left to the next ticks: there is nothing to send at it.
             alive = [p for p in pending if p.intent.nonce >= tick.sender.nonce_latest]
+            events += self._fill(alive, tick)
             events += self._push(alive, tick, resume)
             events += self._restore(tick)
         return events
@@ -529,16 +541,27 @@ class Submitter:
     # -- what to do about it
 
     def _push(self, pending: Sequence[Pending], tick: Tick, resume: bool) -> list[TxEvent]:
+        assert tick.sender is not None
         again: list[Attempt] = []
         fresh: list[tuple[Pending, Attempt]] = []
         events: list[TxEvent] = []
-        first_in_line = True
+        pooled = tick.sender.nonce_pending
+        first_in_line = not pending or pooled >= pending[0].intent.nonce
         for one in pending:
-            step = next_step(one, tick, self._policy, first_in_line=first_in_line, resume=resume)
+            step = next_step(
+                one,
+                tick,
+                self._policy,
+                first_in_line=first_in_line,
+                reachable=pooled >= one.intent.nonce,
+                resume=resume,
+            )
             offer = one.newest
             if isinstance(step, Replace):
                 if step.kind is AttemptKind.CANCEL:
-                    offer = self._sign_cancel(one.intent, step.fees, tick.head.number)
+                    offer = self._sign_transfer(
+                        one.intent.intent_id, one.intent.nonce, step.fees, tick.head.number
+                    )
                 else:
                     offer = self._sign_action(one.intent, one.intent.nonce, step.fees, tick.head.number)
                 fresh.append((one, offer))
@@ -568,6 +591,49 @@ class Submitter:
                 events.append(TxEvent(TxEventKind.UNFUNDED, one.intent, "the balance does not cover its gas"))
             elif one.newest.tx_hash in repeated:
                 events.append(TxEvent(TxEventKind.SENT_AGAIN, one.intent, str(outcome)))
+        return events
+
+    def _fill(self, pending: Sequence[Pending], tick: Tick) -> list[TxEvent]:
+        """Fill nonces below ours that nobody owns, once they have been missing for some blocks.
+
+        They were counted as pooled when our nonces were given out, and then the pool lost them: somebody else
+        used the key, and without them none of ours can be mined.
+        """
+        assert tick.sender is not None
+        first = tick.sender.nonce_pending
+        if not pending or first >= pending[0].intent.nonce:
+            self._gap = None
+            return []
+        if self._gap is None or self._gap[0] != first:
+            self._gap = (first, tick.head.number)
+        if tick.head.number - self._gap[1] < self._policy.replace_after_blocks:
+            return []
+        missing = range(first, pending[0].intent.nonce)
+        # Nonces of final intents were used on chain; `_restore` brings those transactions back.
+        owned = {
+            intent.nonce
+            for intent in self._journal.intents_at(missing.start, missing.stop - 1)
+            if intent.state is not IntentState.ABANDONED
+        }
+        events: list[TxEvent] = []
+        fresh: list[Attempt] = []
+        again: list[Attempt] = []
+        for nonce, earlier in self._journal.fillers([n for n in missing if n not in owned]).items():
+            offers = [Fees(a.max_fee_wei, a.priority_fee_wei) for a in earlier]
+            limit = {"gas_limit": TRANSFER_GAS, "budget_wei": self._policy.max_cancel_cost_wei}
+            if not offers:
+                fees = first_fees(tick.fees, self._policy, **limit)
+            elif tick.head.number - earlier[-1].created_block < self._policy.replace_after_blocks:
+                fees = None
+            else:
+                fees = replacement_fees(offers, tick.fees, self._policy, **limit)
+            if fees is not None:
+                fresh.append(self._sign_transfer("", nonce, fees, tick.head.number))
+                events.append(TxEvent(TxEventKind.FILLING_GAP, None, f"nonce {nonce} is in no pool"))
+            elif earlier:
+                again.append(earlier[-1])
+        self._journal.add_fillers(fresh)
+        self._broadcast(fresh + again, tick.head)
         return events
 
     def _restore(self, tick: Tick) -> list[TxEvent]:

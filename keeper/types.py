@@ -137,7 +137,8 @@ class Attempt:
     Attributes
     ----------
     intent_id, nonce, kind, tx_hash
-        Identify it; the hash is computed locally, before sending.
+        Identify it; the hash is computed locally, before sending. The intent is empty for a cancellation that
+        fills a gap below our nonces, which somebody else's lost transaction left.
     raw
         Signed bytes.
     max_fee_wei, priority_fee_wei

@@ -344,20 +344,11 @@ def test_reorganisation_below_the_depth_is_sent_again(bench: Bench) -> None:
 # --------------------------------------------------------------------------------------------- others at work
 
 
-def foreign_transfer(bench: Bench, nonce: int, tip_wei: int = 40 * GWEI) -> None:
-    bench.anvil.rpc.call(
-        "eth_sendTransaction",
-        [
-            {
-                "from": SENDER,
-                "to": SENDER,
-                "nonce": hex(nonce),
-                "gas": hex(21_000),
-                "maxFeePerGas": hex(100 * GWEI),
-                "maxPriorityFeePerGas": hex(tip_wei),
-            }
-        ],
-    )
+def foreign_transfer(bench: Bench, nonce: int) -> str:
+    """Send from the same key past the keeper, as an operator with a wallet would; return the hash."""
+    fees = {"maxFeePerGas": hex(100 * GWEI), "maxPriorityFeePerGas": hex(40 * GWEI)}
+    transfer = {"from": SENDER, "to": SENDER, "nonce": hex(nonce), "gas": hex(21_000), **fees}
+    return str(bench.anvil.rpc.call("eth_sendTransaction", [transfer]))
 
 
 def test_nonce_taken_by_somebody_else_abandons_the_intent_at_depth(bench: Bench) -> None:
@@ -383,6 +374,20 @@ def test_key_used_elsewhere_is_reported_once_and_nonces_go_on_behind(bench: Benc
     assert intent.nonce == 2
     settle(bench)
     assert states(bench) == [IntentState.CONFIRMED] * 2
+
+
+def test_gap_that_a_lost_foreign_transaction_leaves_is_filled(bench: Bench) -> None:
+    foreign = foreign_transfer(bench, 0)
+    (intent,) = submit(bench, deadline_in=30).intents
+    assert intent.nonce == 1
+    bench.anvil.rpc.call("anvil_dropTransaction", [foreign])
+
+    events = settle(bench)
+
+    assert TxEventKind.FILLING_GAP in kinds(events)
+    assert_executed_once_each(bench, 1)
+    attempts = bench.journal.attempts([intent.intent_id])[intent.intent_id]
+    assert len(attempts) == 1, "behind a gap no price helps, so none is raised"
 
 
 def test_receipts_that_lag_behind_the_nonce_do_not_lose_an_intent(bench: Bench) -> None:
