@@ -86,7 +86,10 @@ def market_fees(history: FeeHistory, policy: FeePolicy) -> Fees:
 
 
 def first_fees(history: FeeHistory, policy: FeePolicy, *, gas_limit: int, budget_wei: int) -> Fees | None:
-    """Return the first offer within a budget; None when the next block costs more than that.
+    """Return the first offer within a budget; None when the budget does not outlast one full block.
+
+    A full block raises the base fee by an eighth. An offer that the very next block may price out would wait
+    at the head of the nonce queue and hold up everything behind it.
 
     Parameters
     ----------
@@ -95,7 +98,7 @@ def first_fees(history: FeeHistory, policy: FeePolicy, *, gas_limit: int, budget
     """
     market = market_fees(history, policy)
     max_fee = min(market.max_fee_wei, budget_wei // gas_limit)
-    if max_fee < history.next_base_fee_wei + policy.min_tip_wei:
+    if max_fee < eighth_more(history.next_base_fee_wei) + policy.min_tip_wei:
         return None
     return Fees(max_fee, min(market.priority_fee_wei, max_fee))
 

@@ -85,8 +85,9 @@ class FeeHistory:
 
     @property
     def next_base_fee_wei(self) -> int:
-        """Base fee of the block that comes next."""
-        return self.base_fee_wei[-1]
+        """Base fee to expect in the block that comes next: the node's own figure, and no less than the newest
+        block's, since a fee that fell by an eighth may rise again before we are mined."""
+        return max(self.base_fee_wei[-2:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,6 +148,7 @@ class Verifier:
         self._facts = Facts(self._rpc, self._deployment, job.liquidator)
         self._symbol_of = {a.address: s for s, a in self._deployment.assets.items()}
         self._claims = {claim.intent_id: claim for claim in job.claims}
+        self._doubted: Mapping[int, frozenset[str]] = {}
 
     def run(self) -> Verification:
         """Verify all blocks."""
@@ -158,6 +159,7 @@ class Verifier:
             blocks.append(self._facts.block(number, borrowers))
             self._progress(len(blocks), job.last_block - job.first_block + 1)
         by_number = {b.number: b for b in blocks}
+        self._doubted = _doubted_prices(blocks)
         liquidations = [row for b in blocks for row in self._liquidations(b, by_number.get(b.number - 1))]
         invariants = {
             "cleared_within_two_blocks": self._cleared(blocks),
@@ -291,6 +293,7 @@ class Verifier:
             account.liquidatable
             and account.reference_hf is not None
             and account.reference_hf < 1
+            and not self._doubted[block.number] & {*account.collateral_raw, *account.debt_raw}
             and account.debt_base > 3 * self._gas_usd_e8(block)
         )
 
@@ -385,6 +388,27 @@ class Verifier:
             broken=tuple(broken),
             description="No position was acted on that the reference called healthy, and each was journalled",
         )
+
+
+def _doubted_prices(blocks: Sequence[BlockFacts]) -> dict[int, frozenset[str]]:
+    """Return, by block, the assets whose one reference jumped: nobody has to act on a price like that.
+
+    The limit is the jump guard's default, written here a second time: 10 % and 6 % times the square root of
+    the hours since the last price that was believed, at most 50 %, of the larger of the two prices.
+    """
+    believed: dict[str, tuple[int, int]] = {}
+    doubted: dict[int, frozenset[str]] = {}
+    for block in blocks:
+        jumped = set()
+        for symbol, price in block.reference_e8.items():
+            last, then = believed.get(symbol, (price, block.timestamp))
+            hours = (block.timestamp - then) / 3_600
+            if abs(price - last) > min(0.10 + 0.06 * hours**0.5, 0.50) * max(price, last):
+                jumped.add(symbol)
+            else:
+                believed[symbol] = (price, block.timestamp)
+        doubted[block.number] = frozenset(jumped)
+    return doubted
 
 
 def _at_most_once(blocks: Sequence[BlockFacts]) -> Invariant:
