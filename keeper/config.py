@@ -201,8 +201,9 @@ class FeesSection(Section):
     """Most tip offered, also after replacements."""
     tip_percentile: Annotated[float, Field(ge=0, le=100)] = 60.0
     """Percentile of recent tips to offer, within the two limits above."""
-    base_fee_headroom: PositiveAmount = Decimal("1.6")
-    """First maximum fee as a multiple of the next base fee; 1.6 outlasts three full blocks."""
+    base_fee_headroom: Annotated[PositiveAmount, Field(ge=Decimal("1.125"))] = Decimal("1.6")
+    """First maximum fee as a multiple of the next base fee; each full block takes an eighth, so 1.6 outlasts
+    three of them and less than 1.125 not even one."""
     replace_after_blocks: Annotated[int, Field(ge=1)] = 2
     """Blocks without inclusion before the same nonce is sent again with higher fees."""
     max_gas_cost_eth: PositiveAmount = Decimal("0.5")

@@ -144,12 +144,20 @@ def load_signer(folder: Path, *, exclusive: bool = True) -> Signer:
 
 
 @contextmanager
-def running_bench(folder: Path, *, mode: Mode = Mode.LIVE, timeout_s: float = 5.0) -> Iterator[Bench]:
-    """Run a bench: a node that mines only when told to, with a base fee of one gwei."""
+def running_bench(
+    folder: Path, *, mode: Mode = Mode.LIVE, timeout_s: float = 5.0, credentials: str = ""
+) -> Iterator[Bench]:
+    """Run a bench: a node that mines only when told to, with a base fee of one gwei.
+
+    Parameters
+    ----------
+    credentials
+        ``user:password@`` in the keeper's RPC URL.
+    """
     options = AnvilOptions(mining=False, base_fee=GWEI, gas_limit=30_000_000)
     with Anvil.start(options) as anvil, FaultProxy(anvil.url) as proxy:
         prepare(anvil)
-        rpc = JsonRpc(proxy.url, timeout_s=timeout_s)
+        rpc = JsonRpc(proxy.url.replace("://", f"://{credentials}"), timeout_s=timeout_s)
         node, signer = Node(rpc), load_signer(folder)
         journal = Journal.open(folder / "journal.sqlite", identity(anvil))
         bench = Bench(

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import sqlite3
+import traceback
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from eth_utils.crypto import keccak
 
-from contracts_abi.errors import ChainError
+from contracts_abi.errors import ChainError, JournalError
 from keeper.config import Mode
 from keeper.journal import Journal
 from keeper.rpc import SendOutcome
 from keeper.submit import Submission, TxEvent, TxEventKind
 from keeper.types import FINAL_STATES, AttemptKind, IntentState
 from simulation.types import Reason
-from tests.faults.bench import ETHER, GWEI, SENDER, Bench, running_bench
+from tests.faults.bench import ETHER, GWEI, KEY, SENDER, Bench, running_bench
 from tests.faults.proxy import Spoil
 
 
@@ -427,6 +431,55 @@ def test_observing_still_learns_what_became_of_a_live_run(bench: Bench) -> None:
     bench.reopen(Mode.OBSERVE)
     settle(bench)
     assert states(bench) == [IntentState.CONFIRMED]
+
+
+# ------------------------------------------------------------------------------------------ disk and secrets
+
+
+def test_full_disk_fails_closed_and_goes_on_when_there_is_room(bench: Bench) -> None:
+    with bench.journal._reading() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    order = replace(bench.order(), data=b"\0" * 500_000)
+
+    with pytest.raises(JournalError, match="full") as caught:
+        bench.submitter.submit([order], bench.submitter.tick())
+
+    assert "\n" not in str(caught.value)
+    assert bench.proxy.sent() == []
+    with bench.journal._reading() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+    assert len(submit(bench).intents) == 1
+    settle(bench)
+    assert_executed_once_each(bench, 1)
+
+
+def test_locked_database_fails_closed(bench: Bench) -> None:
+    with bench.journal._reading() as connection:
+        connection.exec_driver_sql("PRAGMA busy_timeout = 10")
+    order, tick = bench.order(), bench.submitter.tick()
+    with closing(sqlite3.connect(bench.journal.path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(JournalError, match="locked"):
+            bench.submitter.submit([order], tick)
+    assert bench.proxy.sent() == []
+
+
+def test_no_secret_reaches_the_journal_or_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with running_bench(tmp_path, credentials="user:canary-token@") as bench:
+        bench.proxy.spoil(Spoil.LOSE_REPLY)
+        submit(bench, 2)
+        bench.proxy.spoil(Spoil.HTML, "eth_feeHistory")
+        with pytest.raises(ChainError) as caught:
+            follow(bench)
+        settle(bench)
+        shown = "".join(traceback.format_exception(caught.value)) + f"{bench.submitter!r}{bench.node!r}"
+        kept = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.name != "keystore.json")
+    out, err = capfd.readouterr()
+    assert b"no connection" in kept, "what went wrong is kept, without the URL it went wrong at"
+    for secret in (b"canary", KEY.reveal()[2:].encode(), bytes.fromhex(KEY.reveal()[2:])):
+        assert secret not in kept
+        assert secret not in (out + err + shown).encode()
 
 
 # ---------------------------------------------------------------------------------------------------- restart

@@ -37,10 +37,12 @@ def policies(draw: st.DrawFn) -> FeePolicy:
 def test_first_offer_is_payable_and_gets_in(h: FeeHistory, p: FeePolicy, gas: int, budget: int) -> None:
     fees = first_fees(h, p, gas_limit=gas, budget_wei=budget)
     if fees is None:
-        assert budget < gas * (h.next_base_fee_wei + p.min_tip_wei + 1)
+        # A headroom below an eighth never outlasts a full block, whatever the budget.
+        market = market_fees(h, p).max_fee_wei
+        assert min(market, budget // gas) < eighth_more(h.next_base_fee_wei) + p.min_tip_wei
         return
     assert fees.max_fee_wei * gas <= budget
-    assert fees.max_fee_wei >= h.next_base_fee_wei + p.min_tip_wei
+    assert fees.max_fee_wei >= eighth_more(h.next_base_fee_wei) + p.min_tip_wei
     assert p.min_tip_wei <= fees.priority_fee_wei <= min(p.max_tip_wei, fees.max_fee_wei)
 
 

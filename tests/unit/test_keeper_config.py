@@ -85,6 +85,7 @@ def test_protocol_keeps_the_keys_of_its_adapter() -> None:
         ("chain_id", 'mode = "liv"\nchain_id', "mode = 'liv': must be 'observe', 'dry-run' or 'live'"),
         ("gwei = 0.1", "gwei = -2", "fees.priority_fee_gwei = -2: must be greater than or equal to 0"),
         ("gwei = 0.1", "gwei = nan", "fees.priority_fee_gwei"),
+        ("[fees]", "[fees]\nbase_fee_headroom = 1.1", "base_fee_headroom = 1.1: must be greater than or"),
         (PROVIDER, PROVIDER[:-1], "not an address of 20 bytes"),
         (PROVIDER, PROVIDER.replace("fb", "Fb"), "checksum does not match"),
         ("chain_id = 31337", "chain_id = ", "not TOML"),

@@ -338,6 +338,45 @@ def test_wal_without_its_journal_is_refused(path: Path) -> None:
     assert not path.exists()
 
 
+def left_by_a_crash(journal: Journal, folder: Path) -> Path:
+    """Copy the files as a crash would leave them: the WAL not folded in, its index gone."""
+    folder.mkdir()
+    for name in (journal.path.name, journal.path.name + "-wal"):
+        (folder / name).write_bytes((journal.path.parent / name).read_bytes())
+    return folder / journal.path.name
+
+
+def test_what_a_crash_leaves_opens_with_all_that_was_committed(tmp_path: Path, journal: Journal) -> None:
+    for nonce in range(3):
+        write(journal, f"0x{nonce:040x}", nonce)
+    left = left_by_a_crash(journal, tmp_path / "left")
+    with Journal.read_only(left) as reader:
+        assert reader.next_nonce() == 3
+    with Journal.open(left, IDENTITY) as again:
+        assert len(again.open_intents()) == 3
+
+
+def test_torn_last_commit_falls_back_to_the_one_before(tmp_path: Path, journal: Journal) -> None:
+    write(journal, ALICE, 0)
+    whole = journal.path.with_name(journal.path.name + "-wal").stat().st_size
+    write(journal, BOB, 1)
+    left = left_by_a_crash(journal, tmp_path / "left")
+    wal = left.with_name(left.name + "-wal")
+    for size in (wal.stat().st_size - 1, whole + 100):
+        os.truncate(wal, size)
+        with Journal.read_only(left) as reader:
+            assert [intent.account for intent in reader.open_intents()] == [ALICE]
+    with Journal.open(left, IDENTITY) as again:
+        write(again, BOB, 1)
+
+
+def test_path_that_cannot_be_a_journal_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="Is a directory"):
+        Journal.open(tmp_path, IDENTITY)
+    with pytest.raises(JournalError, match="No such file"):
+        Journal.open(tmp_path / "nowhere" / "journal.sqlite", IDENTITY)
+
+
 def test_second_keeper_is_told_who_holds_the_journal(path: Path, journal: Journal) -> None:
     with pytest.raises(JournalError, match=f"in use by process {os.getpid()}"):
         Journal.open(path, IDENTITY)
