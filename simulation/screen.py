@@ -133,36 +133,39 @@ def _sum_slots(
     slots: int,
     rows: int,
 ) -> None:
-    """Fill ``total[:rows]`` with the value of `slots` columns, four columns at a pass."""
-    total[:rows] = 0.0
+    """Fill ``total[:rows]`` with the value of `slots` columns, four, two or one at a pass."""
+    if slots == 0:
+        total[:rows] = 0.0
     slot = 0
-    while slots - slot >= 4:
+    while slot < slots:
+        first = slot == 0
         at = start + slot * stride
         a0, i0 = amount[at : at + rows], asset[at : at + rows]
-        at += stride
-        a1, i1 = amount[at : at + rows], asset[at : at + rows]
-        at += stride
-        a2, i2 = amount[at : at + rows], asset[at : at + rows]
-        at += stride
-        a3, i3 = amount[at : at + rows], asset[at : at + rows]
-        for r in range(rows):
-            total[r] += (a0[r] * price[i0[r]] + a1[r] * price[i1[r]]) + (
-                a2[r] * price[i2[r]] + a3[r] * price[i3[r]]
-            )
-        slot += 4
-    if slots - slot >= 2:
-        at = start + slot * stride
-        a0, i0 = amount[at : at + rows], asset[at : at + rows]
-        at += stride
-        a1, i1 = amount[at : at + rows], asset[at : at + rows]
-        for r in range(rows):
-            total[r] += a0[r] * price[i0[r]] + a1[r] * price[i1[r]]
-        slot += 2
-    if slots - slot >= 1:
-        at = start + slot * stride
-        a0, i0 = amount[at : at + rows], asset[at : at + rows]
-        for r in range(rows):
-            total[r] += a0[r] * price[i0[r]]
+        if slots - slot >= 4:
+            at += stride
+            a1, i1 = amount[at : at + rows], asset[at : at + rows]
+            at += stride
+            a2, i2 = amount[at : at + rows], asset[at : at + rows]
+            at += stride
+            a3, i3 = amount[at : at + rows], asset[at : at + rows]
+            for r in range(rows):
+                value = (a0[r] * price[i0[r]] + a1[r] * price[i1[r]]) + (
+                    a2[r] * price[i2[r]] + a3[r] * price[i3[r]]
+                )
+                total[r] = value if first else total[r] + value
+            slot += 4
+        elif slots - slot >= 2:
+            at += stride
+            a1, i1 = amount[at : at + rows], asset[at : at + rows]
+            for r in range(rows):
+                value = a0[r] * price[i0[r]] + a1[r] * price[i1[r]]
+                total[r] = value if first else total[r] + value
+            slot += 2
+        else:
+            for r in range(rows):
+                value = a0[r] * price[i0[r]]
+                total[r] = value if first else total[r] + value
+            slot += 1
 
 
 @_kernel()

@@ -261,9 +261,9 @@ def show(result: Mapping[str, Any]) -> None:
     def cells(values: Mapping[str, float], digits: int) -> str:
         return f"{values['median']:.{digits}f} ({values['min']:.{digits}f}-{values['max']:.{digits}f})"
 
-    console = Console()
+    console = Console(width=max(100, Console().width))
     table = Table(title=f"{result['accounts']:,} accounts, {result['positions']:,} positions")
-    for column in ("", "ms", "x SciPy CSR", "x same, rows sorted"):
+    for column in ("", "ms", "x SciPy CSR", "x CSR, rows sorted"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for name, values in result["milliseconds"].items():
         against = [
