@@ -198,7 +198,7 @@ class FeesSection(Section):
     priority_fee_gwei: Amount = Decimal("0.1")
     """Least tip offered."""
     max_priority_fee_gwei: PositiveAmount = Decimal(50)
-    """Most tip offered, also after replacements."""
+    """Most tip offered at first. A replacement has to raise it by an eighth, within the budget."""
     tip_percentile: Annotated[float, Field(ge=0, le=100)] = 60.0
     """Percentile of recent tips to offer, within the two limits above."""
     base_fee_headroom: Annotated[PositiveAmount, Field(ge=Decimal("1.125"))] = Decimal("1.6")

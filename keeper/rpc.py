@@ -609,9 +609,11 @@ class Node:
     def _simulate_block(
         self, transactions: Sequence[TxCall], at: Head, timestamp: int | None
     ) -> list[Simulation]:
-        block: dict[str, Any] = {"calls": [_tx_object(tx, "input") for tx in transactions]}
+        # By default geth simulates the next block and anvil the same one again.
+        overrides = {"number": hex(at.number + 1)}
         if timestamp is not None:
-            block["blockOverrides"] = {"time": hex(timestamp)}
+            overrides["time"] = hex(timestamp)
+        block = {"calls": [_tx_object(tx, "input") for tx in transactions], "blockOverrides": overrides}
         answer = self.call(
             "eth_simulateV1", {"blockStateCalls": [block], "validation": False}, {"blockHash": at.block_hash}
         )
