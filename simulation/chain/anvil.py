@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -210,8 +211,8 @@ class Anvil:
 
     def _forget(self) -> None:
         """Let go of the pipe, in a forked child: only the parent may keep the node alive."""
-        if self._process.stdin is not None and not self._process.stdin.closed:
-            os.close(self._process.stdin.fileno())
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
 
 def _forget_in_child() -> None:
@@ -230,12 +231,10 @@ def _end(process: subprocess.Popen[bytes], log: IO[bytes], patience_s: float = _
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    if process.stdin is not None:
-        try:
+    if process.stdin is not None and not process.stdin.closed:
+        with contextlib.suppress(BrokenPipeError):
             process.stdin.write(b"\n")
             process.stdin.close()
-        except BrokenPipeError:
-            pass
     log.close()
 
 

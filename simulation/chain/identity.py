@@ -23,6 +23,7 @@ from simulation.chain.market import Deployment
 from simulation.chain.toolchain import PACKAGES
 
 WORD: Final = 32
+PUSH1: Final = 0x60
 PUSH20: Final = 0x73
 PUSH32: Final = 0x7F
 
@@ -57,7 +58,8 @@ class CodeIdentity:
     address, size, code_hash
         Where it is, the length of its runtime code in bytes, and that code's Keccak-256, 0x-prefixed.
     runtime_equal
-        Whether the code is the artifact's with `filled` filled in, and all of `parts` are equal too.
+        Whether the code is the artifact's with `filled` filled in, no immutable was left out, and all of
+        `parts` are equal too.
     filled
         What was filled in, in order of offset.
     first_difference
@@ -143,7 +145,8 @@ def match_code(
     libraries
         Library name to address, for the artifact's link slots.
     immutables
-        Name to value of the immutables, which are addresses and differ from each other. Each must occur.
+        Name to value of the immutables, which are addresses and differ from each other. Each must occur,
+        and every place that the artifact keeps for an immutable must hold one of them.
     is_library
         Whether it is a library, whose code begins by comparing its own address.
     """
@@ -152,14 +155,16 @@ def match_code(
     if is_library and expected[0] == PUSH20 and not any(expected[1 : 1 + LINK_LENGTH]):
         filled.append(Filled("own address", 1, LINK_LENGTH))
         expected[1 : 1 + LINK_LENGTH] = to_canonical_address(address)
-    complete = True
-    for name, value in (immutables or {}).items():
-        word = to_canonical_address(value).rjust(WORD, b"\0")
-        offsets = _immutable_offsets(bytes(expected), runtime, word)
-        complete = complete and bool(offsets)
-        for offset in offsets:
+    words = {to_canonical_address(v).rjust(WORD, b"\0"): name for name, v in (immutables or {}).items()}
+    missing = set(words.values())
+    for offset in immutable_slots(artifact.deployed_bytecode):
+        word = runtime[offset : offset + WORD]
+        if (name := words.get(word)) is not None:
             filled.append(Filled(f"immutable {name}", offset, WORD))
             expected[offset : offset + WORD] = word
+            missing.discard(name)
+        else:
+            missing.add(f"slot at {offset}")
     difference = _first_difference(bytes(expected), runtime)
     version = next(package.version for package in PACKAGES if package.name == AAVE)
     return CodeIdentity(
@@ -168,22 +173,25 @@ def match_code(
         address=address,
         size=len(runtime),
         code_hash="0x" + keccak(runtime).hex(),
-        runtime_equal=complete and difference is None,
+        runtime_equal=not missing and difference is None,
         filled=tuple(sorted(filled, key=lambda place: place.offset)),
         first_difference=difference,
     )
 
 
-def _immutable_offsets(expected: bytes, runtime: bytes, word: bytes) -> list[int]:
-    """Return where `runtime` pushes `word` and the artifact pushes 32 zero bytes."""
-    offsets = []
-    offset = runtime.find(word)
-    while offset >= 0:
-        empty = expected[offset : offset + WORD] == bytes(WORD)
-        if empty and offset > 0 and expected[offset - 1] == runtime[offset - 1] == PUSH32:
-            offsets.append(offset)
-        offset = runtime.find(word, offset + 1)
-    return offsets
+def immutable_slots(code: bytes) -> list[int]:
+    """Return the offsets of the immutables in an artifact's runtime code.
+
+    The compiler leaves a PUSH32 of zeros for each; a zero that is meant takes it one byte.
+    """
+    slots = []
+    offset = 0
+    while offset < len(code):
+        opcode = code[offset]
+        if opcode == PUSH32 and code[offset + 1 : offset + 1 + WORD] == bytes(WORD):
+            slots.append(offset + 1)
+        offset += 1 + (opcode - PUSH1 + 1 if PUSH1 <= opcode <= PUSH32 else 0)
+    return slots
 
 
 def _first_difference(expected: bytes, runtime: bytes) -> int | None:

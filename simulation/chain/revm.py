@@ -31,13 +31,18 @@ _HALT = re.compile(r"Halt \{ reason: (.+), gas_used: (\d+) \}")
 
 @dataclass(slots=True)
 class _Snapshot:
-    """Where to go back to. The EVM's own checkpoint does not cover what is written around transactions."""
+    """Where to go back to.
+
+    The EVM's own checkpoint does not cover what is written around transactions, so balances, nonces and codes
+    are kept as they were before the first such write. (A balance that a transaction had already moved by then
+    would come back as moved.)
+    """
 
     checkpoint: pyrevm.JournalCheckpoint
     number: int
     timestamp: int
     last_timestamp: int
-    wei_added: dict[str, int] = field(default_factory=dict)
+    balances: dict[str, int] = field(default_factory=dict)
     nonces: dict[str, int] = field(default_factory=dict)
     codes: dict[str, bytes] = field(default_factory=dict)
 
@@ -226,7 +231,7 @@ class RevmEvm:
     def set_balance(self, address: str, wei: int) -> None:
         """See `Evm.set_balance`."""
         for undo in self._snapshots[-1:]:
-            undo.wei_added[address] = undo.wei_added.get(address, 0) + wei - self.balance(address)
+            undo.balances.setdefault(address, self.balance(address))
         self._evm.set_balance(address, wei)
 
     def timestamp(self) -> int:
@@ -257,8 +262,8 @@ class RevmEvm:
         while len(self._snapshots) >= snapshot:
             undo = self._snapshots.pop()
             self._evm.revert(undo.checkpoint)
-            for address, wei in undo.wei_added.items():
-                self._evm.set_balance(address, self.balance(address) - wei)
+            for address, wei in undo.balances.items():
+                self._evm.set_balance(address, wei)
             for address, nonce in undo.nonces.items():
                 self._insert_account(address, balance=self.balance(address), nonce=nonce)
             for address, code in undo.codes.items():

@@ -38,6 +38,14 @@ def masked(url: str) -> str:
     return f"{shown}/***" if secret else shown
 
 
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
 def quantity(value: int) -> str:
     """Encode an integer as JSON-RPC does."""
     return hex(value)
@@ -74,8 +82,7 @@ class JsonRpc:
     """
 
     def __init__(self, url: str, *, timeout_s: float = 30.0) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_http(url):
             raise InputError(f"not an RPC URL: {masked(url)}", fix="it must start with http:// or https://")
         self.url = url
         self.shown_url = masked(url)

@@ -208,11 +208,16 @@ def _holdings(market: MarketSpec, parts: tuple[tuple[str, float], ...], usd: flo
 
 def open_book(
     evm: Evm, deployment: Deployment, book: Sequence[SeedAccount], progress: Progress | None = None
-) -> None:
+) -> str:
     """Open every account of `book` on chain, through the pool and with its events.
 
     Lenders first supply what will be borrowed. Credit delegation is written into storage, for exactly what
     is borrowed, so that nothing of it is left.
+
+    Returns
+    -------
+    str
+        Address of the contract that acted for the accounts, and keeps what they borrowed.
 
     Raises
     ------
@@ -221,6 +226,7 @@ def open_book(
     """
     seeder = _prepare(evm, deployment, book)
     _open_accounts(evm, deployment, seeder, book, progress or _silent)
+    return seeder
 
 
 def _silent(_what: str, _part: float) -> None:
