@@ -5,11 +5,13 @@ Exit codes: 0 done; 1 a check or an invariant failed; 2 usage or bad input, on o
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from contracts_abi.errors import MarginlineError
 
@@ -218,15 +220,35 @@ def keeper_doctor(config: Config = Path("keeper.toml"), json_: JsonFlag = False)
 
 
 def main() -> None:
-    """Run the command line; every deliberate error is one line on stderr."""
+    """Run the command line; whatever the user can mend is one line on stderr."""
     try:
-        app()
+        status = app(prog_name="marginline", standalone_mode=False)
+    except TyperException as error:
+        # Without a message the help was shown instead: a group without a command.
+        if text := _usage_line(error):
+            print(f"error: {text}", file=sys.stderr)
+        sys.exit(2)
     except MarginlineError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except BrokenPipeError:
+        # The reader went away (`| head`); Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    if status == 130:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(status)
+
+
+def _usage_line(error: TyperException) -> str:
+    """Return a usage error as one line: what is wrong, the value, and where the help is."""
+    from pydantic import ValidationError  # most of what `--help` would take
+
+    text = error.format_message().rstrip(".?")
+    if isinstance(error.__cause__, ValidationError):
+        text += f", got {error.__cause__.errors()[0]['input']!r}"
+    context = getattr(error, "ctx", None)
+    return f"{text}; see: {context.command_path} --help" if text and context is not None else text
 
 
 if __name__ == "__main__":
