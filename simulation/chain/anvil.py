@@ -321,7 +321,7 @@ class AnvilEvm:
     def _batch(self, requests: Sequence[Request]) -> list[Any]:
         """Send a batch of which every part must succeed.
 
-        anvil starts the parts in order, and those that wait for nothing (all but transactions) also end so.
+        anvil works through a short batch in order, but not through a long one; see `_ORDERED_BATCH`.
         """
         results = self.rpc.batch(requests)
         for result in results:
@@ -384,7 +384,10 @@ class AnvilEvm:
         return [receipt_result(receipt) for receipt in receipts]
 
     def submit(self, txs: Sequence[Tx]) -> list[str]:
-        """Put transactions into the pool, each sender's in order; returns their hashes."""
+        """Put transactions into the pool and return their hashes.
+
+        All offer nothing, and so are mined in this order.
+        """
         senders = sorted({tx.sender for tx in txs})
         answers = self._batch([("eth_getTransactionCount", [sender, "pending"]) for sender in senders])
         nonces = {s: int(nonce, 16) for s, nonce in zip(senders, answers, strict=True)}
@@ -392,7 +395,11 @@ class AnvilEvm:
         for tx in txs:
             objects.append(_tx_object(tx) | {"nonce": quantity(nonces[tx.sender])})
             nonces[tx.sender] += 1
-        return self._batch([("eth_sendTransaction", [tx]) for tx in objects])
+        hashes: list[str] = []
+        for start in range(0, len(objects), _ORDERED_BATCH):
+            part = objects[start : start + _ORDERED_BATCH]
+            hashes += self._batch([("eth_sendTransaction", [tx]) for tx in part])
+        return hashes
 
     def mine(self, *, base_fee: int | None = None) -> int:
         """Mine one block at `timestamp` with what is in the pool; returns its number.
@@ -492,6 +499,8 @@ class AnvilEvm:
 
 
 _DEFAULT_TX_GAS = 100_000_000
+# anvil works through a short batch one by one, and through a long one in any order.
+_ORDERED_BATCH = 25
 
 
 def _tx_object(tx: Tx) -> dict[str, str]:

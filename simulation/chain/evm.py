@@ -130,7 +130,7 @@ class Evm(Protocol):
         ...
 
     def send_many(self, txs: Sequence[Tx]) -> list[TxResult]:
-        """Mine transactions in one block, each sender's in order; each needs its `gas` limit."""
+        """Mine transactions in order, in one block; each needs its `gas` limit."""
         ...
 
     def code(self, address: str) -> bytes:

@@ -11,6 +11,7 @@ import json
 import math
 import mmap
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -53,6 +54,7 @@ _BLOCK_GAS: Final = 2 * 10**9
 _STATES_KEPT: Final = 12
 _ACCOUNTS_PER_SESSION: Final = 10_000
 
+_UNFINISHED = re.compile(r"\.[0-9a-f-]+\.(?P<pid>\d+)\.(json|compact)$")
 _TRACES_OPEN, _TRACES_CLOSE = b'"traces":[', b'],"exit":'
 
 # The market lends more than is borrowed, so that rates stay below their kinks.
@@ -403,11 +405,27 @@ def load_or_build(
 
 
 def _forget_old_states(folder: Path) -> None:
-    """Keep the states used last; each change of contracts or parameters leaves one behind."""
+    """Keep the states used last, since each change of contracts or parameters leaves one behind.
+
+    What a build that was killed left unfinished goes too.
+    """
+    for path in folder.glob(".*"):
+        if (found := _UNFINISHED.match(path.name)) and not _runs(int(found["pid"])):
+            path.unlink(missing_ok=True)
     states = {path: path.stat().st_mtime for path in folder.glob("[0-9]*.json") if path.suffixes == [".json"]}
     for path in sorted(states, key=lambda path: states[path], reverse=True)[_STATES_KEPT:]:
         path.unlink(missing_ok=True)
         path.with_suffix(".deployment.json").unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's, so it runs
+        pass
+    return True
 
 
 def _build(

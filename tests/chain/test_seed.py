@@ -9,7 +9,7 @@ import pytest
 from contracts_abi import aave_v3
 from contracts_abi.calls import function
 from contracts_abi.errors import DataError
-from simulation.chain import feeds, revm
+from simulation.chain import feeds, revm, seed
 from simulation.chain.anvil import Anvil, AnvilOptions
 from simulation.chain.deploy import deploy_market
 from simulation.chain.evm import Evm, read
@@ -35,15 +35,19 @@ def account_data(evm: Evm, market: Deployment, account: SeedAccount) -> tuple[in
     return values
 
 
+def use_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use an empty cache that borrows what is installed in the real one."""
+    installed = node_modules()
+    (folder / "npm").mkdir()
+    (folder / "npm" / "node_modules").symlink_to(installed)
+    monkeypatch.setenv("MARGINLINE_CACHE", str(folder))
+
+
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> SeededState:
     """Build a state in a cache of this test's own."""
-    installed = node_modules()
-    folder = tmp_path_factory.mktemp("cache")
-    (folder / "npm").mkdir()
-    (folder / "npm" / "node_modules").symlink_to(installed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MARGINLINE_CACHE", str(folder))
+        use_cache(tmp_path_factory.mktemp("cache"), patch)
         built = load_or_build(60, seed=7)
         assert built.built
         again = load_or_build(60, seed=7)
@@ -98,6 +102,35 @@ def test_both_backends_open_the_same_positions(state: SeededState) -> None:
         assert on_anvil.timestamp() == evm.timestamp()
         for account in state.book:
             assert account_data(on_anvil, market, account) == account_data(evm, market, account)
+
+
+def test_the_same_seed_builds_the_same_chain(
+    state: SeededState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_cache(tmp_path, monkeypatch)
+    again = load_or_build(len(state.book), seed=7)
+    assert again.built
+    heads = []
+    for path in (state.path, again.path):
+        with Anvil.start(AnvilOptions(load_state=path)) as node:
+            heads.append(node.rpc.call("eth_getBlockByNumber", ["latest", False])["hash"])
+    assert heads[0] == heads[1]
+
+
+def test_a_large_book_is_built_in_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_cache(tmp_path, monkeypatch)
+    monkeypatch.setattr(seed, "_ACCOUNTS_PER_SESSION", 7)
+    (tmp_path / "state").mkdir()
+    left_behind = tmp_path / "state" / f".20-3-0123456789abcdef.{2**22 + 1}.json"
+    left_behind.touch()
+    built = load_or_build(20, seed=3)
+    assert not left_behind.exists()
+    with Anvil.start(AnvilOptions(load_state=built.path)) as node:
+        evm = node.evm()
+        query = {"topics": [hexed(aave_v3.BORROW_EVENT.topic)], "fromBlock": "0x0"}
+        logs = node.rpc.call("eth_getLogs", [query])
+        assert len({log["topics"][2] for log in logs}) == 20
+        assert all(account_data(evm, built.deployment, account)[1] > 0 for account in built.book)
 
 
 def test_borrowers_are_found_in_the_logs_of_a_reloaded_state(state: SeededState) -> None:
