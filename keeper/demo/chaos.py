@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import signal
 import tempfile
 import threading
 import time
@@ -33,7 +32,8 @@ from simulation.chain.market import DEFAULT_MARKET, GENESIS
 from simulation.chain.rpc import hexed, quantity
 from simulation.chain.seed import SeededState
 
-STEP_S = 300
+STEP_S = 900
+"""Chain time between two falls; blocks in between take a second each, so this is also the most of them."""
 PACE_S = 0.25
 LONGEST_WAIT_S = 1.2
 """A kill comes at a random moment within this long after a fall of the market."""
@@ -145,7 +145,10 @@ def falling_market(steps: int) -> Scenario:
                 f"deviation_bps = {bps}",
                 'derive_from = "truth"',
             ]
-    lines += ["[gas]", f'points = [{{ t = {first}, gwei = "10", status = "stated", source = "made up" }}]']
+    fees = ", ".join(
+        f'{{ t = {t}, base_fee_gwei = "10", status = "stated", source = "made up" }}' for t in (first, last)
+    )
+    lines += ["[gas]", f"points = [{fees}]"]
     return parse_scenario("\n".join(lines).encode(), "chaos scenario")
 
 
@@ -156,7 +159,7 @@ class _Miner(threading.Thread):
         super().__init__(daemon=True)
         self._stage = stage
         self._steps = iter(scenario.steps())
-        self._time = scenario.steps()[0]
+        self._time = stage.node.evm().timestamp()
         self._fall = threading.Event()
         self._halt = threading.Event()
         self.fallen = threading.Event()
@@ -181,7 +184,6 @@ class _Miner(threading.Thread):
             while not self._halt.wait(PACE_S):
                 step = next(self._steps, None) if self._fall.is_set() else None
                 if step is not None:
-                    self._time = max(step, self._time + 1)
                     self._stage.world.step(step)
                     self._time = step
                 else:
@@ -328,7 +330,6 @@ def _traced(stage: Stage, miner: _Miner, folder: Path) -> TraceResult | None:
             miner.fall()
             time.sleep(6 * PACE_S)
     finally:
-        keeper.process.send_signal(signal.SIGTERM)
         keeper.stop()
     return read_trace(out.read_text(encoding="utf-8", errors="replace").splitlines())
 

@@ -27,6 +27,7 @@ from keeper.journal import DecisionEntry, Journal
 from keeper.signer import TOY_COST, create_keystore
 from oracle.scenario import Scenario
 from simulation.chain.anvil import Anvil, AnvilOptions
+from simulation.chain.guarded import guarded, release, signal_group
 from simulation.chain.identity import code_identity
 from simulation.chain.market import Deployment
 from simulation.chain.seed import SeededState
@@ -102,12 +103,14 @@ class KeeperProcess:
             Command that the keeper runs under, for example a tracer with its options.
         """
         with log.open("a", encoding="utf-8") as errors:
+            command = [sys.executable, "-m", "keeper", "keeper", "run", "--config", str(config), "--json"]
             process = subprocess.Popen(
-                [*under, sys.executable, "-m", "keeper", "keeper", "run", "--config", str(config), "--json"],
-                stdin=subprocess.DEVNULL,
+                guarded([*under, *command]),
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
+                start_new_session=True,
                 env=os.environ | {"NUMBA_NUM_THREADS": "1"},
             )
         keeper = cls(process, log=log)
@@ -147,7 +150,7 @@ class KeeperProcess:
     def stop(self) -> int:
         """Ask it to end, and return its exit code."""
         if self.alive:
-            self.process.send_signal(signal.SIGTERM)
+            signal_group(self.process, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_TIMEOUT_S)
         self.kill()
@@ -155,9 +158,9 @@ class KeeperProcess:
 
     def kill(self) -> None:
         """End it with -9, at once."""
-        if self.alive:
-            self.process.kill()
+        signal_group(self.process, signal.SIGKILL)
         self.process.wait()
+        release(self.process)
 
 
 @dataclass(frozen=True, slots=True)

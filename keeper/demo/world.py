@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import count
 from typing import Any
 
 from contracts_abi import feeds
@@ -122,11 +123,12 @@ class World:
     def mine(self, timestamp: int) -> int:
         """Mine one block at `timestamp` with what is in the pool; return its number.
 
-        After the scenario's end its last base fee stays.
+        Before the scenario's start and after its end the base fee is that of its first and last step.
         """
         self._evm.sync()
         self._evm.warp(timestamp)
-        priced_at = min(timestamp, self._scenario.steps()[-1])
+        steps = self._scenario.steps()
+        priced_at = min(max(timestamp, steps[0]), steps[-1])
         return self._evm.mine(base_fee=base_fee_wei(self._scenario, priced_at))
 
     def _trades(self, prices_e8: Mapping[str, int]) -> list[Tx]:
@@ -158,6 +160,10 @@ class World:
         return Tx(self._maker, self._deployment.uniswap.router, uniswap.EXACT_INPUT_SINGLE.encode(swap))
 
     def _send(self, txs: Sequence[tuple[Tx, int]]) -> None:
+        # The node may work through a batch in any order, so the order is written into the nonces.
+        senders = sorted({tx.sender for tx, _ in txs})
+        counts = self._batch([("eth_getTransactionCount", [sender, "pending"]) for sender in senders])
+        nonces = {sender: count(int(n, 16)) for sender, n in zip(senders, counts, strict=True)}
         self._batch(
             [
                 (
@@ -166,6 +172,7 @@ class World:
                         {
                             **_call(str(tx.to), tx.data),
                             "from": tx.sender,
+                            "nonce": quantity(next(nonces[tx.sender])),
                             "gas": quantity(TX_GAS),
                             "maxFeePerGas": quantity(MAX_FEE_WEI),
                             "maxPriorityFeePerGas": quantity(tip),

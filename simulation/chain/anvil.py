@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import subprocess
@@ -22,6 +21,7 @@ from contracts_abi.errors import (
     ToolError,
 )
 from simulation.chain.evm import ZERO_ADDRESS, Log, Tx, TxResult, checksummed, reverted
+from simulation.chain.guarded import guarded, release
 from simulation.chain.rpc import JsonRpc, Request, hexed, masked, quantity, unhexed
 from simulation.chain.toolchain import locate_anvil
 
@@ -33,14 +33,6 @@ MAX_BLOCK_TXS = 100_000
 _PATIENCE_S = 600.0
 
 _LISTENING = re.compile(r"Listening on (\S+):(\d+)")
-
-# Becomes the node by `exec`, so that the node has the pid that we know, after leaving a watcher behind that
-# waits on a pipe whose other end only this process holds. A line on it means "let go"; its end, however this
-# process came to it (kill -9 included), means that nobody is left to stop the node. Needs nothing but a POSIX
-# shell; Linux's parent-death signal is no alternative, since it follows the thread and not the process.
-_GUARDED_EXEC = (
-    'exec 3<&0; (read -r _ <&3 || kill -KILL $$) </dev/null >/dev/null 2>&1 & exec "$@" 3<&- </dev/null'
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +159,7 @@ class Anvil:
         log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the node
         try:
             process = subprocess.Popen(
-                ["/bin/sh", "-c", _GUARDED_EXEC, "anvil", str(binary), *options.arguments()],
+                guarded([str(binary), *options.arguments()]),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -231,10 +223,7 @@ def _end(process: subprocess.Popen[bytes], log: IO[bytes], patience_s: float = _
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    if process.stdin is not None and not process.stdin.closed:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(b"\n")
-            process.stdin.close()
+    release(process)
     log.close()
 
 
