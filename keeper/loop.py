@@ -112,6 +112,22 @@ class Keeper:
                 self.emit("trouble", {"error": str(error)})
             stop.wait(interval)
 
+    def warm_up(self) -> None:
+        """Read and decide once without acting.
+
+        The first head that matters then finds the kernels loaded and the pools laid out, instead of paying
+        for both while its opportunity passes.
+        """
+        tick = self.submitter.tick()
+        view = self.reader.read(tick.head, self.discovery.borrowers)
+        decide(
+            view,
+            self.adapter,
+            self.policy,
+            plan_settings(self.config, self.assets, self._gas_price_wei(tick)),
+            next_timestamp=self._next_timestamp(tick.head),
+        )
+
     def _is_new(self, head: Head) -> bool:
         last = self._last
         return last is None or (head.number >= last.number and head.block_hash != last.block_hash)

@@ -100,6 +100,7 @@ def run(*, config_file: Path, mode: str | None, as_json: bool) -> None:
     with Journal.open(config.path(config.journal.path), identity) as journal:
         keeper = _keeper(connected, journal, signer, emit)
         _first_sync(keeper, connected, as_json)
+        keeper.warm_up()
         emit("ready", {"mode": config.mode.value, "block": connected.head.number, "sender": sender})
         with _periodic_work(keeper, emit):
             keeper.run(stop)
