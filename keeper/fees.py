@@ -81,7 +81,9 @@ def market_fees(history: FeeHistory, policy: FeePolicy) -> Fees:
     tips = sorted(tip for tip, ratio in zip(history.reward_wei, used, strict=False) if ratio > 0)
     seen = tips[len(tips) // 2] if tips else 0
     tip = min(max(seen, policy.min_tip_wei), max(policy.max_tip_wei, policy.min_tip_wei))
-    ceiling = -(-history.next_base_fee_wei * policy.headroom.numerator // policy.headroom.denominator)
+    base = history.next_base_fee_wei
+    # A full block raises the base fee by 1 wei at least: also from 0, where chains without one stand.
+    ceiling = max(-(-base * policy.headroom.numerator // policy.headroom.denominator), base + 1)
     return Fees(ceiling + tip, tip)
 
 

@@ -132,6 +132,7 @@ class Discovery:
         self._topics = [[e.topic for e in adapter.discovery_events()]]
         self._known = dict.fromkeys(store.borrowers(adapter.name))
         self._state = store.scan_state(adapter.name)
+        self._rewound_to: int | None = None
 
     @property
     def borrowers(self) -> tuple[str, ...]:
@@ -147,7 +148,8 @@ class Discovery:
         """Scan up to `head` and commit what was found.
 
         Cursor and borrowers are committed together, and memory follows the commit: a failure half-way
-        leaves both where the last commit left them, and the next head takes up from there.
+        leaves both where the last commit left them, and the next head takes up from there. A rewind that was
+        followed by a failure is told of by the next advance that succeeds.
 
         Raises
         ------
@@ -155,8 +157,8 @@ class Discovery:
             If the node cannot show an unbroken chain of blocks up to `head`.
         """
         if self._state.recent and self._state.recent[0] == (head.number, head.block_hash):
-            return Synced(())
-        rewound_to = self._follow_reorganisation(head)
+            return self._synced([])
+        self._follow_reorganisation(head)
         start = self._from_block if self._state.block is None else self._state.block + 1
         deep_end = head.number - BY_HASH_DEPTH
         total = max(head.number - start + 1, 1)
@@ -171,18 +173,26 @@ class Discovery:
             if progress is not None:
                 progress(high - start + 1, total)
         chain = self._chain_to(head, max(start, deep_end + 1))
-        late: dict[str, int] = {}
-        for _, block_hash in chain:
-            logs = self._node.logs(self._topics, addresses=[self._contract], block_hash=block_hash)
-            late = {**self._borrowers_of(logs), **late}
-        found += self._commit(chain, late)
+        late = self._node.logs_of(
+            [block_hash for _, block_hash in chain], self._topics, addresses=[self._contract]
+        )
+        found += self._commit(chain, self._borrowers_of([log for logs in late for log in logs]))
         if progress is not None:
             progress(total, total)
+        return self._synced(found)
+
+    def _synced(self, found: Sequence[str]) -> Synced:
+        rewound_to, self._rewound_to = self._rewound_to, None
         return Synced(tuple(found), rewound_to)
 
     def _borrowers_of(self, logs: Sequence[Log]) -> dict[str, int]:
-        accounts = ((self._adapter.discovered(log.topics, log.data), log.block) for log in logs)
-        return {a: block for a, block in accounts if a is not None and a not in self._known}
+        """Return the new accounts and the block in which each came first; `logs` are in chain order."""
+        found: dict[str, int] = {}
+        for log in logs:
+            account = self._adapter.discovered(log.topics, log.data)
+            if account is not None and account not in self._known:
+                found.setdefault(account, log.block)
+        return found
 
     def _chain_to(self, head: Head, start: int) -> list[tuple[int, str]]:
         """Return number and hash of the blocks from `start` to `head`, each the parent of the next."""
@@ -198,18 +208,18 @@ class Discovery:
             out.append((block.number, block.block_hash))
         return out
 
-    def _follow_reorganisation(self, head: Head) -> int | None:
-        """Rewind the cursor to the newest scanned block that is still canonical; return it if that moved."""
+    def _follow_reorganisation(self, head: Head) -> None:
+        """Rewind the cursor to the newest scanned block that is still canonical."""
         recent = self._state.recent
         if not recent:
-            return None
+            return
         newest, newest_hash = recent[0]
         if newest == head.number - 1 and head.parent_hash == newest_hash:
-            return None
+            return
         if newest < head.number:
             below = self._node.block(newest)
             if below is not None and below.block_hash == newest_hash:
-                return None
+                return
         candidates = [(number, block_hash) for number, block_hash in recent if number <= head.number]
         canonical = self._node.blocks([number for number, _ in candidates])
         ancestor = next(
@@ -218,12 +228,12 @@ class Discovery:
                 for (number, block_hash), block in zip(candidates, canonical, strict=True)
                 if block is not None and block.block_hash == block_hash
             ),
-            # Deeper than we remember: scan again from where the memory ends.
-            max(recent[-1][0], self._from_block) - 1,
+            # Deeper than we remember, and nobody knows how deep: scan everything again.
+            self._from_block - 1,
         )
         self._store.rewind_scan(self._adapter.name, ancestor)
         self._state = ScanState(tuple(entry for entry in recent if entry[0] <= ancestor))
-        return ancestor
+        self._rewound_to = ancestor if self._rewound_to is None else min(self._rewound_to, ancestor)
 
     def _commit(self, blocks: Sequence[tuple[int, str]], found: Mapping[str, int]) -> tuple[str, ...]:
         self._store.save_scan(self._adapter.name, blocks, found)

@@ -93,3 +93,9 @@ def test_default_headroom_survives_three_full_blocks() -> None:
     base = 10**11
     fees = market_fees(FeeHistory(1, (base, base), (1.0,), (10**9,)), policy)
     assert fees.max_fee_wei > base * 9**3 // 8**3 + policy.min_tip_wei
+
+
+def test_chain_without_a_base_fee_is_offered_the_wei_that_a_full_block_would_ask() -> None:
+    policy = FeePolicy.from_config(FeesSection())
+    fees = first_fees(FeeHistory(1, (0, 0), (0.5,), (0,)), policy, gas_limit=800_000, budget_wei=10**17)
+    assert fees == Fees(policy.min_tip_wei + 1, policy.min_tip_wei)
