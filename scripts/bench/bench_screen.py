@@ -10,18 +10,16 @@ shape, which spares SciPy's inner loop its branch misses; that one shows what th
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+from _common import Headline, Report, Summary, parser, race, ratios, run, table
 from rich.table import Table
 from scipy.sparse import csr_array
 
@@ -32,6 +30,8 @@ from simulation.types import Asset, Book, Float64, PositionKind
 ASSETS = 40
 MAX_COLLATERALS, MAX_DEBTS = 8, 4
 UNIT = 10**18
+
+CSR, SORTED, SCREEN, EXACT = "SciPy CSR", "SciPy CSR, rows sorted", "screen", "exact integers"
 
 
 class NotNone:
@@ -117,68 +117,13 @@ def exact_health_factors(accounts: list[Any], prices_e8: list[int]) -> list[int]
     return factors
 
 
-def busy_jiffies() -> int | None:
-    """Return the machine's busy time so far in clock ticks, None where the system does not tell."""
-    try:
-        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    except OSError:
-        return None
-    ticks = [int(f) for f in fields]
-    return sum(ticks[:8]) - ticks[3] - ticks[4]
-
-
-def turn(work: Callable[[], object], seconds: float) -> tuple[float, float | None]:
-    """Run `work` for about `seconds`; returns seconds per run and the cores that others left free."""
-    busy, cpu, start = busy_jiffies(), time.process_time(), time.perf_counter()
-    runs = 0
-    while True:
-        work()
-        runs += 1
-        elapsed = time.perf_counter() - start
-        if elapsed >= seconds:
-            break
-    after = busy_jiffies()
-    free = None
-    if busy is not None and after is not None:
-        others = (after - busy) / os.sysconf("SC_CLK_TCK") - (time.process_time() - cpu)
-        free = (os.cpu_count() or 1) - max(0.0, others / elapsed)
-    return elapsed / runs, free
-
-
-def race(
-    contestants: Mapping[str, Callable[[], object]], turns: int, seconds: float
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Let the contestants take turns; returns seconds per run and free cores, by contestant and turn."""
-    for work in contestants.values():
-        work()
-    taken: dict[str, list[float]] = {name: [] for name in contestants}
-    free: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(turns):
-        for name, work in contestants.items():
-            each, cores = turn(work, seconds)
-            taken[name].append(each)
-            if cores is not None:
-                free[name].append(cores)
-    return taken, free
-
-
-def summary(values: list[float]) -> dict[str, float]:
-    """Return median and range."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def ratios(taken: Mapping[str, list[float]], baseline: str, name: str) -> dict[str, float]:
-    """Return how many times faster `name` was than `baseline`, turn by turn."""
-    return summary([b / t for b, t in zip(taken[baseline], taken[name], strict=True)])
-
-
 def check(screen: HealthScreen, prices: Float64, collateral: Any, debt: Any) -> None:
     """Fail loudly unless screen and sparse product agree: a fast wrong answer is not a result."""
     health, _ = screen.run(prices).by_row()
     np.testing.assert_allclose(health, (collateral @ prices) / (debt @ prices), rtol=1e-13)
 
 
-def measure(accounts: int, exact: int, threads: int, turns: int, seconds: float, seed: int) -> dict[str, Any]:
+def measure(accounts: int, exact: int, threads: int, turns: int, seconds: float, seed: int) -> Report:
     """Run the races and return everything that the report shows."""
     rng = np.random.default_rng(seed)
     book = synthetic_book(accounts, rng)
@@ -194,15 +139,24 @@ def measure(accounts: int, exact: int, threads: int, turns: int, seconds: float,
     check(screen, prices, *as_is)
     out, out_parallel = screen.run(prices), screen.run(prices)
     contestants: dict[str, Callable[[], object]] = {
-        "SciPy CSR": lambda: (as_is[0] @ prices) / (as_is[1] @ prices),
-        "SciPy CSR, rows sorted": lambda: (sorted_[0] @ prices) / (sorted_[1] @ prices),
-        "screen": lambda: screen.run(prices, out=out),
+        CSR: lambda: (as_is[0] @ prices) / (as_is[1] @ prices),
+        SORTED: lambda: (sorted_[0] @ prices) / (sorted_[1] @ prices),
+        SCREEN: lambda: screen.run(prices, out=out),
     }
-    parallel = f"screen, {threads} threads"
+    parallel = f"{SCREEN}, {threads} threads"
     if threads > 1:
         contestants[parallel] = lambda: screen.run(prices, threads=threads, out=out_parallel)
     taken, free = race(contestants, turns, seconds)
-    result: dict[str, Any] = {
+    milliseconds = {name: Summary.of(times).scaled(1e3) for name, times in taken.items()}
+    against = {
+        (name, baseline): ratios(taken[baseline], taken[name])
+        for name in list(contestants)[2:]
+        for baseline in (CSR, SORTED)
+    }
+    bytes_per_second = (screen.amount.nbytes + screen.asset.nbytes + 9 * accounts) / statistics.median(
+        taken[SCREEN]
+    )
+    figures: dict[str, Any] = {
         "accounts": accounts,
         "positions": int(book.row_ptr[-1]),
         "seed": seed,
@@ -212,24 +166,67 @@ def measure(accounts: int, exact: int, threads: int, turns: int, seconds: float,
         "build_seconds": build_s,
         "relative_error": screen.relative_error,
         "statuses": {s.name.lower(): int((out.status == s).sum()) for s in ScreenStatus},
-        "milliseconds": {name: summary([1e3 * t for t in times]) for name, times in taken.items()},
-        "bytes_per_second": (screen.amount.nbytes + screen.asset.nbytes + 9 * accounts)
-        / statistics.median(taken["screen"]),
-        "ratios": {
-            f"{name} against {baseline}": ratios(taken, baseline, name)
-            for name in list(contestants)[2:]
-            for baseline in list(contestants)[:2]
-        },
+        "milliseconds": {name: asdict(summary) for name, summary in milliseconds.items()},
+        "bytes_per_second": bytes_per_second,
+        "ratios": {f"{name} against {base}": asdict(ratio) for (name, base), ratio in against.items()},
     }
-    if threads > 1 and free[parallel]:
-        result["free_cores"] = summary(free[parallel])
+    headlines = [
+        Headline(
+            f"health screen of {accounts:,} accounts against SciPy CSR, one thread",
+            against[SCREEN, CSR],
+            "x",
+            at_least=1.4,
+        )
+    ]
+    notes = [
+        f"statuses {figures['statuses']}; layout built in {build_s:.2f} s; "
+        f"one thread reads {bytes_per_second / 1e9:.1f} GB/s"
+    ]
+    if threads > 1:
+        idle = Summary.of(free[parallel]) if free[parallel] else None
+        if idle is not None:
+            figures["free_cores"] = asdict(idle)
+            notes.append(f"free cores during the turns with {threads} threads: {idle.text(1)}")
+        headlines.append(
+            Headline(
+                f"the same on {threads} threads",
+                against[parallel, CSR],
+                "x",
+                at_least=4 if threads == 4 else None,
+                note="" if idle is None else f"asked for on idle cores; {idle.text(1)} were free",
+            )
+        )
+    exactly, near, shown = measure_exact(exact, prices_e8, turns, seconds, rng)
+    figures["exact"] = {"accounts": exact, "near": near, **exactly}
+    headlines.append(
+        Headline(
+            f"screen of {exact:,} accounts against exact Python integers, one by one",
+            Summary(**exactly["ratio"]),
+            "x",
+            at_least=100,
+            note=f"{near} of them need exact integers afterwards",
+        )
+    )
+    raced = table(
+        f"{accounts:,} accounts, {figures['positions']:,} positions", "", "ms", f"x {CSR}", "x sorted"
+    )
+    for name, summary in milliseconds.items():
+        rows = [against[name, b].text(2) if (name, b) in against else "" for b in (CSR, SORTED)]
+        raced.add_row(name, summary.text(2), *rows)
+    return Report(tuple(headlines), figures, (raced, shown, *notes))
 
-    small = synthetic_book(exact, rng)
-    small_screen = build_screen(small, AAVE_V3_0)
-    integers = exact_accounts(small)
-    small_out = small_screen.run(prices)
+
+def measure_exact(
+    accounts: int, prices_e8: list[int], turns: int, seconds: float, rng: np.random.Generator
+) -> tuple[dict[str, Any], int, Table]:
+    """Race the screen against exact integers; returns figures, accounts near the threshold, and a table."""
+    prices = np.array(prices_e8) / 10**8
+    book = synthetic_book(accounts, rng)
+    screen = build_screen(book, AAVE_V3_0)
+    integers = exact_accounts(book)
+    out = screen.run(prices)
     factors = exact_health_factors(integers, prices_e8)
-    health, status = small_out.by_row()
+    health, status = out.by_row()
     wrong = [
         i
         for i, factor in enumerate(factors)
@@ -240,79 +237,40 @@ def measure(accounts: int, exact: int, threads: int, turns: int, seconds: float,
         raise SystemExit(f"the screen is certain and wrong for account {wrong[0]}: {health[wrong[0]]}")
     taken, _ = race(
         {
-            "exact integers": lambda: exact_health_factors(integers, prices_e8),
-            "screen": lambda: small_screen.run(prices, out=small_out),
+            EXACT: lambda: exact_health_factors(integers, prices_e8),
+            SCREEN: lambda: screen.run(prices, out=out),
         },
         turns,
         seconds,
     )
-    result["exact"] = {
-        "accounts": exact,
-        "milliseconds": {name: summary([1e3 * t for t in times]) for name, times in taken.items()},
-        "ratio": ratios(taken, "exact integers", "screen"),
-        "near": int((status == ScreenStatus.NEAR).sum()),
+    ratio = ratios(taken[EXACT], taken[SCREEN])
+    milliseconds = {name: Summary.of(times).scaled(1e3) for name, times in taken.items()}
+    shown = table(f"{accounts:,} accounts against exact integers, one by one", "", "ms", "ratio")
+    for name, summary in milliseconds.items():
+        shown.add_row(name, summary.text(3), f"{ratio.text(0)} x" if name == SCREEN else "")
+    figures = {
+        "milliseconds": {name: asdict(summary) for name, summary in milliseconds.items()},
+        "ratio": asdict(ratio),
     }
-    return result
+    return figures, int((status == ScreenStatus.NEAR).sum()), shown
 
 
-def show(result: Mapping[str, Any]) -> None:
-    """Print the result as tables."""
-
-    def cells(values: Mapping[str, float], digits: int) -> str:
-        return f"{values['median']:.{digits}f} ({values['min']:.{digits}f}-{values['max']:.{digits}f})"
-
-    console = Console(width=max(100, Console().width))
-    table = Table(title=f"{result['accounts']:,} accounts, {result['positions']:,} positions")
-    for column in ("", "ms", "x SciPy CSR", "x CSR, rows sorted"):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    for name, values in result["milliseconds"].items():
-        against = [
-            result["ratios"].get(f"{name} against {baseline}")
-            for baseline in ("SciPy CSR", "SciPy CSR, rows sorted")
-        ]
-        table.add_row(name, cells(values, 2), *(cells(a, 2) if a else "" for a in against))
-    console.print(table)
-    exact = result["exact"]
-    table = Table(title=f"{exact['accounts']:,} accounts against exact integers, one by one")
-    for column in ("", "ms", "ratio"):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    for name, values in exact["milliseconds"].items():
-        table.add_row(name, cells(values, 3), f"{cells(exact['ratio'], 0)} x" if name == "screen" else "")
-    console.print(table)
-    console.print(
-        f"statuses {result['statuses']}; {exact['near']} of {exact['accounts']:,} need exact integers; "
-        f"layout built in {result['build_seconds']:.2f} s; "
-        f"one thread reads {result['bytes_per_second'] / 1e9:.1f} GB/s"
-    )
-    if "free_cores" in result:
-        console.print(
-            f"free cores during the turns with {result['threads']} threads: "
-            f"{cells(result['free_cores'], 1)} of {result['cores']}"
-        )
-
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, measure, report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--accounts", type=int, default=1_000_000, help="size of the large book")
-    parser.add_argument("--exact", type=int, default=100_000, help="accounts raced against exact integers")
-    parser.add_argument("--threads", type=int, default=4)
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.3, help="length of one turn")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    arguments = parser.parse_args()
-    result = measure(
-        arguments.accounts,
-        arguments.exact,
-        arguments.threads,
-        arguments.turns,
-        arguments.seconds,
-        arguments.seed,
+    options = parser(__doc__)
+    options.add_argument("--accounts", type=int, default=1_000_000, help="size of the large book")
+    options.add_argument("--exact", type=int, default=100_000, help="accounts raced against exact integers")
+    options.add_argument("--threads", type=int, default=4)
+    options.add_argument("--seconds", type=float, default=0.3, help="length of one turn")
+    options.add_argument("--seed", type=int, default=1)
+    given = options.parse_args(arguments)
+    if given.quick:
+        given.accounts, given.exact, given.turns, given.seconds = 2_000, 500, 1, 0.0
+    run(
+        "screen",
+        lambda: measure(given.accounts, given.exact, given.threads, given.turns, given.seconds, given.seed),
+        given.json,
     )
-    show(result)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
