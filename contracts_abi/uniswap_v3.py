@@ -52,6 +52,9 @@ BURN_EVENT = event(
     "uint256 amount0, uint256 amount1)"
 )
 
+# --- SwapRouter and QuoterV2 know the factory that they belong to -----------------------------------------
+FACTORY = function("factory()(address)")
+
 # --- SwapRouter -------------------------------------------------------------------------------------------
 # path, recipient, deadline, amountIn, amountOutMinimum -> amountOut
 EXACT_INPUT = function("exactInput((bytes,address,uint256,uint256,uint256))(uint256)")

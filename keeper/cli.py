@@ -143,7 +143,7 @@ def keeper_init(
     json_: JsonFlag = False,
 ) -> None:
     """Discover a deployment from its PoolAddressesProvider and write the keeper's configuration."""
-    from keeper.commands.keeper import init
+    from keeper.commands.keeper_init import init
 
     init(
         rpc_url=rpc,
@@ -167,7 +167,7 @@ def keeper_scan(
     json_: JsonFlag = False,
 ) -> None:
     """Read every borrower at the head once and say what the policy would do, and why."""
-    from keeper.commands.keeper import scan
+    from keeper.commands.keeper_look import scan
 
     scan(config_file=config, list_all=all_, as_json=json_)
 
@@ -179,7 +179,7 @@ def keeper_explain(
     json_: JsonFlag = False,
 ) -> None:
     """Say why one account is or is not liquidated: positions, three prices, verdict, plan."""
-    from keeper.commands.keeper import explain
+    from keeper.commands.keeper_look import explain
 
     explain(account, config_file=config, as_json=json_)
 
@@ -206,7 +206,7 @@ def keeper_journal(
     json_: JsonFlag = False,
 ) -> None:
     """List what the keeper intended, sent and earned, and what it decided to leave alone."""
-    from keeper.commands.keeper import journal
+    from keeper.commands.keeper_journal import journal
 
     journal(config_file=config, decisions=decisions, account=account, as_json=json_)
 
@@ -214,7 +214,7 @@ def keeper_journal(
 @keeper_app.command("doctor")
 def keeper_doctor(config: Config = Path("keeper.toml"), json_: JsonFlag = False) -> None:
     """Check the chain, the addresses, the key, the feeds and the journal; exit 1 when one fails."""
-    from keeper.commands.keeper import doctor
+    from keeper.commands.keeper_doctor import doctor
 
     doctor(config_file=config, as_json=json_)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any, Final
 
 from eth_utils.address import to_checksum_address
@@ -12,7 +14,9 @@ from eth_utils.crypto import keccak
 
 from contracts_abi import uniswap_v3 as uniswap
 from contracts_abi.calls import Call
-from contracts_abi.errors import DataError, InputError, UnknownNameError
+from contracts_abi.errors import DataError, InputError, RpcError, RpcUnavailable, UnknownNameError
+from contracts_abi.liquidator import OWNER, POOL
+from contracts_abi.multicall import GET_BLOCK_NUMBER, aggregate
 from keeper.config import KeeperConfig, ProtocolSection, RouterSection
 from keeper.rpc import Head, Node
 from keeper.view import QUOTE, Reader, check_symbols
@@ -47,6 +51,8 @@ class Connected:
         Pools to sell collateral in.
     feeds
         Reference feeds.
+    owner
+        Who may call our Liquidator; None without one.
     """
 
     config: KeeperConfig
@@ -55,6 +61,7 @@ class Connected:
     adapter: AaveV3
     pools: tuple[PoolKey, ...]
     feeds: tuple[Feed, ...]
+    owner: str | None
 
     @property
     def protocol(self) -> ProtocolSection:
@@ -87,30 +94,33 @@ class Connected:
 def connect(config: KeeperConfig) -> Connected:
     """Connect, check chain id and addresses, and find the market's parts.
 
+    What can be checked without the node is checked before it is asked for anything.
+
     Raises
     ------
     InputError
-        For a wrong chain id, an address without code, or a market or feed that is not one.
+        For a wrong chain id, an address without code, or a market, contract or feed that is not one.
     RpcUnavailable
         If the node does not answer.
     """
+    section = _market_section(config)
+    build_policy(config)
+    references = reference_sources(config)
+    judges = _guards(config)
     node = open_node(config)
     head = node.head()
-    section = config.protocols[0]
-    if len(config.protocols) > 1:
-        raise InputError(
-            f"protocols: {len(config.protocols)} markets, one is supported",
-            fix="run one keeper per market, each with its own journal and key",
-        )
     check_code(
         node, {**_configured_addresses(config), f"protocols.0.provider ({section.kind})": section.provider}
     )
     adapter = _adapter(config, section, node, head)
-    symbols = [r.asset.symbol for r in adapter.layout.reserves]
-    pools = find_pools(config.router, [r.asset.address for r in adapter.layout.reserves], node, head)
-    feeds = build_feeds(config, node, head)
-    check_symbols(feeds, symbols)
-    return Connected(config, node, head, adapter, pools, feeds)
+    symbols = {r.asset.symbol: r.asset.address for r in adapter.layout.reserves}
+    if config.execution.native_asset not in symbols:
+        raise UnknownNameError("asset in execution.native_asset", config.execution.native_asset, symbols)
+    feeds = resolve_feeds(references, judges, node, head)
+    check_symbols(feeds, list(symbols))
+    owner = _check_contracts(config, adapter, node, head)
+    pools = find_pools(config.router, list(symbols.values()), node, head)
+    return Connected(config, node, head, adapter, pools, feeds, owner)
 
 
 def open_node(config: KeeperConfig) -> Node:
@@ -118,7 +128,7 @@ def open_node(config: KeeperConfig) -> Node:
     node = Node.connect(
         config.rpc_url.reveal(), timeout_s=config.rpc.timeout_s, max_batch=config.rpc.max_batch
     )
-    found = node.chain_id()
+    found = chain_id_of(node, "rpc.url", config.rpc_shown)
     if found != config.chain_id:
         raise InputError(
             f"rpc.url {config.rpc_shown} answers for chain {found}, the configuration says chain_id = "
@@ -126,6 +136,49 @@ def open_node(config: KeeperConfig) -> Node:
             fix="correct one of the two",
         )
     return node
+
+
+def chain_id_of(node: Node, where: str, shown_url: str) -> int:
+    """Return the chain id; when there is none, the error says by which key or option the node was named.
+
+    Raises
+    ------
+    RpcUnavailable, InputError
+        If the endpoint does not answer, or is no Ethereum node.
+    """
+    try:
+        return node.chain_id()
+    except RpcUnavailable as error:
+        raise RpcUnavailable(
+            f"{where} {error.message}", fix=error.fix or "is it the URL of a JSON-RPC endpoint?"
+        ) from None
+    except RpcError as error:
+        raise InputError(
+            f"{where} {shown_url} does not tell its chain id: {error.message}", fix="check the URL"
+        ) from None
+
+
+def _market_section(config: KeeperConfig) -> ProtocolSection:
+    """Return the one market that is watched."""
+    if len(config.protocols) > 1:
+        raise InputError(
+            f"protocols: {len(config.protocols)} markets, one is supported",
+            fix="run one keeper per market, each with its own journal and key",
+        )
+    section = config.protocols[0]
+    if section.kind not in protocols:
+        with _named("protocols.0.kind"):
+            raise UnknownNameError("protocol", section.kind, protocols)
+    return section
+
+
+@contextlib.contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Put the configuration key in front of an error about a name that is in no registry."""
+    try:
+        yield
+    except UnknownNameError as error:
+        raise InputError(f"{where}: {error.message}", fix=error.fix) from None
 
 
 def _configured_addresses(config: KeeperConfig) -> dict[str, str]:
@@ -154,10 +207,70 @@ def check_code(node: Node, named: Mapping[str, str]) -> None:
             )
 
 
+def _check_contracts(config: KeeperConfig, adapter: AaveV3, node: Node, head: Head) -> str | None:
+    """Refuse contracts that are not what their keys say; return the owner of our Liquidator.
+
+    Raises
+    ------
+    InputError
+        Naming the configuration key and the address.
+    """
+    contracts, router = config.contracts, config.router
+    calls: dict[str, Call[Any]] = {}
+    if contracts.liquidator is not None:
+        calls["owner"] = OWNER.call(contracts.liquidator)
+        calls["pool"] = POOL.call(contracts.liquidator)
+    if contracts.multicall is not None:
+        calls["multicall"] = aggregate(contracts.multicall, [GET_BLOCK_NUMBER.call(contracts.multicall)])
+    if router is not None:
+        calls["router"] = uniswap.FACTORY.call(router.router)
+        if router.quoter is not None:
+            calls["quoter"] = uniswap.FACTORY.call(router.quoter)
+    found = dict(
+        zip(calls, map(_decoded, calls.values(), node.read(list(calls.values()), head)), strict=True)
+    )
+    if contracts.liquidator is not None:
+        what = f"contracts.liquidator: {contracts.liquidator}"
+        if found["owner"] is None or found["pool"] is None:
+            raise InputError(f"{what} is not our Liquidator", fix="check the address")
+        if found["pool"] != adapter.layout.pool:
+            raise InputError(
+                f"{what} liquidates in pool {found['pool']}, the market's is {adapter.layout.pool}",
+                fix="deploy one for this market: marginline keeper init --deploy",
+            )
+    if contracts.multicall is not None and found["multicall"] is None:
+        raise InputError(
+            f"contracts.multicall: {contracts.multicall} is not a Multicall3",
+            fix="correct it, or remove the key to read one by one",
+        )
+    if contracts.account_lens is not None:
+        (code,) = node.code([contracts.account_lens])
+        if code != own("AccountLens").deployed_bytecode:
+            raise InputError(
+                f"contracts.account_lens: {contracts.account_lens} is not the AccountLens of this version",
+                fix="remove the key, it works without one",
+            )
+    for key in ("router", "quoter"):
+        if router is not None and key in found and found[key] != router.factory:
+            raise InputError(
+                f"router.{key}: {getattr(router, key)} does not belong to the factory {router.factory}",
+                fix="check both addresses",
+            )
+    return found.get("owner")
+
+
+def _decoded(call: Call[Any], answer: bytes | None) -> Any:
+    """Return what was answered, None for a revert or bytes that are not an answer to this call."""
+    if answer is None:
+        return None
+    try:
+        return call.decode(answer)
+    except DataError:
+        return None
+
+
 def _adapter(config: KeeperConfig, section: ProtocolSection, node: Node, head: Head) -> AaveV3:
-    if section.kind not in protocols:
-        raise UnknownNameError("protocol", section.kind, protocols)
-    layout = read_layout(node, head, section.provider)
+    layout = read_layout(node, head, section.provider, "protocols.0.provider")
     lens = config.contracts.account_lens or LENS_ADDRESS
     layout = replace(layout, lens=lens, multicall=config.contracts.multicall or "")
     try:
@@ -166,13 +279,13 @@ def _adapter(config: KeeperConfig, section: ProtocolSection, node: Node, head: H
         raise InputError(f"protocols.0: {error}", fix="remove the key") from None
 
 
-def read_layout(node: Node, head: Head, provider: str) -> AaveLayout:
-    """Find an Aave V3 market from its PoolAddressesProvider."""
+def read_layout(node: Node, head: Head, provider: str, where: str) -> AaveLayout:
+    """Find an Aave V3 market from its PoolAddressesProvider, which was named by `where`."""
     try:
         return run_stages(discover_layout(provider), lambda calls: node.read(calls, head))
     except DataError as error:
         raise InputError(
-            f"{provider} does not lead to an Aave V3 market: {error.message}",
+            f"{where}: {provider} does not lead to an Aave V3 market: {error.message}",
             fix="give the address of its PoolAddressesProvider",
         ) from None
 
@@ -209,37 +322,56 @@ def find_pools(
     )
 
 
-def build_feeds(config: KeeperConfig, node: Node, head: Head) -> tuple[Feed, ...]:
-    """Return the reference feeds, each Chainlink source resolved to the aggregator behind it."""
-    judges = _guards(config)
-
-    def execute(calls: Sequence[Call[Any]]) -> list[bytes | None]:
-        return node.read(list(calls), head)
-
-    feeds = []
+def reference_sources(config: KeeperConfig) -> dict[str, tuple[Any, ...]]:
+    """Return the reference sources by asset, as configured; files of recorded ones are read."""
+    found: dict[str, tuple[Any, ...]] = {}
     for asset, tables in config.references.items():
         built = []
         for i, table in enumerate(tables):
             where = f"references.{asset}.{i}"
-            source = sources.build({"base": asset, "quote": QUOTE, **table}, where=where)
-            if isinstance(source, ChainlinkSource):
-                source = source.resolved(complete(resolve(source.address), execute))
-            built.append(source)
-        feeds.append(Feed(asset, tuple(built), judges))
-    return tuple(feeds)
+            settings = {"base": asset, "quote": QUOTE, **table}
+            if isinstance(settings.get("path"), str):
+                settings["path"] = config.path(Path(settings["path"]))
+            with _named(where):
+                built.append(sources.build(settings, where=where))
+        found[asset] = tuple(built)
+    return found
+
+
+def resolve_feeds(
+    references: Mapping[str, Sequence[Any]], judges: tuple[Guard, ...], node: Node, head: Head
+) -> tuple[Feed, ...]:
+    """Return the reference feeds, each Chainlink source resolved to the aggregator behind it."""
+
+    def execute(calls: Sequence[Call[Any]]) -> list[bytes | None]:
+        return node.read(list(calls), head)
+
+    def resolved(source: Any, where: str) -> Any:
+        if not isinstance(source, ChainlinkSource):
+            return source
+        try:
+            return source.resolved(complete(resolve(source.address), execute))
+        except InputError as error:
+            raise InputError(f"{where}.address: {error.message}", fix=error.fix) from None
+
+    return tuple(
+        Feed(asset, tuple(resolved(s, f"references.{asset}.{i}") for i, s in enumerate(several)), judges)
+        for asset, several in references.items()
+    )
 
 
 def _guards(config: KeeperConfig) -> tuple[Guard, ...]:
     for name in config.guards:
         if name not in guards:
-            raise UnknownNameError("guard", name, guards)
+            with _named(f"guards.{name}"):
+                raise UnknownNameError("guard", name, guards)
     names = dict.fromkeys([*BASIC, *config.guards])
-    built = []
-    for name in names:
-        built.append(guards.build({"kind": name, **config.guards.get(name, {})}, where=f"guards.{name}"))
-    return tuple(built)
+    return tuple(
+        guards.build({"kind": name, **config.guards.get(name, {})}, where=f"guards.{name}") for name in names
+    )
 
 
 def build_policy(config: KeeperConfig) -> Any:
     """Return the configured policy (`simulation.interfaces.Policy`)."""
-    return policies.build(dict(config.policy), where="policy")
+    with _named("policy.kind"):
+        return policies.build(dict(config.policy), where="policy")

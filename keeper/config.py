@@ -300,7 +300,7 @@ class KeeperConfig(Section):
     router: RouterSection | None = None
     references: Mapping[str, tuple[Mapping[str, Any], ...]] = Field(default_factory=dict)
     """Asset symbol to its reference sources, each a table with ``kind`` from the oracle registry."""
-    guards: Mapping[str, Any] = Field(default_factory=dict)
+    guards: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     """Guard name to its thresholds, from the guard registry."""
     policy: Mapping[str, Any] = Field(default_factory=lambda: {"kind": "three-price"})
     """A table with ``kind`` from the policy registry, and the policy's own keys."""

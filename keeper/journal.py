@@ -345,7 +345,7 @@ class Journal:
             if not path.exists():
                 _create(path, identity, clock)
             found, journal_uuid = _inspect(path)
-            _require_same(path, found, identity)
+            require_same(path, found, identity)
             return cls(_engine(path, read_only=False), path, found, journal_uuid, clock, lock)
         except BaseException:
             lock.release()
@@ -355,7 +355,7 @@ class Journal:
     def read_only(cls, path: Path) -> Journal:
         """Open the journal at `path` for reading, also while a keeper is using it."""
         if not path.exists():
-            raise JournalError(f"no journal at {path}", fix="the keeper creates it in live mode")
+            raise JournalError(f"no journal at {path}", fix="the first marginline keeper run creates it")
         identity, journal_uuid = _inspect(path)
         return cls(_engine(path, read_only=True), path, identity, journal_uuid, SystemClock(), None)
 
@@ -1094,7 +1094,14 @@ def _inspect(path: Path) -> tuple[Identity, str]:
     return Identity(int(chain_id), str(genesis_hash), str(sender)), str(journal_uuid)
 
 
-def _require_same(path: Path, found: Identity, wanted: Identity) -> None:
+def require_same(path: Path, found: Identity, wanted: Identity) -> None:
+    """Refuse a journal of another chain or sender.
+
+    Raises
+    ------
+    JournalError
+        Naming what differs.
+    """
     fix = "choose another path, or run with the key and chain that it belongs to"
     for what in ("chain_id", "genesis_hash", "sender"):
         has, wants = getattr(found, what), getattr(wanted, what)

@@ -1,14 +1,42 @@
-"""What all commands show people: a console on standard error, and one kind of progress bar."""
+"""What all commands show people: the consoles, one kind of progress bar, and how values are written."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_DOWN, Decimal
+from typing import Final
+
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from simulation.fixed_point import WAD
+
+PIPE_COLUMNS: Final = 180
+"""Width of what goes into a pipe or a file, where no terminal sets one; COLUMNS overrides."""
+
+ACTION_COLOURS: Final[Mapping[str, str]] = {
+    "act": "green",
+    "arm": "yellow",
+    "hold": "red",
+    "leave": "default",
+}
+
+_LONG_ADDRESS_COLUMNS: Final = 170
+_LEAST_REMARK_COLUMNS: Final = 24
 
 
 def stderr_console() -> Console:
     """Return the console for people; standard output stays free for machines."""
     return Console(stderr=True)
+
+
+def stdout_console() -> Console:
+    """Return the console for a command's result."""
+    return Console(width=shutil.get_terminal_size((PIPE_COLUMNS, 50)).columns, highlight=False)
 
 
 def progress_bar(console: Console) -> Progress:
@@ -22,3 +50,80 @@ def progress_bar(console: Console) -> Progress:
         console=console,
         transient=True,
     )
+
+
+def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:
+    """Return a table without side lines: rows can be copied, and 80 columns hold more of them.
+
+    Parameters
+    ----------
+    columns
+        Names, in order. Their cells are never broken over lines.
+    right
+        Those of them that are aligned to the right.
+    """
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, no_wrap=True, justify="right" if column in right else "left")
+    return table
+
+
+def remarked_table(
+    console: Console,
+    columns: Sequence[str],
+    remark: str,
+    rows: Sequence[tuple[Sequence[str], str]],
+    *,
+    right: Sequence[str] = (),
+) -> Table:
+    """Return a table whose last column takes the room that is left, or is left out where that is too little.
+
+    Rich would take missing room from all columns alike, and cut addresses to pieces.
+
+    Parameters
+    ----------
+    columns, right
+        As of `plain_table`.
+    remark
+        Name of the last column.
+    rows
+        Cells with markup, and the remark as plain text.
+    """
+    table = plain_table(*columns, right=right)
+    for cells, _ in rows:
+        table.add_row(*cells)
+    room = console.width - console.measure(table, options=console.options.update(width=10_000)).maximum - 2
+    if room < _LEAST_REMARK_COLUMNS or not any(text for _, text in rows):
+        return table
+    table = plain_table(*columns, remark, right=right)
+    for cells, text in rows:
+        cell = Text(text)
+        cell.truncate(room, overflow="ellipsis")
+        table.add_row(*cells, cell)
+    return table
+
+
+def address_text(address: str, columns: int) -> str:
+    """Return an address whole where the terminal is wide, else its ends: ``0x0123…cdef``."""
+    if columns >= _LONG_ADDRESS_COLUMNS or len(address) < 12:
+        return address
+    return f"{address[:6]}…{address[-4:]}"
+
+
+def health_text(health_factor_wad: int | None) -> str:
+    """Return a health factor in at most six characters: exact to four places where it matters."""
+    if health_factor_wad is None:
+        return "?"
+    if health_factor_wad >= 100 * WAD:
+        return ">100"
+    # Rounded down: 0.99996 is liquidatable and must not read 1.0000.
+    places = Decimal("0.0001") if health_factor_wad < 10 * WAD else Decimal("0.01")
+    return str((Decimal(health_factor_wad) / WAD).quantize(places, ROUND_DOWN))
+
+
+def amount_text(raw: int, decimals: int) -> str:
+    """Return an amount of tokens for people: two places above 1, four significant digits below."""
+    amount = Decimal(raw).scaleb(-decimals)
+    if abs(amount) >= 1 or raw == 0:
+        return f"{amount:,.2f}"
+    return f"{amount:.4g}"

@@ -59,7 +59,7 @@ def init(
     node = Node.connect(rpc_url)
     chain_id, head = node.chain_id(), node.head()
     check_code(node, {"--provider": provider})
-    layout = read_layout(node, head, provider)
+    layout = read_layout(node, head, provider, "--provider")
     symbols = [r.asset.symbol for r in layout.reserves]
     for symbol in references:
         layout.reserve_of(symbol)
