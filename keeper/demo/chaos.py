@@ -38,7 +38,8 @@ PACE_S = 0.25
 LONGEST_WAIT_S = 1.2
 """A kill comes at a random moment within this long after a fall of the market."""
 SETTLE_TIMEOUT_S = 60.0
-TRACED_STEPS = 3
+TRACED_STEPS = 4
+TRACED_PATIENCE_S = 10.0
 FALL = 0.45
 """Price at the end as a part of the price at the start."""
 
@@ -76,6 +77,8 @@ class ChaosResult:
     lost
         Intents without a final state after the last restart, and transactions of the key on the chain that
         the journal does not know.
+    killed_in_flight
+        Kills that found an intent written ahead and not mined.
     slowest_restart_s
         Longest time from a start to being ready.
     trace
@@ -90,6 +93,7 @@ class ChaosResult:
     executed: int
     duplicates: int
     lost: int
+    killed_in_flight: int
     slowest_restart_s: float
     trace: TraceResult | None
     by_state: dict[str, int]
@@ -215,11 +219,16 @@ def run(state: SeededState, *, kills: int, seed: int, trace: bool, progress: Pro
         miner = _Miner(stage, scenario)
         miner.start()
         stack.callback(miner.halt)
-        traced = _traced(stage, miner, folder) if trace else None
-        slowest = 0.0
+        slowest, in_flight = 0.0, 0
         for kill in range(kills):
             slowest = max(slowest, _start_and_kill(stage, miner, log, float(rng.uniform(0, LONGEST_WAIT_S))))
+            with Journal.read_only(stage.journal) as journal:
+                in_flight += bool(journal.open_intents())
             progress("killing the keeper", (kill + 1) / kills)
+        traced = None
+        if trace:
+            progress("tracing its system calls", 1.0)
+            traced = _traced(stage, miner, folder)
         progress("letting it settle", 1.0)
         keeper = KeeperProcess.start(stage.config, log)
         stack.callback(keeper.kill)
@@ -227,7 +236,7 @@ def run(state: SeededState, *, kills: int, seed: int, trace: bool, progress: Pro
         _settle(stage)
         keeper.stop()
         miner.halt()
-        return _count(stage, kills=kills, seed=seed, slowest=slowest, trace=traced)
+        return _count(stage, kills=kills, seed=seed, slowest=slowest, in_flight=in_flight, trace=traced)
 
 
 def _start_and_kill(stage: Stage, miner: _Miner, log: Path, wait_s: float) -> float:
@@ -263,7 +272,9 @@ def _settle(stage: Stage) -> None:
         time.sleep(PACE_S)
 
 
-def _count(stage: Stage, *, kills: int, seed: int, slowest: float, trace: TraceResult | None) -> ChaosResult:
+def _count(
+    stage: Stage, *, kills: int, seed: int, slowest: float, in_flight: int, trace: TraceResult | None
+) -> ChaosResult:
     with Journal.read_only(stage.journal) as journal:
         intents = journal.intents()
         known = journal.tx_hashes()
@@ -280,6 +291,7 @@ def _count(stage: Stage, *, kills: int, seed: int, slowest: float, trace: TraceR
         executed=len(executed),
         duplicates=sum(n - 1 for n in executed.values()),
         lost=len(unfinished) + len(foreign) + sum(1 for intent in executed if intent not in ids),
+        killed_in_flight=in_flight,
         slowest_restart_s=round(slowest, 2),
         trace=trace,
         by_state=counts,
@@ -327,11 +339,20 @@ def _traced(stage: Stage, miner: _Miner, folder: Path) -> TraceResult | None:
     try:
         keeper.wait_ready()
         for _ in range(TRACED_STEPS):
+            before = _intents(stage)
             miner.fall()
-            time.sleep(6 * PACE_S)
+            # Under a tracer everything takes longer: give it the time to act on this fall.
+            deadline = time.monotonic() + TRACED_PATIENCE_S
+            while _intents(stage) == before and time.monotonic() < deadline:
+                time.sleep(PACE_S)
     finally:
         keeper.stop()
     return read_trace(out.read_text(encoding="utf-8", errors="replace").splitlines())
+
+
+def _intents(stage: Stage) -> int:
+    with Journal.read_only(stage.journal) as journal:
+        return sum(journal.counts().values())
 
 
 def read_trace(lines: Sequence[str]) -> TraceResult:
