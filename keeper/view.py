@@ -12,7 +12,7 @@ from typing import Any
 
 from contracts_abi.calls import Call
 from contracts_abi.errors import DataError, InputError
-from contracts_abi.multicall import aggregate
+from contracts_abi.multicall import MAX_CALLS, aggregate
 from keeper.rpc import Head, Node
 from oracle.snapshot import Feed, History, accept, plain_snapshot, rewind, snapshot, snapshot_reads
 from oracle.types import PriceSnapshot
@@ -114,8 +114,7 @@ class Reader:
         market_reads = self._adapter.market_reads()
         price_reads = snapshot_reads(self._feeds)
         layouts = list(self._layouts.values())
-        per_pool = [pool_reads(layout) for layout in layouts]
-        small = [*market_reads, *price_reads, *(call for reads in per_pool for call in reads)]
+        small = [*market_reads, *price_reads, *_reads_of(layouts)]
         account_reads = self._adapter.account_reads(accounts)
         answers = self._execute(small, account_reads, head)
 
@@ -132,14 +131,9 @@ class Reader:
         )
         self._history = accept(self._history, reference)
         at += len(price_reads)
-        pools: dict[str, PoolState] = {}
-        for layout, reads in zip(layouts, per_pool, strict=True):
-            state = self._pool(layout, answers[at : at + len(reads)], head)
-            at += len(reads)
-            if state is not None:
-                pools[state.address] = state
-                self._layouts[state.address] = _next_layout(state)
-        book = self._adapter.decode_accounts(market, accounts, answers[at:])
+        pools = self._pools(layouts, answers[at : len(small)], head)
+        self._layouts |= {address: _next_layout(state) for address, state in pools.items()}
+        book = self._adapter.decode_accounts(market, accounts, answers[len(small) :])
         return HeadView(head, market, book, self._protocol_view(market, head), reference, pools)
 
     def _execute(
@@ -147,27 +141,40 @@ class Reader:
     ) -> list[bytes | None]:
         if self._multicall is None or not small:
             return self._node.read([*small, *large], head, code=self._code)
-        bundle = aggregate(self._multicall, small)
-        first, *rest = self._node.read([bundle, *large], head, code=self._code)
-        if first is None:
-            raise DataError(
-                f"the multicall at {self._multicall} refused {len(small)} reads",
-                fix="check contracts.multicall, or remove it to read one by one",
-            )
-        return [*bundle.decode(first), *rest]
+        parts = [small[i : i + MAX_CALLS] for i in range(0, len(small), MAX_CALLS)]
+        bundles = [aggregate(self._multicall, part) for part in parts]
+        answers = self._node.read([*bundles, *large], head, code=self._code)
+        opened: list[bytes | None] = []
+        for bundle, part, data in zip(bundles, parts, answers, strict=False):
+            if data is None:
+                raise DataError(
+                    f"the multicall at {self._multicall} refused {len(part)} reads",
+                    fix="check contracts.multicall, or remove it to read one by one",
+                )
+            opened += bundle.decode(data)
+        return [*opened, *answers[len(bundles) :]]
 
-    def _pool(self, layout: PoolLayout, answers: Sequence[bytes | None], head: Head) -> PoolState | None:
-        """Return the pool's state, asking again where its ticks are not known yet."""
+    def _pools(
+        self, layouts: Sequence[PoolLayout], answers: Sequence[bytes | None], head: Head
+    ) -> dict[str, PoolState]:
+        """Return the pools' states. Those whose ticks are not known yet are asked again, all together."""
+        found: dict[str, PoolState] = {}
+        wanted = list(layouts)
         for _ in range(MAX_LAYOUT_ROUNDS):
-            try:
-                state = decode_pool(layout, answers, reach_ticks=LEAST_REACH_TICKS)
-            except DataError:
-                return None
-            if isinstance(state, PoolState):
-                return state
-            layout = state
-            answers = self._execute(pool_reads(layout), (), head)
-        return None
+            at, unfinished = 0, []
+            for layout in wanted:
+                count = len(pool_reads(layout))
+                state = _decoded(layout, answers[at : at + count])
+                at += count
+                if isinstance(state, PoolState):
+                    found[state.address] = state
+                elif state is not None:
+                    unfinished.append(state)
+            if not unfinished:
+                break
+            wanted = unfinished
+            answers = self._execute(_reads_of(wanted), (), head)
+        return {key.address: found[key.address] for key in (p.key for p in layouts) if key.address in found}
 
     def _protocol_view(self, market: Any, head: Head) -> PriceSnapshot:
         known = self._adapter.prices_base(market)
@@ -180,6 +187,22 @@ class Reader:
             block=head.number,
             timestamp=head.timestamp,
         )
+
+
+def _reads_of(layouts: Sequence[PoolLayout]) -> list[Call[Any]]:
+    return [call for layout in layouts for call in pool_reads(layout)]
+
+
+def _decoded(layout: PoolLayout, answers: Sequence[bytes | None]) -> PoolState | PoolLayout | None:
+    """Return the pool's state, what to ask for next, or None when it cannot be read."""
+    try:
+        state = decode_pool(layout, answers, reach_ticks=LEAST_REACH_TICKS)
+        if isinstance(state, PoolLayout) and state.words != layout.words:
+            # The words are asked for anyway: far enough for the next blocks too.
+            state = decode_pool(layout, answers, reach_ticks=REACH_TICKS)
+    except DataError:
+        return None
+    return state
 
 
 def _next_layout(state: PoolState) -> PoolLayout:

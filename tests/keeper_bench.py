@@ -31,7 +31,7 @@ from keeper.sync import Discovery
 from simulation.chain.anvil import Anvil, AnvilEvm, AnvilOptions
 from simulation.chain.artifacts import own
 from simulation.chain.evm import Tx, TxResult, labelled_address, read
-from simulation.chain.market import DeployedPool, Deployment
+from simulation.chain.market import DEFAULT_MARKET, DeployedPool, Deployment
 from simulation.chain.seed import SeedAccount, SeededState, load_or_build
 from simulation.chain.uniswap_v3 import sqrt_price_x96
 from tests.faults.proxy import FaultProxy
@@ -123,6 +123,10 @@ class Stage:
         """Return the price that the protocol goes by."""
         asset = self.market.asset(symbol).address
         return int(self.read(aave_v3.GET_ASSET_PRICE.call(self.market.oracle, asset)))
+
+    def first_price_e8(self, symbol: str) -> int:
+        """Return the price that the market began with."""
+        return DEFAULT_MARKET.asset(symbol).price_e8
 
     def posting(self, feed: str, answer: int) -> Tx:
         """Return the transaction that posts to a feed."""
