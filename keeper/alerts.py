@@ -190,10 +190,16 @@ class Alerts:
         self._quiet: dict[str, tuple[float, int]] = {}
 
     @classmethod
-    def from_config(cls, config: KeeperConfig, clock: Clock) -> Alerts:
-        """Return the configured sinks; standard error is always one of them."""
+    def from_config(cls, config: KeeperConfig, clock: Clock, *, stream: bool = True) -> Alerts:
+        """Return the configured sinks.
+
+        Parameters
+        ----------
+        stream
+            Whether standard error is one of them; where the log goes there, it says the same.
+        """
         section = config.alerts
-        sinks: list[Sink] = [StreamSink()]
+        sinks: list[Sink] = [StreamSink()] if stream else []
         if section.file is not None:
             sinks.append(FileSink(config.path(section.file)))
         if section.webhook is not None:

@@ -270,7 +270,7 @@ class JobsSection(Section):
     audit_every_s: Seconds = 300.0
     """Full sweep over all known borrowers, which must find nothing that the scan missed."""
     balance_every_s: Seconds = 60.0
-    """Balance and allowance check."""
+    """Check of the sender's balance against ``limits.min_balance_eth``."""
     report_every_s: Seconds = 3_600.0
     """Report line."""
 

@@ -11,18 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from contracts_abi.errors import ChainError, DataError, UnknownNameError
+from contracts_abi.errors import ChainError, DataError, InputError, UnknownNameError
 from keeper.clock import Clock
-from keeper.config import KeeperConfig, Mode
+from keeper.config import KeeperConfig, Mode, wei_of_eth
 from keeper.decide import Decision, LendingProtocol, decide, examined_rows
 from keeper.execute import Prepared, PricedPlan, liquidated_event, prepare, wei_per_token
 from keeper.fees import FeePolicy, market_fees
 from keeper.journal import Journal
 from keeper.limits import Limit, account_breach, global_breach, read_usage, room
+from keeper.outage import Outage
 from keeper.rpc import Head, Node, Tick, TxReceipt
 from keeper.submit import Submission, Submitter, TxEvent
 from keeper.sync import Discovery, Synced
-from keeper.types import Intent
+from keeper.types import Intent, Receipt
 from keeper.view import HeadView, Reader
 from simulation.liquidation import PlanSettings
 from simulation.types import Action, LiquidationPlan, MarginStatus, Reason, Verdict
@@ -31,6 +32,7 @@ Emit = Callable[[str, Mapping[str, Any]], None]
 """Takes the name of an event and its fields; values are JSON types."""
 
 _UNREMARKABLE = frozenset({Reason.HEALTHY, Reason.NO_DEBT})
+_ACTED_ON = frozenset({Reason.LIQUIDATE, Reason.DUPLICATE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class Keeper:
         Symbol to token address.
     audit_due
         Set it to have the next head examine every account exactly and count what the screen missed.
+    balance_due
+        Set it to have the next head report the sender's balance.
     screen_misses
         How many that were so far; anything but 0 is a defect.
     """
@@ -94,23 +98,63 @@ class Keeper:
     emit: Emit
     assets: Mapping[str, str]
     audit_due: threading.Event = field(default_factory=threading.Event)
+    balance_due: threading.Event = field(default_factory=threading.Event)
     screen_misses: int = 0
     _watched: set[str] = field(default_factory=set)
     _last: Head | None = None
     _resumed: bool = False
+    _moved_at: float = 0.0
+    _stalled: bool = False
+    _told: dict[str, tuple[Action, Reason]] = field(default_factory=dict)
 
     def run(self, stop: threading.Event) -> None:
         """Work on heads until `stop` is set; what fails at one head does not end the loop."""
         interval = self.config.rpc.poll_interval_s
+        outage = Outage(self.clock)
         while not stop.is_set():
             try:
+                if outage.failures:
+                    self._require_same_chain()
                 tick = self.submitter.tick()
                 if self._is_new(tick.head):
                     self.work(tick)
+                    self._moved_at, self._stalled = self.clock.monotonic(), False
+                else:
+                    self._report_stall(tick.head)
             except (ChainError, DataError) as error:
                 # The account list, the journal and the last decision stay; the next head tries again.
-                self.emit("trouble", {"error": str(error)})
+                if outage.failed(str(error)):
+                    self.emit("trouble", {"error": str(error), "failures": outage.failures})
+            else:
+                if (ended := outage.end()) is not None:
+                    self.emit("recovered", {"failures": ended[0], "seconds": round(ended[1], 3)})
             stop.wait(interval)
+
+    def _require_same_chain(self) -> None:
+        """Refuse a node that came back as one of another chain, as a local one does that starts anew.
+
+        Raises
+        ------
+        InputError
+            Naming both chains.
+        """
+        known = self.journal.identity
+        found = self.node.chain_id(), self.node.genesis_hash()
+        if found != (known.chain_id, known.genesis_hash):
+            raise InputError(
+                f"rpc.url {self.config.rpc_shown} came back with chain {found[0]}, genesis {found[1]}; this "
+                f"keeper runs on chain {known.chain_id}, genesis {known.genesis_hash}",
+                fix="start it again with a journal for the new chain",
+            )
+
+    def _report_stall(self, head: Head) -> None:
+        """Say once when the chain stands still; on a local chain with ``clock = "block"`` it may."""
+        limits = self.config.limits
+        seconds = self.clock.monotonic() - self._moved_at
+        if self._stalled or self._last is None or limits.clock == "block" or seconds <= limits.max_head_age_s:
+            return
+        self._stalled = True
+        self.emit("stalled", {"block": head.number, "seconds": round(seconds, 1)})
 
     def warm_up(self) -> None:
         """Read and decide once without acting.
@@ -148,6 +192,7 @@ class Keeper:
         events = self.submitter.follow(tick, resume=not self._resumed)
         self._resumed = True
         self._report_events(events)
+        self._report_balance(tick)
         synced = self.discovery.advance(head)
         self._report_sync(head, synced)
         view = self.reader.read(head, self.discovery.borrowers)
@@ -304,8 +349,47 @@ class Keeper:
                     "account": None if intent is None else intent.account,
                     "intent": None if intent is None else intent.intent_id,
                     "detail": event.detail,
+                    **({} if event.receipt is None else _earned(event.receipt)),
+                    **({} if intent is None else {"debt_asset": intent.debt_asset}),
                 },
             )
+
+    def _report_balance(self, tick: Tick) -> None:
+        if not self.balance_due.is_set() or tick.sender is None:
+            return
+        self.balance_due.clear()
+        least_wei = wei_of_eth(self.config.limits.min_balance_eth)
+        self.emit(
+            "balance",
+            {
+                "balance_wei": str(tick.sender.balance_wei),
+                "least_wei": str(least_wei),
+                "low": tick.sender.balance_wei < least_wei,
+            },
+        )
+
+    def _report_verdicts(self, result: HeadResult) -> None:
+        """Tell what is new about accounts that are not simply well, and not simply acted on."""
+        told: dict[str, tuple[Action, Reason]] = {}
+        for verdict in result.verdicts:
+            if verdict.reason in _UNREMARKABLE:
+                continue
+            told[verdict.account] = verdict.action, verdict.reason
+            if verdict.reason in _ACTED_ON or self._told.get(verdict.account) == told[verdict.account]:
+                continue
+            health = verdict.protocol_margin.health_factor_wad
+            self.emit(
+                "verdict",
+                {
+                    "block": result.view.head.number,
+                    "account": verdict.account,
+                    "action": verdict.action.value,
+                    "reason": verdict.reason.value,
+                    "health_factor_wad": None if health is None else str(health),
+                    "detail": verdict.detail,
+                },
+            )
+        self._told = told
 
     def _report_sync(self, head: Head, synced: Synced) -> None:
         if synced.rewound_to is not None:
@@ -315,6 +399,7 @@ class Keeper:
             self.emit("borrowers", {"block": head.number, "found": len(synced.found)})
 
     def _report_head(self, result: HeadResult) -> None:
+        self._report_verdicts(result)
         reasons: dict[str, int] = {}
         for verdict in result.verdicts:
             reasons[verdict.reason.value] = reasons.get(verdict.reason.value, 0) + 1
@@ -341,7 +426,18 @@ def _sent(intent: Intent, block: int) -> dict[str, Any]:
         "intent": intent.intent_id,
         "account": intent.account,
         "nonce": intent.nonce,
+        "debt_asset": intent.debt_asset,
+        "collateral_asset": intent.collateral_asset,
+        "debt_to_cover_raw": str(intent.debt_to_cover_raw),
         "simulated_profit_raw": str(intent.simulated_profit_raw),
+    }
+
+
+def _earned(receipt: Receipt) -> dict[str, Any]:
+    profit = receipt.realised_profit_raw
+    return {
+        "realised_profit_raw": None if profit is None else str(profit),
+        "gas_cost_wei": str(receipt.gas_cost_wei),
     }
 
 

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from keeper.alerts import Alerts
 from keeper.clock import SystemClock
 from keeper.commands.console import progress_bar, stderr_console
+from keeper.commands.keeper_alerts import AlertListener
 from keeper.commands.keeper_log import RunLog, json_line
 from keeper.commands.keeper_setup import configured, discovery_of, load_signer, sender_of
 from keeper.compose import Connected, connect
@@ -69,7 +71,8 @@ def run(*, config_file: Path, mode: str | None, as_json: bool) -> None:
             stack.callback(signer.close)
         sender = sender_of(connected)
         identity = Identity(config.chain_id, connected.node.genesis_hash(), sender)
-        emit = json_line if as_json else _log(connected)
+        alerts = stack.enter_context(Alerts.from_config(config, SystemClock(), stream=as_json))
+        emit = _listeners(json_line if as_json else _log(connected), AlertListener(alerts))
         journal = stack.enter_context(Journal.open(config.path(config.journal.path), identity))
         keeper = _keeper(connected, journal, signer, emit)
         _first_sync(keeper, connected, as_json)
@@ -78,6 +81,14 @@ def run(*, config_file: Path, mode: str | None, as_json: bool) -> None:
         stack.callback(emit, "stopped", {"mode": config.mode.value})
         stack.enter_context(_periodic_work(keeper, emit))
         keeper.run(stop)
+
+
+def _listeners(*several: Emit) -> Emit:
+    def emit(event: str, fields: Mapping[str, Any]) -> None:
+        for listener in several:
+            listener(event, fields)
+
+    return emit
 
 
 def _log(connected: Connected) -> Emit:
@@ -97,6 +108,7 @@ def _periodic_work(keeper: Keeper, emit: Emit) -> Jobs:
         emit("report", {"intents": counts, "borrowers": len(keeper.discovery.borrowers)})
 
     jobs.every("audit", section.audit_every_s, keeper.audit_due.set)
+    jobs.every("balance", section.balance_every_s, keeper.balance_due.set)
     jobs.every("report", section.report_every_s, report)
     return jobs
 

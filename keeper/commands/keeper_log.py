@@ -15,11 +15,14 @@ from rich.console import Console
 from rich.text import Text
 
 from keeper.clock import Clock
-from keeper.commands.console import address_text, amount_text
+from keeper.commands.console import ACTION_COLOURS, address_text, amount_text
 from simulation.types import Asset, Reason
 
 HEARTBEAT_S: Final = 60.0
 """Quiet time after which a head is told of although nothing changed."""
+
+VERDICT_LINES: Final = 8
+"""Most lines about single accounts at one head; the head's line counts all of them."""
 
 _UNREMARKABLE: Final = frozenset({Reason.HEALTHY.value, Reason.NO_DEBT.value})
 _GOOD: Final = frozenset({"mined", "confirmed", "liquidate"})
@@ -65,6 +68,7 @@ class RunLog:
         self._spoken_at = clock.monotonic()
         self._quiet_heads = 0
         self._limit: str | None = None
+        self._verdicts = 0
 
     def __call__(self, event: str, fields: Mapping[str, Any]) -> None:
         """Write an event, or leave it out when it says nothing new."""
@@ -127,18 +131,30 @@ class RunLog:
             if self._clock.monotonic() - self._spoken_at < HEARTBEAT_S:
                 return None
         self._reasons = reasons
+        untold, self._verdicts = max(self._verdicts - VERDICT_LINES, 0), 0
         text = Text(f"block {fields['block']}", "bold" if changed else "dim")
         text.append(f"  {fields['borrowers']} borrowers", "dim")
         for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
             text.append(", ", "dim").append(f"{count} {reason}", _style(reason))
         if not reasons:
             text.append(", nothing to do", "dim")
+        if untold:
+            text.append(f", {untold} verdicts not listed", "dim")
         if fields["sent"]:
             text.append(f"  sent {fields['sent']}", "bold green")
             text.append(f"  {fields['round_trips']} round trips, {fields['own_ms']} ms of our own", "dim")
         elif not changed and self._quiet_heads > 1:
             text.append(f"  ({self._quiet_heads} blocks alike)", "dim")
         return text
+
+    def _on_verdict(self, fields: Mapping[str, Any]) -> Text | None:
+        self._verdicts += 1
+        if self._verdicts > VERDICT_LINES:
+            return None
+        reason = str(fields["reason"])
+        text = Text.assemble((str(fields["action"]), ACTION_COLOURS[str(fields["action"])]))
+        text.append(f"  {address_text(fields['account'], _COLUMNS)}  ").append(reason, _style(reason))
+        return text.append(f"  {' '.join(str(fields['detail']).split())}", "dim")
 
     def _on_sent(self, fields: Mapping[str, Any]) -> Text:
         profit = self._tokens(fields.get("debt_asset"), fields["simulated_profit_raw"])
