@@ -189,6 +189,7 @@ def _configured_addresses(config: KeeperConfig) -> dict[str, str]:
     }
     if config.router is not None:
         named |= {"router.factory": config.router.factory, "router.router": config.router.router}
+        named["router.quoter"] = config.router.quoter
     return {key: address for key, address in named.items() if address is not None}
 
 
@@ -215,17 +216,13 @@ def _check_contracts(config: KeeperConfig, adapter: AaveV3, node: Node, head: He
     InputError
         Naming the configuration key and the address.
     """
-    contracts, router = config.contracts, config.router
+    contracts = config.contracts
     calls: dict[str, Call[Any]] = {}
     if contracts.liquidator is not None:
         calls["owner"] = OWNER.call(contracts.liquidator)
         calls["pool"] = POOL.call(contracts.liquidator)
     if contracts.multicall is not None:
         calls["multicall"] = aggregate(contracts.multicall, [GET_BLOCK_NUMBER.call(contracts.multicall)])
-    if router is not None:
-        calls["router"] = uniswap.FACTORY.call(router.router)
-        if router.quoter is not None:
-            calls["quoter"] = uniswap.FACTORY.call(router.quoter)
     found = dict(
         zip(calls, map(_decoded, calls.values(), node.read(list(calls.values()), head)), strict=True)
     )
@@ -250,13 +247,28 @@ def _check_contracts(config: KeeperConfig, adapter: AaveV3, node: Node, head: He
                 f"contracts.account_lens: {contracts.account_lens} is not the AccountLens of this version",
                 fix="remove the key, it works without one",
             )
-    for key in ("router", "quoter"):
-        if router is not None and key in found and found[key] != router.factory:
+    if config.router is not None:
+        check_router(config.router, node, head)
+    return found.get("owner")
+
+
+def check_router(router: RouterSection, node: Node, head: Head, where: str = "router.") -> None:
+    """Refuse a router or quoter of another factory; `where` is the start of the keys' or options' names.
+
+    Raises
+    ------
+    InputError
+        Naming the key and both addresses.
+    """
+    named = {"router": router.router, "quoter": router.quoter}
+    given = {key: address for key, address in named.items() if address is not None}
+    calls = [uniswap.FACTORY.call(address) for address in given.values()]
+    for (key, address), call, answer in zip(given.items(), calls, node.read(calls, head), strict=True):
+        if _decoded(call, answer) != router.factory:
             raise InputError(
-                f"router.{key}: {getattr(router, key)} does not belong to the factory {router.factory}",
+                f"{where}{key}: {address} does not belong to the factory {router.factory}",
                 fix="check both addresses",
             )
-    return found.get("owner")
 
 
 def _decoded(call: Call[Any], answer: bytes | None) -> Any:
@@ -291,9 +303,9 @@ def read_layout(node: Node, head: Head, provider: str, where: str) -> AaveLayout
 
 
 def find_pools(
-    router: RouterSection | None, tokens: Sequence[str], node: Node, head: Head
+    router: RouterSection | None, tokens: Sequence[str], node: Node, head: Head, where: str = "router.factory"
 ) -> tuple[PoolKey, ...]:
-    """Return the pools between `tokens` that a factory knows."""
+    """Return the pools between `tokens` that a factory knows; `where` it was named, for errors."""
     if router is None:
         return ()
     pairs = [sorted(pair, key=lambda t: int(t, 16)) for pair in combinations(tokens, 2)]
@@ -302,9 +314,7 @@ def find_pools(
         [uniswap.FEE_AMOUNT_TICK_SPACING.call(router.factory, f) for f in router.fees_pips], head
     )
     if any(answer is None for answer in spacings):
-        raise InputError(
-            f"router.factory: {router.factory} is not a Uniswap V3 factory", fix="check the address"
-        )
+        raise InputError(f"{where}: {router.factory} is not a Uniswap V3 factory", fix="check the address")
     by_fee = {
         fee: int(uniswap.FEE_AMOUNT_TICK_SPACING.decode_one(answer or b""))
         for fee, answer in zip(router.fees_pips, spacings, strict=True)

@@ -78,7 +78,7 @@ def resolve_secret(reference: str, *, what: str, folder: Path = Path()) -> Secre
         try:
             return Secret(path.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r"))
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{what}: cannot read {path}: {_reason(error)}") from None
+            raise InputError(f"{what}: cannot read {path}: {_reason(error)}", fix="check the path") from None
     # What stands here instead may be the secret itself, so it is not repeated.
     raise InputError(f"{what}: not a reference", fix="write env:NAME or file:PATH, never the secret itself")
 

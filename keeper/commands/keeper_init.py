@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from eth_utils.address import is_address, to_checksum_address
 
-from contracts_abi.errors import ChainError, InputError, RpcError
-from keeper.compose import check_code, find_pools, read_layout
+from contracts_abi.errors import ChainError, InputError, RpcError, UnknownNameError
+from keeper.compose import chain_id_of, check_code, check_router, find_pools, read_layout
 from keeper.config import FeesSection, Mode, RouterSection, Secret, resolve_secret
 from keeper.fees import FeePolicy, market_fees
 from keeper.rpc import Head, Node
 from keeper.signer import Signer, UnsignedTx
+from oracle.sources.chainlink import complete, resolve
 from simulation.chain.artifacts import own
 from simulation.chain.deploy import MULTICALL_ADDRESS
 from simulation.chain.rpc import masked
@@ -52,21 +54,21 @@ def init(
     as_json: bool,
 ) -> None:
     """Discover a deployment and write the keeper's configuration; see the command's help."""
-    if config_file.exists():
-        raise InputError(f"--config: {config_file} exists already", fix="choose another path or remove it")
+    _check_options(config_file, keystore, password_file, receiver, deploy)
     provider = address_option(provider, "--provider")
-    references = dict(_reference(text) for text in reference)
+    references = [_reference(text) for text in reference]
+    swaps = _router(uniswap_factory, router)
     node = Node.connect(rpc_url)
-    chain_id, head = node.chain_id(), node.head()
+    chain_id = chain_id_of(node, "--rpc", masked(rpc_url))
+    head = node.head()
     check_code(node, {"--provider": provider})
     layout = read_layout(node, head, provider, "--provider")
     symbols = [r.asset.symbol for r in layout.reserves]
-    for symbol in references:
-        layout.reserve_of(symbol)
-    swaps = _router(uniswap_factory, router)
+    _check_references(references, symbols, node, head)
     if swaps is not None:
         check_code(node, {"--uniswap-factory": swaps.factory, "--router": swaps.router})
-    pools = find_pools(swaps, [r.asset.address for r in layout.reserves], node, head)
+        check_router(swaps, node, head, "--")
+    pools = find_pools(swaps, [r.asset.address for r in layout.reserves], node, head, "--uniswap-factory")
     multicall = MULTICALL_ADDRESS if node.code([MULTICALL_ADDRESS])[0] else None
     liquidator = None
     if deploy:
@@ -84,7 +86,13 @@ def init(
         keystore=keystore,
         password_file=password_file,
     )
-    config_file.write_text(text, encoding="utf-8")
+    try:
+        with config_file.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        deployed = "" if liquidator is None else f"; the Liquidator stands at {liquidator}"
+        raise InputError(f"--config: cannot write {config_file}: {error.strerror}{deployed}") from None
+    with_reference = {symbol for symbol, _ in references}
     found = {
         "config": str(config_file),
         "rpc": masked(rpc_url),
@@ -93,7 +101,7 @@ def init(
         "oracle": layout.oracle,
         "assets": symbols,
         "pools": len(pools),
-        "references": sorted(references),
+        "references": sorted(with_reference),
         "liquidator": liquidator,
     }
     if as_json:
@@ -102,10 +110,49 @@ def init(
     print(
         f"{config_file}: chain {chain_id}, pool {layout.pool}, {len(symbols)} assets, {len(pools)} swap pools"
     )
-    without = [s for s in symbols if s not in references]
+    without = [s for s in symbols if s not in with_reference]
     if without:
         print(f"no reference for {', '.join(without)}: accounts that need one are unknown, and are held")
+    if liquidator is None:
+        print("no Liquidator: this keeper observes; --deploy with a key makes it able to act")
     print(f"next: marginline keeper doctor --config {config_file}")
+
+
+def _check_options(
+    config_file: Path, keystore: Path | None, password_file: Path | None, receiver: str | None, deploy: bool
+) -> None:
+    """Refuse what needs no node to be seen wrong; nothing may be deployed before this."""
+    if config_file.exists():
+        raise InputError(f"--config: {config_file} exists already", fix="choose another path or remove it")
+    folder = config_file.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"--config: no folder {folder}", fix="create it first")
+    if (keystore is None) != (password_file is None):
+        raise InputError("--keystore and --password-file go together", fix="give both, or none")
+    for option, path in (("--keystore", keystore), ("--password-file", password_file)):
+        if path is not None and not path.is_file():
+            raise InputError(f"{option}: no file {path}", fix="check the path")
+    if deploy and keystore is None:
+        raise InputError("--deploy needs a key", fix="give --keystore and --password-file")
+    if receiver is not None:
+        if not deploy:
+            raise InputError(
+                f"--receiver {receiver} is for a new Liquidator", fix="add --deploy, or leave it out"
+            )
+        address_option(receiver, "--receiver")
+
+
+def _check_references(
+    references: Sequence[tuple[str, str]], symbols: Sequence[str], node: Node, head: Head
+) -> None:
+    for symbol, address in references:
+        if symbol not in symbols:
+            raise UnknownNameError("asset in --reference", symbol, symbols)
+        check_code(node, {f"--reference {symbol}": address})
+        try:
+            complete(resolve(address), lambda calls: node.read(list(calls), head))
+        except InputError as error:
+            raise InputError(f"--reference {symbol}: {error.message}", fix=error.fix) from None
 
 
 def _reference(text: str) -> tuple[str, str]:
@@ -126,10 +173,14 @@ def _router(factory: str | None, router: str | None) -> RouterSection | None:
 
 
 def _signer(keystore: Path | None, password_file: Path | None, chain_id: int) -> Signer:
-    if keystore is None or password_file is None:
-        raise InputError("--deploy needs a key", fix="give --keystore and --password-file")
+    assert keystore is not None
+    assert password_file is not None
     password: Secret = resolve_secret(f"file:{password_file}", what="--password-file")
-    return Signer.load(keystore, password, chain_id=chain_id)
+    try:
+        return Signer.load(keystore, password, chain_id=chain_id)
+    except InputError as error:
+        # It speaks of configuration keys, and there is no configuration yet.
+        raise InputError(f"--keystore: {error.message}", fix="check --keystore and --password-file") from None
 
 
 def _deploy(
@@ -212,7 +263,7 @@ def render_config(
     swaps: RouterSection | None,
     multicall: str | None,
     liquidator: str | None,
-    references: dict[str, str],
+    references: Sequence[tuple[str, str]],
     keystore: Path | None,
     password_file: Path | None,
 ) -> str:
@@ -243,7 +294,7 @@ def render_config(
         lines += [f"{key} = {_text(value)}" for key, value in contracts.items() if value is not None]
     if swaps is not None:
         lines += ["", "[router]", f"factory = {_text(swaps.factory)}", f"router = {_text(swaps.router)}"]
-    for symbol, address in references.items():
+    for symbol, address in references:
         lines += ["", f"[[references.{_text(symbol)}]]", 'kind = "chainlink"', f"address = {_text(address)}"]
         lines += ["heartbeat_s = 3600  # as the feed's operator publishes it; not on chain"]
     return "\n".join(lines) + "\n"
