@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
-from collections.abc import Callable
-from typing import Any
+import threading
+from typing import Final
 
 from rich.console import Console
-from rich.table import Table
 
+from contracts_abi.errors import ChainError, RpcUnavailable
 from keeper import __version__
-from keeper.commands.console import progress_bar, stderr_console
+from keeper.commands.console import plain_table, progress_bar, stderr_console
 from simulation.chain.anvil import Anvil, AnvilOptions
 from simulation.chain.fork import fork as fork_chain
 from simulation.chain.market import Deployment
-from simulation.chain.seed import load_or_build
+from simulation.chain.seed import SeededState, load_or_build
 from simulation.chain.toolchain import cache_dir, ensure_toolchain
+
+NODE_CHECK_S: Final = 0.5
+"""How often a waiting command looks whether its node still runs."""
 
 
 def setup_toolchain() -> None:
@@ -28,7 +30,7 @@ def setup_toolchain() -> None:
     console.print(f"ready: {cache_dir()}")
 
 
-def seeded(console: Console, accounts: int, seed: int) -> Any:
+def seeded(console: Console, accounts: int, seed: int) -> SeededState:
     """Return a seeded state, with a progress bar while it is built."""
     with progress_bar(console) as bar:
         task = bar.add_task("seeded book", total=1.0)
@@ -48,14 +50,14 @@ def up(*, port: int, accounts: int, seed: int, block_time_s: int | None, as_json
         if block_time_s is not None:
             node.rpc.call("evm_setIntervalMining", [block_time_s])
         _announce(node, state.deployment, len(state.book), as_json, console)
-        _wait_for_end()
+        _wait_for_end(node)
 
 
 def fork(*, rpc_url: str, block: int | None, port: int, as_json: bool) -> None:
     """Fork a chain and keep the fork until it is stopped."""
     console = stderr_console()
     ensure_toolchain(lambda text: console.log(text))
-    with fork_chain(rpc_url, block, port=port) as node:
+    with _forked(rpc_url, block, port) as node:
         number = int(node.rpc.call("eth_blockNumber"), 16)
         chain_id = int(node.rpc.call("eth_chainId"), 16)
         if as_json:
@@ -64,7 +66,15 @@ def fork(*, rpc_url: str, block: int | None, port: int, as_json: bool) -> None:
             console.print(
                 f"fork of chain {chain_id} at block {number}: [bold]{node.url}[/]  (Ctrl-C stops it)"
             )
-        _wait_for_end()
+        _wait_for_end(node)
+
+
+def _forked(rpc_url: str, block: int | None, port: int) -> Anvil:
+    """Fork, and say by which option the endpoint or block was given when it is not right."""
+    try:
+        return fork_chain(rpc_url, block, port=port)
+    except RpcUnavailable as error:
+        raise RpcUnavailable(f"--rpc {error.message}", fix=error.fix or "check the URL") from None
 
 
 def _announce(node: Anvil, deployment: Deployment, accounts: int, as_json: bool, console: Console) -> None:
@@ -72,9 +82,7 @@ def _announce(node: Anvil, deployment: Deployment, accounts: int, as_json: bool,
         record = {"url": node.url, "accounts": accounts, "deployment": json.loads(deployment.to_json())}
         print(json.dumps(record), flush=True)
         return
-    table = Table(title=f"Marginline {__version__}: local chain at {node.url}", title_justify="left")
-    table.add_column("contract")
-    table.add_column("address")
+    table = plain_table("contract", "address")
     for name, address in (
         ("PoolAddressesProvider", deployment.provider),
         ("Pool", deployment.pool),
@@ -85,17 +93,36 @@ def _announce(node: Anvil, deployment: Deployment, accounts: int, as_json: bool,
     ):
         table.add_row(name, address)
     for symbol, asset in deployment.assets.items():
-        table.add_row(f"{symbol} ({asset.decimals} decimals)", asset.address)
-        table.add_row(f"{symbol} feed, second feed", f"{asset.feed}, {asset.reference_feed}")
+        table.add_row(f"{symbol}, {asset.decimals} decimals", asset.address)
+        table.add_row(f"{symbol}, the protocol's feed", asset.feed)
+        table.add_row(f"{symbol}, reference feed", asset.reference_feed)
+    console.print(f"Marginline {__version__}: local chain at [bold]{node.url}[/], {accounts} borrowers")
     console.print(table)
-    console.print(f"{accounts} seeded accounts; Ctrl-C stops it")
+    console.print("to watch it (Ctrl-C stops the chain):\n")
+    print(init_command(node.url, deployment), flush=True)
 
 
-def _wait_for_end() -> None:
-    """Wait for Ctrl-C or a termination signal."""
-    stop: Callable[..., None] = lambda *_: sys.exit(0)  # noqa: E731 - a handler, not a function of ours
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        return
+def init_command(url: str, deployment: Deployment) -> str:
+    """Return the command that writes a keeper's configuration for a local chain, ready to paste."""
+    parts = [
+        f"marginline keeper init --rpc {url} --provider {deployment.provider}",
+        f"--uniswap-factory {deployment.uniswap.factory} --router {deployment.uniswap.router}",
+        *(f"--reference {symbol}={asset.reference_feed}" for symbol, asset in deployment.assets.items()),
+    ]
+    return " \\\n  ".join(parts)
+
+
+def _wait_for_end(node: Anvil) -> None:
+    """Wait for Ctrl-C or a termination signal.
+
+    Raises
+    ------
+    ChainError
+        If the node ends by itself.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    while not stop.wait(NODE_CHECK_S):
+        if not node.alive():
+            raise ChainError(f"the local node at {node.url} ended by itself")

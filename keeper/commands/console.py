@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_DOWN, Decimal
+from pathlib import Path
 from typing import Final
 
 from rich.box import SIMPLE_HEAD
@@ -13,6 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
+from contracts_abi.errors import InputError
 from simulation.fixed_point import WAD
 
 PIPE_COLUMNS: Final = 180
@@ -49,7 +52,26 @@ def progress_bar(console: Console) -> Progress:
         TimeElapsedColumn(),
         console=console,
         transient=True,
+        # A pipe or a file would get an empty line for it.
+        disable=not console.is_terminal,
     )
+
+
+def require_writable(option: str, path: Path) -> None:
+    """Refuse a file to be written at the end of a run that could not be written now.
+
+    Raises
+    ------
+    InputError
+        Naming the option and what is wrong.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"{option}: no folder {folder}", fix="create it first")
+    if path.is_dir():
+        raise InputError(f"{option}: {path} is a folder", fix="give the name of a file")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise InputError(f"{option}: {path} cannot be written", fix="choose another place")
 
 
 def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from contracts_abi.errors import CheckFailed, InputError
+from contracts_abi.errors import CheckFailed
 from keeper.commands.chain import seeded
-from keeper.commands.console import progress_bar, stderr_console
+from keeper.commands.console import progress_bar, require_writable, stderr_console
 from keeper.demo.run import run
 from oracle.scenario import load_scenario
 from simulation.chain.toolchain import ensure_toolchain
@@ -22,8 +22,8 @@ def run_demo(
 ) -> None:
     """Run the demo, show it, write report and record, and fail when an invariant broke."""
     for option, path in (("--json", json_file), ("--report", report)):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise InputError(f"{option}: no folder {path.absolute().parent}", fix="create it first")
+        if path is not None:
+            require_writable(option, path)
     started = time.monotonic()
     console = stderr_console()
     ensure_toolchain(lambda text: console.log(text))
