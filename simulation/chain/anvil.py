@@ -32,6 +32,8 @@ MAX_BLOCK_TXS = 100_000
 # A node that writes a large state file takes its time to end.
 _PATIENCE_S = 600.0
 
+_CONFIRMATION_TIMEOUT = "confirmation timeout"
+
 _LISTENING = re.compile(r"Listening on (\S+):(\d+)")
 
 
@@ -343,15 +345,33 @@ class AnvilEvm:
         tx = Tx(sender, to, data, value, gas or _DEFAULT_TX_GAS)
         if not self._automine:
             return self.send_many([tx])[0]
-        _, receipt = self._batch(
-            [
-                ("evm_setNextBlockTimestamp", [self._timestamp]),
-                ("eth_sendTransactionSync", [_tx_object(tx)]),
-            ]
-        )
+        requests: list[Request] = [
+            ("evm_setNextBlockTimestamp", [self._timestamp]),
+            ("eth_sendTransactionSync", [_tx_object(tx)]),
+        ]
+        try:
+            _, receipt = self._batch(requests)
+        except RpcError as error:
+            if _CONFIRMATION_TIMEOUT not in error.message:
+                raise
+            receipt = self._left_behind(sender)
         result = receipt_result(receipt)
         self._advance(result.block, result.timestamp)
         return result if result.success else self._with_revert_data(tx, result)
+
+    def _left_behind(self, sender: str) -> Any:
+        """Return the receipt of a transaction that the node took and did not tell of in time.
+
+        Under load anvil now and then loses the wake-up of its own miner; the transaction is in the pool then.
+        """
+        at = quantity(self._number)
+        if self.rpc.call("eth_getBlockByNumber", [at, False]) is None:
+            self.rpc.call("evm_mine")
+        block = self.rpc.call("eth_getBlockByNumber", [at, True])
+        mined = [tx for tx in block["transactions"] if tx["from"].lower() == sender.lower()]
+        if len(mined) != 1:
+            raise ChainError(f"{len(mined)} transactions of {sender} in block {self._number}, 1 was sent")
+        return self.rpc.call("eth_getTransactionReceipt", [mined[0]["hash"]])
 
     def send_many(self, txs: Sequence[Tx]) -> list[TxResult]:
         """See `Evm.send_many`. All in one block; the sum of the gas limits must fit into it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -117,10 +118,17 @@ def test_killed_at_a_point(victim: Victim, point: str) -> None:
 def test_killed_at_random_moments_with_a_node_that_fails(victim: Victim, seed: int) -> None:
     chance = random.Random(seed)
     kills = 0
-    for _ in range(5):
+    for _ in range(8):
         victim.proxy.spoil(chance.choice([Spoil.LOSE_REPLY, Spoil.LOSE_REQUEST, Spoil.HTTP_500, Spoil.TWICE]))
         process = victim.start()
-        end = time.monotonic() + chance.uniform(0.7, 1.6)
+        # From the first transaction on it is at work, however long the machine takes to get it there.
+        end = time.monotonic() + 60.0
+        seen = len(victim.proxy.sent())
+        while process.poll() is None and len(victim.proxy.sent()) == seen and time.monotonic() < end:
+            victim.anvil.rpc.call("evm_mine")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.005)
+        end = time.monotonic() + chance.uniform(0.0, 0.2)
         while process.poll() is None and time.monotonic() < end:
             victim.anvil.rpc.call("evm_mine")
             try:
