@@ -19,7 +19,16 @@ from simulation.liquidation import LiquidationModel, PlanSettings, plan_bundle
 from simulation.margin.lending_health_factor import LendingHealthFactor
 from simulation.policy import excess_seizure_bps
 from simulation.screen import AAVE_V3_0, build_screen
-from simulation.types import Action, Book, Float64, LiquidationPlan, MarginReport, Reason, Verdict
+from simulation.types import (
+    Action,
+    Book,
+    Float64,
+    LiquidationPlan,
+    MarginReport,
+    MarginStatus,
+    Reason,
+    Verdict,
+)
 
 
 class LendingProtocol(ProtocolAdapter[Any, Any], LiquidationModel[Any, Any], Protocol):
@@ -170,6 +179,6 @@ def margin_line(margin: MarginReport | None) -> str:
     """Return one margin as a few words for tables."""
     if margin is None:
         return "none"
-    if margin.health_factor_wad is None:
+    if margin.health_factor_wad is None or margin.status is MarginStatus.NO_DEBT:
         return margin.status.value
     return f"{margin.health_factor_wad / 10**18:.4f}"
