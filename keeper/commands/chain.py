@@ -49,8 +49,9 @@ def up(*, port: int, accounts: int, seed: int, block_time_s: int | None, as_json
     with Anvil.start(AnvilOptions(port=port, load_state=state.path)) as node:
         if block_time_s is not None:
             node.rpc.call("evm_setIntervalMining", [block_time_s])
+        stop = _stop_on_signals()
         _announce(node, state.deployment, len(state.book), as_json, console)
-        _wait_for_end(node)
+        _wait_for_end(node, stop)
 
 
 def fork(*, rpc_url: str, block: int | None, port: int, as_json: bool) -> None:
@@ -58,6 +59,7 @@ def fork(*, rpc_url: str, block: int | None, port: int, as_json: bool) -> None:
     console = stderr_console()
     ensure_toolchain(lambda text: console.log(text))
     with _forked(rpc_url, block, port) as node:
+        stop = _stop_on_signals()
         number = int(node.rpc.call("eth_blockNumber"), 16)
         chain_id = int(node.rpc.call("eth_chainId"), 16)
         if as_json:
@@ -66,7 +68,7 @@ def fork(*, rpc_url: str, block: int | None, port: int, as_json: bool) -> None:
             console.print(
                 f"fork of chain {chain_id} at block {number}: [bold]{node.url}[/]  (Ctrl-C stops it)"
             )
-        _wait_for_end(node)
+        _wait_for_end(node, stop)
 
 
 def _forked(rpc_url: str, block: int | None, port: int) -> Anvil:
@@ -112,17 +114,22 @@ def init_command(url: str, deployment: Deployment) -> str:
     return " \\\n  ".join(parts)
 
 
-def _wait_for_end(node: Anvil) -> None:
-    """Wait for Ctrl-C or a termination signal.
+def _stop_on_signals() -> threading.Event:
+    """Return what Ctrl-C and a termination signal set from now on, so that the node is ended in order."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _wait_for_end(node: Anvil, stop: threading.Event) -> None:
+    """Wait for `stop`.
 
     Raises
     ------
     ChainError
         If the node ends by itself.
     """
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     while not stop.wait(NODE_CHECK_S):
         if not node.alive():
             raise ChainError(f"the local node at {node.url} ended by itself")
