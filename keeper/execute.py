@@ -22,7 +22,7 @@ from keeper.config import ExecutionSection, FeesSection, wei_of_eth
 from keeper.rpc import Head, Log, Node, Simulation, TxCall
 from keeper.types import Order
 from simulation.amm.uniswap_v3 import encode_path
-from simulation.fixed_point import BPS, WAD
+from simulation.fixed_point import BPS
 from simulation.types import LiquidationPlan, Reason
 
 SIMULATION_GAS_FACTOR = 2
@@ -31,25 +31,29 @@ SIMULATION_GAS_FACTOR = 2
 
 @dataclass(frozen=True, slots=True)
 class PricedPlan:
-    """A plan and what its debt token is worth, so that profits and gas can be compared.
+    """A plan and the price of gas that it was made at, so that profits and gas can be compared.
+
+    The plan says what its gas costs in its debt token where gas is bought: that is the rate between the two.
+    The protocol's prices are not asked, which may be wrong or missing.
 
     Attributes
     ----------
     plan
         What to do.
-    wei_per_debt
-        Wei that one whole debt token is worth, at 1e18.
-    debt_decimals
-        Decimals of the debt token.
+    gas_price_wei
+        Price of a unit of gas that the plan assumes, positive.
+    least_profit_raw
+        Least profit after gas worth sending for, in debt token units.
     """
 
     plan: LiquidationPlan
-    wei_per_debt: int
-    debt_decimals: int
+    gas_price_wei: int
+    least_profit_raw: int = 0
 
     def in_wei(self, amount_raw: int) -> int:
         """Return the worth of an amount of the debt token in wei, rounded down."""
-        return int(amount_raw * self.wei_per_debt // 10**self.debt_decimals)
+        gas_wei = self.plan.gas_units * self.gas_price_wei
+        return amount_raw * gas_wei // max(self.plan.gas_cost_raw, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,6 @@ def prepare(
     timestamp: int,
     liquidator: str,
     sender: str,
-    gas_price_wei: int,
     execution: ExecutionSection,
     fees: FeesSection,
 ) -> list[Prepared]:
@@ -118,8 +121,6 @@ def prepare(
         Expected time of the next block.
     liquidator, sender
         Our contract, and its owner.
-    gas_price_wei
-        What a unit of gas is expected to cost, base fee and tip.
 
     Raises
     ------
@@ -143,11 +144,19 @@ def prepare(
             why = simulated.error or "reverted"
             out.append(Prepared(plan, None, Reason.SIMULATION_FAILED, f"simulation: {why}"))
             continue
+        try:
+            profit_raw = plan.profit_raw if plan.from_inventory else simulated_profit(simulated, liquidator)
+        except DataError as error:
+            # Says something of this one; the others may be as they should.
+            out.append(Prepared(plan, None, Reason.SIMULATION_FAILED, f"simulation: {error}"))
+            continue
         gas = simulated.gas_used or plan.gas_units
-        profit_raw = plan.profit_raw if plan.from_inventory else simulated_profit(simulated, liquidator)
-        net_wei = priced.in_wei(profit_raw) - gas * gas_price_wei
-        if net_wei <= 0:
-            detail = f"simulated profit {profit_raw} raw is less than {gas} gas at {gas_price_wei} wei"
+        net_wei = priced.in_wei(profit_raw) - gas * priced.gas_price_wei
+        if net_wei < max(1, priced.in_wei(priced.least_profit_raw)):
+            detail = (
+                f"simulated profit {profit_raw} raw less {gas} gas at {priced.gas_price_wei} wei is below "
+                f"{max(1, priced.least_profit_raw)} raw"
+            )
             out.append(Prepared(plan, None, Reason.UNPROFITABLE, detail))
             continue
         order = Order(
@@ -192,8 +201,3 @@ def liquidated_event(logs: Sequence[Log], liquidator: str) -> Liquidated | None:
         if log.address == liquidator and log.topics and log.topics[0] == LIQUIDATED.topic:
             return decode_liquidated(log.topics, log.data)
     return None
-
-
-def wei_per_token(price_e8: int, native_price_e8: int) -> int:
-    """Return how many wei a token at `price_e8` is worth, given the price of a whole native token."""
-    return price_e8 * WAD // native_price_e8

@@ -15,7 +15,7 @@ from contracts_abi.errors import ChainError, DataError, InputError, UnknownNameE
 from keeper.clock import Clock
 from keeper.config import KeeperConfig, Mode, wei_of_eth
 from keeper.decide import Decision, LendingProtocol, decide, examined_rows
-from keeper.execute import Prepared, PricedPlan, liquidated_event, prepare, wei_per_token
+from keeper.execute import Prepared, PricedPlan, liquidated_event, prepare
 from keeper.fees import FeePolicy, market_fees
 from keeper.journal import Journal
 from keeper.limits import Limit, account_breach, global_breach, read_usage, room
@@ -25,6 +25,7 @@ from keeper.submit import Submission, Submitter, TxEvent
 from keeper.sync import Discovery, Synced
 from keeper.types import Intent, Receipt
 from keeper.view import HeadView, Reader
+from simulation.fixed_point import ceil_div
 from simulation.liquidation import PlanSettings
 from simulation.types import Action, LiquidationPlan, MarginStatus, Reason, Verdict
 
@@ -106,6 +107,7 @@ class Keeper:
     _moved_at: float = 0.0
     _stalled: bool = False
     _told: dict[str, tuple[Action, Reason]] = field(default_factory=dict)
+    _refused_at: dict[str, int] = field(default_factory=dict)
 
     def run(self, stop: threading.Event) -> None:
         """Work on heads until `stop` is set; what fails at one head does not end the loop."""
@@ -221,14 +223,14 @@ class Keeper:
             own_s=self.clock.monotonic() - started - (self.node.waited_s - waiting),
         )
         self._last = head
-        self._watched = {v.account for v in verdicts if v.reason not in _UNREMARKABLE}
+        self._watched = {v.account for v in verdicts if _remarkable(v)}
         self._record(view, verdicts)
         self._report_head(result)
         return result
 
     def _gas_price_wei(self, tick: Tick) -> int:
         fees = market_fees(tick.fees, FeePolicy.from_config(self.config.fees))
-        return tick.fees.next_base_fee_wei + fees.priority_fee_wei
+        return max(tick.fees.next_base_fee_wei + fees.priority_fee_wei, 1)
 
     def _act(
         self, view: HeadView, decision: Decision, tick: Tick
@@ -245,8 +247,10 @@ class Keeper:
         stopped = self._stopped(plans, tick)
         for account, why in stopped.items():
             amended[account] = (Action.HOLD, Reason.LIMIT, why)
-        priced = [self._priced(view, plan) for plan in plans if plan.account not in stopped]
-        prepared = self._prepared(view, priced, liquidator, tick)
+        price = self._gas_price_wei(tick)
+        priced = [self._priced(view, plan, price) for plan in plans if plan.account not in stopped]
+        prepared = self._prepared(view, priced, liquidator)
+        self._remember_refused(plans, prepared, view.head)
         for item in prepared:
             if item.order is None:
                 amended[item.plan.account] = (Action.LEAVE, item.reason, item.detail)
@@ -271,7 +275,8 @@ class Keeper:
             return {plan.account: f"{everywhere.limit}: {everywhere.detail}" for plan in plans}
         stopped: dict[str, str] = {}
         free = room(limits, usage)
-        for plan in plans:
+        # Who was refused last waits longest: plans that never hold must not keep others from their turn.
+        for plan in sorted(plans, key=lambda p: self._refused_at.get(p.account, -1)):
             breach = account_breach(limits, usage, plan.account)
             if breach is not None:
                 stopped[plan.account] = f"{breach.limit}: {breach.detail}"
@@ -281,9 +286,15 @@ class Keeper:
                 free -= 1
         return stopped
 
-    def _prepared(
-        self, view: HeadView, priced: Sequence[PricedPlan], liquidator: str, tick: Tick
-    ) -> list[Prepared]:
+    def _remember_refused(
+        self, plans: Sequence[LiquidationPlan], prepared: Sequence[Prepared], head: Head
+    ) -> None:
+        """Keep the block in which each account that is still planned for was last refused."""
+        waiting = {plan.account for plan in plans} - {item.plan.account for item in prepared}
+        refused = {item.plan.account: head.number for item in prepared if item.order is None}
+        self._refused_at = {a: at for a, at in self._refused_at.items() if a in waiting} | refused
+
+    def _prepared(self, view: HeadView, priced: Sequence[PricedPlan], liquidator: str) -> list[Prepared]:
         if not priced:
             return []
         ids = [
@@ -304,7 +315,6 @@ class Keeper:
             timestamp=self._next_timestamp(view.head),
             liquidator=liquidator,
             sender=self.submitter.sender,
-            gas_price_wei=self._gas_price_wei(tick),
             execution=self.config.execution,
             fees=self.config.fees,
         )
@@ -316,13 +326,12 @@ class Keeper:
             return head.timestamp + max((head.timestamp - last.timestamp) // (head.number - last.number), 1)
         return head.timestamp + 12
 
-    def _priced(self, view: HeadView, plan: LiquidationPlan) -> PricedPlan:
+    def _priced(self, view: HeadView, plan: LiquidationPlan, gas_price_wei: int) -> PricedPlan:
         asset = next(a for a in view.book.assets if a.address == plan.debt_asset)
-        price = view.protocol.price_e8(asset.symbol)
-        native = view.protocol.price_e8(self.config.execution.native_asset)
-        assert price is not None
-        assert native is not None
-        return PricedPlan(plan, wei_per_token(price, native), asset.decimals)
+        price_e8 = view.protocol.price_e8(asset.symbol)
+        assert price_e8 is not None  # nothing is planned without it
+        least_e8 = int(self.config.execution.min_profit_usd * 10**8)
+        return PricedPlan(plan, gas_price_wei, ceil_div(least_e8 * 10**asset.decimals, price_e8))
 
     def _audited(self, view: HeadView, decision: Decision) -> None:
         """Count accounts that the full sweep finds liquidatable and the screen had called healthy."""
@@ -372,7 +381,7 @@ class Keeper:
         """Tell what is new about accounts that are not simply well, and not simply acted on."""
         told: dict[str, tuple[Action, Reason]] = {}
         for verdict in result.verdicts:
-            if verdict.reason in _UNREMARKABLE:
+            if not _remarkable(verdict):
                 continue
             told[verdict.account] = verdict.action, verdict.reason
             if verdict.reason in _ACTED_ON or self._told.get(verdict.account) == told[verdict.account]:
@@ -418,6 +427,15 @@ class Keeper:
                 "own_ms": round(result.own_s * 1e3, 1),
             },
         )
+
+
+def _remarkable(verdict: Verdict) -> bool:
+    """Whether an account is to be looked at again at the next head, and told of."""
+    if verdict.reason in _UNREMARKABLE:
+        return False
+    # Where there is no reference at all, everybody who is healthy is unknown at better prices, for good.
+    healthy = verdict.protocol_margin.status is MarginStatus.HEALTHY
+    return not (healthy and verdict.reference_margin is None)
 
 
 def _sent(intent: Intent, block: int) -> dict[str, Any]:
