@@ -22,6 +22,7 @@ from keeper.config import ExecutionSection, FeesSection, wei_of_eth
 from keeper.rpc import Head, Log, Node, Simulation, TxCall
 from keeper.types import Order
 from simulation.amm.uniswap_v3 import encode_path
+from simulation.chain.evm import revert_reason
 from simulation.fixed_point import BPS
 from simulation.types import LiquidationPlan, Reason
 
@@ -141,8 +142,7 @@ def prepare(
     for priced, intent_id, blob, simulated in zip(plans, intent_ids, blobs, simulations, strict=True):
         plan = priced.plan
         if not simulated.success:
-            why = simulated.error or "reverted"
-            out.append(Prepared(plan, None, Reason.SIMULATION_FAILED, f"simulation: {why}"))
+            out.append(Prepared(plan, None, Reason.SIMULATION_FAILED, f"simulation: {_why(simulated)}"))
             continue
         try:
             profit_raw = plan.profit_raw if plan.from_inventory else simulated_profit(simulated, liquidator)
@@ -177,6 +177,13 @@ def prepare(
         )
         out.append(Prepared(plan, order, Reason.LIQUIDATE, f"simulated profit {profit_raw} raw, gas {gas}"))
     return out
+
+
+def _why(simulated: Simulation) -> str:
+    """Return why a transaction fails: the contract's reason behind the node's words, where they lack it."""
+    words = simulated.error or "reverted"
+    reason = revert_reason(simulated.return_data).strip("'") if simulated.return_data else ""
+    return words if reason in words else f"{words}: {reason}"
 
 
 def simulated_profit(simulated: Simulation, liquidator: str) -> int:
