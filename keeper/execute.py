@@ -29,6 +29,10 @@ from simulation.types import LiquidationPlan, Reason
 SIMULATION_GAS_FACTOR = 2
 """Gas given to a simulation, as a multiple of the planner's estimate."""
 
+REFUND_MARGIN_BPS = 2_500
+"""Least margin on top of the gas used. Up to a fifth of a transaction's gas is refunded at its end (EIP-3529),
+and has to be there until then."""
+
 
 @dataclass(frozen=True, slots=True)
 class PricedPlan:
@@ -172,7 +176,7 @@ def prepare(
             deadline_block=deadline,
             to=liquidator,
             data=blob,
-            gas_limit=gas * (BPS + execution.gas_margin_bps) // BPS,
+            gas_limit=gas * (BPS + max(execution.gas_margin_bps, REFUND_MARGIN_BPS)) // BPS,
             budget_wei=min(wei_of_eth(fees.max_gas_cost_eth), priced.in_wei(profit_raw)),
         )
         out.append(Prepared(plan, order, Reason.LIQUIDATE, f"simulated profit {profit_raw} raw, gas {gas}"))

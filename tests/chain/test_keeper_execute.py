@@ -113,9 +113,29 @@ def test_order_says_everything_that_is_needed_later(crash: Crash) -> None:
     assert arguments[1:4] == tuple(address.lower() for address in addresses)
     assert arguments[4] == plan.debt_to_cover_raw
     assert arguments[6:] == (plan.min_profit_raw, order.deadline_block)
-    (simulated,) = crash.prepare([plan], execution=ExecutionSection(gas_margin_bps=0))
-    assert simulated.order is not None
-    assert order.gas_limit == simulated.order.gas_limit * 12_500 // 10_000
+
+
+def test_gas_limit_leaves_room_for_what_refunds_hide(crash: Crash) -> None:
+    """What is refunded at the end of a transaction, up to a fifth, has to be there until then."""
+    plan = next(p for p in crash.plans if p.full)
+    limits = {}
+    for margin in (0, 2_500, 5_000):
+        (item,) = crash.prepare([plan], execution=ExecutionSection(gas_margin_bps=margin))
+        assert item.order is not None
+        limits[margin] = item.order.gas_limit
+    assert limits[0] == limits[2_500]
+    assert limits[5_000] == pytest.approx(limits[0] * 6 / 5, abs=2)
+    (item,) = crash.prepare([plan], execution=ExecutionSection(gas_margin_bps=0))
+    order = item.order
+    assert order is not None
+    used = order.gas_limit * 4 // 5
+    snapshot = crash.stage.anvil.rpc.call("evm_snapshot")
+    (short,) = crash.stage.send(Tx(crash.stage.owner, order.to, order.data, gas=used), expect=False)
+    assert not short.success
+    crash.stage.anvil.rpc.call("evm_revert", [snapshot])
+    (enough,) = crash.stage.send(Tx(crash.stage.owner, order.to, order.data, gas=order.gas_limit))
+    assert enough.success
+    assert enough.gas_used <= used
 
 
 def test_an_order_runs_as_it_was_simulated(crash: Crash) -> None:
@@ -195,7 +215,7 @@ def test_what_does_not_pay_for_the_gas_that_it_really_used_is_unprofitable(crash
     assert item.order is not None
     earned_raw = item.order.simulated_profit_raw
     # The gas that it was planned with costs just less than what it earns; what it really takes costs more.
-    dear = replace(plan, gas_units=plan.gas_units * 6 // 10, gas_cost_raw=earned_raw - 1, min_profit_raw=1)
+    dear = replace(plan, gas_units=plan.gas_units * 7 // 10, gas_cost_raw=earned_raw - 1, min_profit_raw=1)
     (refused,) = crash.prepare([PricedPlan(dear, GAS_PRICE)])
     assert refused.order is None
     assert refused.reason is Reason.UNPROFITABLE
