@@ -135,7 +135,7 @@ def test_gas_limit_leaves_room_for_what_refunds_hide(crash: Crash) -> None:
     crash.stage.anvil.rpc.call("evm_revert", [snapshot])
     (enough,) = crash.stage.send(Tx(crash.stage.owner, order.to, order.data, gas=order.gas_limit))
     assert enough.success
-    assert enough.gas_used <= used
+    assert enough.gas_used <= used + 1
 
 
 def test_an_order_runs_as_it_was_simulated(crash: Crash) -> None:
