@@ -10,13 +10,15 @@ import itertools
 import json
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import requests
 from requests.utils import get_environ_proxies
 
 from contracts_abi.errors import InputError, RpcError, RpcUnavailable
+
+_PIECE: Final = 1 << 20
 
 Json = Any
 Request = tuple[str, Sequence[Json]]
@@ -96,6 +98,11 @@ class JsonRpc:
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
         self._session.verify = bundle or True
         self._session.headers.update({"Content-Type": "application/json", "User-Agent": "marginline"})
+        try:
+            # Prepared once: doing it for each request takes as long as sending it.
+            self._prepared = self._session.prepare_request(requests.Request("POST", url))
+        except requests.RequestException:
+            raise InputError(f"not an RPC URL: {masked(url)}", fix="check host and port") from None
 
     def __repr__(self) -> str:
         return f"JsonRpc({self.shown_url!r})"
@@ -171,11 +178,14 @@ class JsonRpc:
         return results
 
     def _post(self, body: Json) -> Json:
+        request = self._prepared.copy()
+        request.prepare_body(json.dumps(body).encode(), None)
         try:
-            response = self._session.post(
-                self.url, data=json.dumps(body), timeout=self._timeout_s, allow_redirects=False
+            response = self._session.send(
+                request, timeout=self._timeout_s, allow_redirects=False, stream=True
             )
-            content = response.content
+            # `response.content` would put a large answer together from pieces of 10 kB.
+            content = b"".join(response.iter_content(_PIECE))
         except requests.Timeout:
             raise RpcUnavailable(f"{self.shown_url}: no answer within {self._timeout_s:g} s") from None
         except requests.RequestException as error:
