@@ -30,8 +30,8 @@ SIMULATION_GAS_FACTOR = 2
 """Gas given to a simulation, as a multiple of the planner's estimate."""
 
 REFUND_MARGIN_BPS = 2_500
-"""Least margin on top of the gas used: up to a fifth of a transaction's gas is refunded at its end (EIP-3529),
-and has to be there until then."""
+"""Least margin on top of the gas used: up to a fifth of all gas is refunded at the end (EIP-3529), and has to
+be there until then."""
 
 
 @dataclass(frozen=True, slots=True)
