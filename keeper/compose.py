@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
+from pydantic import ConfigDict, Field, ValidationError
 
 from contracts_abi import uniswap_v3 as uniswap
 from contracts_abi.calls import Call
@@ -19,12 +20,13 @@ from contracts_abi.liquidator import OWNER, POOL
 from contracts_abi.multicall import GET_BLOCK_NUMBER, aggregate
 from keeper.config import KeeperConfig, ProtocolSection, RouterSection
 from keeper.rpc import Head, Node
-from keeper.view import QUOTE, Reader, check_symbols
+from keeper.view import QUOTE, FundsOf, Reader, check_symbols
 from oracle.guards import BASIC, guards
 from oracle.interfaces import Guard
 from oracle.snapshot import Feed
 from oracle.sources import sources
 from oracle.sources.chainlink import ChainlinkSource, complete, resolve
+from oracle.strict import StrictModel, input_error
 from simulation.amm.uniswap_v3 import PoolKey
 from simulation.chain.artifacts import own
 from simulation.policy import policies
@@ -33,6 +35,17 @@ from simulation.protocols.aave_v3 import AaveLayout, AaveV3, discover_layout, ru
 
 LENS_ADDRESS: Final = to_checksum_address(keccak(text="marginline: AccountLens")[12:])
 """Where the lens is pretended to be when it is not deployed."""
+
+
+class AaveV3Options(StrictModel):
+    """Keys of a ``[[protocols]]`` table that belong to the Aave V3 adapter."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    account_data: bool = False
+    """Also read the contract's own account data with the positions; most of the gas of a bulk read is for it."""
+    accounts_per_call: Annotated[int, Field(ge=1, le=10_000)] = 500
+    """Accounts in one call of the lens or of Multicall3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +97,14 @@ class Connected:
             pools=self.pools,
             multicall=self.config.contracts.multicall,
             code=pretended,
+            funds=self._funds(),
         )
+
+    def _funds(self) -> FundsOf | None:
+        liquidator = self.config.contracts.liquidator
+        if self.config.execution.funding != "inventory" or liquidator is None or self.owner is None:
+            return None
+        return FundsOf(liquidator, self.owner, tuple(self.assets.values()))
 
     def policy(self) -> Any:
         """Return the configured policy."""
@@ -150,12 +170,17 @@ def chain_id_of(node: Node, where: str, shown_url: str) -> int:
         return node.chain_id()
     except RpcUnavailable as error:
         raise RpcUnavailable(
-            f"{where} {error.message}", fix=error.fix or "is it the URL of a JSON-RPC endpoint?"
+            f"{where} {_with_url(error.message, shown_url)}",
+            fix=error.fix or "is it the URL of a JSON-RPC endpoint?",
         ) from None
     except RpcError as error:
         raise InputError(
             f"{where} {shown_url} does not tell its chain id: {error.message}", fix="check the URL"
         ) from None
+
+
+def _with_url(message: str, shown_url: str) -> str:
+    return message if shown_url in message else f"{shown_url}: {message}"
 
 
 def _market_section(config: KeeperConfig) -> ProtocolSection:
@@ -169,6 +194,7 @@ def _market_section(config: KeeperConfig) -> ProtocolSection:
     if section.kind not in protocols:
         with _named("protocols.0.kind"):
             raise UnknownNameError("protocol", section.kind, protocols)
+    _options(section)
     return section
 
 
@@ -285,10 +311,20 @@ def _adapter(config: KeeperConfig, section: ProtocolSection, node: Node, head: H
     layout = read_layout(node, head, section.provider, "protocols.0.provider")
     lens = config.contracts.account_lens or LENS_ADDRESS
     layout = replace(layout, lens=lens, multicall=config.contracts.multicall or "")
+    options = _options(section)
+    return AaveV3(layout, account_data=options.account_data, accounts_per_call=options.accounts_per_call)
+
+
+def _options(section: ProtocolSection) -> AaveV3Options:
+    known = [*ProtocolSection.model_fields, *AaveV3Options.model_fields]
+    for key in section.options:
+        if key not in known:
+            with _named("protocols.0"):
+                raise UnknownNameError("key", key, known)
     try:
-        return AaveV3(layout, **section.options)
-    except TypeError as error:
-        raise InputError(f"protocols.0: {error}", fix="remove the key") from None
+        return AaveV3Options(**section.options)
+    except ValidationError as error:
+        raise input_error(error, "protocols.0") from None
 
 
 def read_layout(node: Node, head: Head, provider: str, where: str) -> AaveLayout:
