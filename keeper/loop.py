@@ -58,7 +58,6 @@ class HeadResult:
     decision: Decision
     verdicts: tuple[Verdict, ...]
     submission: Submission | None
-    events: tuple[TxEvent, ...]
     round_trips: int
     own_s: float
 
@@ -108,6 +107,7 @@ class Keeper:
     _stalled: bool = False
     _told: dict[str, tuple[Action, Reason]] = field(default_factory=dict)
     _refused_at: dict[str, int] = field(default_factory=dict)
+    _armed: dict[str, tuple[int, int | None]] = field(default_factory=dict)
 
     def run(self, stop: threading.Event) -> None:
         """Work on heads until `stop` is set; what fails at one head does not end the loop."""
@@ -170,7 +170,7 @@ class Keeper:
             view,
             self.adapter,
             self.policy,
-            plan_settings(self.config, self.assets, self._gas_price_wei(tick)),
+            plan_settings(self.config, self.assets, self._gas_price_wei(tick), view.funds_raw),
             next_timestamp=self._next_timestamp(tick.head),
         )
 
@@ -188,12 +188,22 @@ class Keeper:
         JournalError
             If the journal does not take it; nothing is sent that is not in it.
         """
+        settled = self.submitter.settle(tick)
+        self._report_events(settled.events)
+        try:
+            result = self._decide_and_act(tick)
+        finally:
+            # What is under way is looked after even when this head could not be read, and never before what
+            # is new: a resent transaction can wait for the few milliseconds that an opportunity cannot.
+            self._report_events(self.submitter.push(settled, tick, resume=not self._resumed))
+            self._resumed = True
+        self._report_head(result)
+        return result
+
+    def _decide_and_act(self, tick: Tick) -> HeadResult:
         started, trips = self.clock.monotonic(), self.node.round_trips
         waiting = self.node.waited_s
         head = tick.head
-        events = self.submitter.follow(tick, resume=not self._resumed)
-        self._resumed = True
-        self._report_events(events)
         self._report_balance(tick)
         synced = self.discovery.advance(head)
         self._report_sync(head, synced)
@@ -204,7 +214,7 @@ class Keeper:
             view,
             self.adapter,
             self.policy,
-            plan_settings(self.config, self.assets, self._gas_price_wei(tick)),
+            plan_settings(self.config, self.assets, self._gas_price_wei(tick), view.funds_raw),
             next_timestamp=self._next_timestamp(head),
             watched=self._watched,
             in_flight=in_flight,
@@ -218,14 +228,13 @@ class Keeper:
             decision=decision,
             verdicts=verdicts,
             submission=submission,
-            events=tuple(events),
             round_trips=self.node.round_trips - trips - (1 if submission and submission.intents else 0),
             own_s=self.clock.monotonic() - started - (self.node.waited_s - waiting),
         )
         self._last = head
         self._watched = {v.account for v in verdicts if _remarkable(v)}
         self._record(view, verdicts)
-        self._report_head(result)
+        self._report_waits(view, result)
         return result
 
     def _gas_price_wei(self, tick: Tick) -> int:
@@ -347,6 +356,33 @@ class Keeper:
 
     def _record(self, view: HeadView, verdicts: Sequence[Verdict]) -> None:
         self.journal.record_decisions(view.head.number, view.head.timestamp, verdicts)
+
+    def _report_waits(self, view: HeadView, result: HeadResult) -> None:
+        """Tell what it cost that the protocol's feed let an account be due later than the reference did.
+
+        The cost is the equity at reference prices that the account lost from the head at which it was armed to
+        the one at which we could act.
+        """
+        sent = {intent.account for intent in result.submission.intents} if result.submission else set()
+        for verdict in result.verdicts:
+            reference = verdict.reference_margin
+            equity = None if reference is None else reference.equity_base
+            if verdict.action is Action.ARM:
+                self._armed.setdefault(verdict.account, (view.head.number, equity))
+            elif verdict.account in sent and verdict.account in self._armed:
+                since, before = self._armed.pop(verdict.account)
+                cost = None if before is None or equity is None else max(before - equity, 0)
+                self.emit(
+                    "waited",
+                    {
+                        "account": verdict.account,
+                        "armed_block": since,
+                        "block": view.head.number,
+                        "cost_base": None if cost is None else str(cost),
+                    },
+                )
+            elif verdict.reason in (Reason.HEALTHY, Reason.NO_DEBT):
+                self._armed.pop(verdict.account, None)
 
     def _report_events(self, events: Sequence[TxEvent]) -> None:
         for event in events:
@@ -478,13 +514,17 @@ def _amended(
     )
 
 
-def plan_settings(config: KeeperConfig, assets: Mapping[str, str], gas_price_wei: int) -> PlanSettings:
-    """Return what the planner assumes, from the configuration and the price of gas.
+def plan_settings(
+    config: KeeperConfig, assets: Mapping[str, str], gas_price_wei: int, funds_raw: Mapping[str, int]
+) -> PlanSettings:
+    """Return what the planner assumes, from the configuration, the price of gas and the funds at hand.
 
     Parameters
     ----------
     assets
         Symbol to token address.
+    funds_raw
+        What can be paid from inventory, by token address; see `keeper.view.HeadView`.
 
     Raises
     ------
@@ -499,6 +539,7 @@ def plan_settings(config: KeeperConfig, assets: Mapping[str, str], gas_price_wei
         native_asset=assets[symbol],
         min_net_profit_e8=int(config.execution.min_profit_usd * 10**8),
         from_inventory=config.execution.funding == "inventory",
+        inventory_raw=funds_raw,
     )
 
 

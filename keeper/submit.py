@@ -116,6 +116,22 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """What one tick told of the open intents.
+
+    Attributes
+    ----------
+    events
+        What happened to them.
+    pending
+        Those that were not mined, by nonce.
+    """
+
+    events: tuple[TxEvent, ...]
+    pending: tuple[Pending, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Leave it to the pool."""
 
@@ -388,11 +404,7 @@ class Submitter:
         return self.follow(tick, resume=True)
 
     def follow(self, tick: Tick, *, resume: bool = False) -> list[TxEvent]:
-        """Take every open intent one step on, by what the chain says at this tick.
-
-        Receipts are recorded, followed to the confirmation depth by block hash, and taken back when their
-        block is replaced. What is not mined is handed over again, replaced with higher fees within its
-        budget, or cancelled once its deadline has passed, so that no nonce blocks those behind it.
+        """Take every open intent one step on, by what the chain says at this tick: `settle`, then `push`.
 
         Parameters
         ----------
@@ -400,6 +412,15 @@ class Submitter:
             From `tick`, so that it holds the receipts.
         resume
             Hand everything over again: the process has just started.
+        """
+        settled = self.settle(tick)
+        return [*settled.events, *self.push(settled, tick, resume=resume)]
+
+    def settle(self, tick: Tick) -> Settled:
+        """Record what the chain says of every open intent; nothing is sent.
+
+        Receipts are recorded, followed to the confirmation depth by block hash, and taken back when their
+        block is replaced.
         """
         events = self._settle(tick)
         pending = self._pending(self._not_mined())
@@ -409,13 +430,19 @@ class Submitter:
             self._journal.finalise(intent.intent_id, IntentState.ABANDONED, note)
             events.append(TxEvent(TxEventKind.ABANDONED, self._journal.intent(intent.intent_id), note))
         events += self._foreign(tick)
-        if self._mode is Mode.LIVE and self._signer is not None and tick.sender is not None:
-            # A used nonce without a receipt yet is left to the next ticks: there is nothing to send at it.
-            alive = [p for p in pending if p.intent.nonce >= tick.sender.nonce_latest]
-            events += self._fill(alive, tick)
-            events += self._push(alive, tick, resume)
-            events += self._restore(tick)
-        return events
+        return Settled(tuple(events), tuple(pending))
+
+    def push(self, settled: Settled, tick: Tick, *, resume: bool = False) -> list[TxEvent]:
+        """Do something about what was not mined when `settle` looked.
+
+        It is handed over again, replaced with higher fees within its budget, or cancelled once its deadline
+        has passed, so that no nonce blocks those behind it. Intents written since are left to the next head.
+        """
+        if self._mode is not Mode.LIVE or self._signer is None or tick.sender is None:
+            return []
+        # A used nonce without a receipt yet is left to the next ticks: there is nothing to send at it.
+        alive = [p for p in settled.pending if p.intent.nonce >= tick.sender.nonce_latest]
+        return [*self._fill(alive, tick), *self._push(alive, tick, resume), *self._restore(tick)]
 
     def _not_mined(self) -> list[Intent]:
         return self._journal.intents([IntentState.PREPARED, IntentState.SENT])

@@ -7,9 +7,10 @@ guarded reference sources, and the pools in which seized collateral would be sol
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from contracts_abi.aave_v3 import ALLOWANCE, BALANCE_OF
 from contracts_abi.calls import Call
 from contracts_abi.errors import DataError, InputError
 from contracts_abi.multicall import MAX_CALLS, aggregate
@@ -49,6 +50,9 @@ class HeadView:
         Prices as guarded sources say; empty of assets without a source.
     pools
         Pools by address; those that could not be read are missing.
+    funds_raw
+        Tokens that a liquidation from inventory may use, by token address: the contract's own and what its
+        owner allowed it to take. Empty unless the reader was told whose.
     """
 
     head: Head
@@ -57,6 +61,47 @@ class HeadView:
     protocol: PriceSnapshot
     reference: PriceSnapshot
     pools: Mapping[str, PoolState]
+    funds_raw: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FundsOf:
+    """Reads what our contract can pay with from inventory: its own tokens, then its owner's as far as allowed.
+
+    Attributes
+    ----------
+    liquidator, owner
+        The contract, and who owns it.
+    tokens
+        Token addresses.
+    """
+
+    liquidator: str
+    owner: str
+    tokens: tuple[str, ...]
+
+    def reads(self) -> list[Call[Any]]:
+        """Return three reads a token: both balances, and the allowance."""
+        return [
+            call
+            for token in self.tokens
+            for call in (
+                BALANCE_OF.call(token, self.liquidator),
+                BALANCE_OF.call(token, self.owner),
+                ALLOWANCE.call(token, self.owner, self.liquidator),
+            )
+        ]
+
+    def decode(self, answers: Sequence[bytes | None]) -> dict[str, int]:
+        """Return the funds by token; a token that cannot be read has none."""
+        funds: dict[str, int] = {}
+        for i, token in enumerate(self.tokens):
+            own, owners, allowed = (
+                0 if data is None or len(data) != 32 else int.from_bytes(data)
+                for data in answers[3 * i : 3 * i + 3]
+            )
+            funds[token] = own + min(owners, allowed)
+        return funds
 
 
 class Reader:
@@ -76,6 +121,8 @@ class Reader:
         Multicall3-compatible contract that bundles the small reads; without it each is its own call.
     code
         Runtime code to pretend at addresses, for a lens that is not deployed.
+    funds
+        Whose tokens count as inventory, and which tokens; None when nothing is paid from inventory.
     """
 
     def __init__(
@@ -87,6 +134,7 @@ class Reader:
         pools: Sequence[PoolKey] = (),
         multicall: str | None = None,
         code: Mapping[str, bytes] | None = None,
+        funds: FundsOf | None = None,
     ) -> None:
         self._node = node
         self._adapter = adapter
@@ -94,6 +142,7 @@ class Reader:
         self._layouts = {key.address: PoolLayout(key) for key in pools}
         self._multicall = multicall
         self._code = code
+        self._funds = funds
         self._history: History = {}
 
     def rewind(self, block: int) -> None:
@@ -114,7 +163,8 @@ class Reader:
         market_reads = self._adapter.market_reads()
         price_reads = snapshot_reads(self._feeds)
         layouts = list(self._layouts.values())
-        small = [*market_reads, *price_reads, *_reads_of(layouts)]
+        fund_reads = [] if self._funds is None else self._funds.reads()
+        small = [*market_reads, *price_reads, *fund_reads, *_reads_of(layouts)]
         account_reads = self._adapter.account_reads(accounts)
         answers = self._execute(small, account_reads, head)
 
@@ -131,10 +181,12 @@ class Reader:
         )
         self._history = accept(self._history, reference)
         at += len(price_reads)
+        funds = {} if self._funds is None else self._funds.decode(answers[at : at + len(fund_reads)])
+        at += len(fund_reads)
         pools = self._pools(layouts, answers[at : len(small)], head)
         self._layouts |= {address: _next_layout(state) for address, state in pools.items()}
         book = self._adapter.decode_accounts(market, accounts, answers[len(small) :])
-        return HeadView(head, market, book, self._protocol_view(market, head), reference, pools)
+        return HeadView(head, market, book, self._protocol_view(market, head), reference, pools, funds)
 
     def _execute(
         self, small: Sequence[Call[Any]], large: Sequence[Call[Any]], head: Head

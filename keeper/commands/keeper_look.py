@@ -53,7 +53,8 @@ def look(connected: Connected, accounts: Sequence[str] | None = None) -> tuple[H
     view = connected.reader().read(connected.head, accounts)
     tick = connected.node.tick()
     fees = market_fees(tick.fees, FeePolicy.from_config(config.fees))
-    settings = plan_settings(config, connected.assets, tick.fees.next_base_fee_wei + fees.priority_fee_wei)
+    gas_price_wei = tick.fees.next_base_fee_wei + fees.priority_fee_wei
+    settings = plan_settings(config, connected.assets, gas_price_wei, view.funds_raw)
     decision = decide(
         view,
         connected.adapter,
