@@ -43,7 +43,7 @@ class AaveV3Options(StrictModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     account_data: bool = False
-    """Also read the contract's own account data with the positions; most of the gas of a bulk read is for it."""
+    """Also read the contract's own account data with the positions; it makes up most of a bulk read's gas."""
     accounts_per_call: Annotated[int, Field(ge=1, le=10_000)] = 500
     """Accounts in one call of the lens or of Multicall3."""
 
