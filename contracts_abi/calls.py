@@ -24,6 +24,12 @@ from contracts_abi.errors import DataError
 T = TypeVar("T")
 
 
+@functools.lru_cache(maxsize=4096)
+def checksummed(address: str) -> str:
+    """Return the checksummed form, at the cost of a hash only for addresses not seen lately."""
+    return str(to_checksum_address(address))
+
+
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
     """One read of one contract.
@@ -109,7 +115,7 @@ class Function:
                 f"{self.name}: {len(data)} bytes do not decode as {self.outputs}: {error}"
             ) from None
         return tuple(
-            to_checksum_address(v) if t == "address" else v for t, v in zip(self.outputs, values, strict=True)
+            checksummed(v) if t == "address" else v for t, v in zip(self.outputs, values, strict=True)
         )
 
     def decode_inputs(self, calldata: bytes) -> tuple[Any, ...]:
@@ -198,7 +204,7 @@ class Event:
             )
         except (DecodingError, OverflowError, ValueError) as error:
             raise DataError(f"{self.name}: log does not decode: {error}") from None
-        return {n: to_checksum_address(values[n]) if t == "address" else values[n] for n, t in self.fields}
+        return {n: checksummed(values[n]) if t == "address" else values[n] for n, t in self.fields}
 
 
 @functools.cache

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from contracts_abi.calls import Call
+from contracts_abi.calls import Call, checksummed
 from contracts_abi.errors import ChainError, RpcError, RpcUnavailable
 from keeper.clock import Clock, SystemClock
 from simulation.chain.rpc import JsonRpc
@@ -307,6 +306,12 @@ def _hash(value: object, what: str) -> str:
     return str(value).lower()
 
 
+def _address(value: object, what: str) -> str:
+    if len(_bytes(value, what)) != 20:
+        raise _malformed(what, value)
+    return checksummed(str(value))
+
+
 def _mapping(value: object, what: str) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return value
@@ -339,7 +344,7 @@ def _optional_head(value: object) -> Head | None:
 def _log(value: object) -> Log:
     log = _mapping(value, "log")
     return Log(
-        address=to_checksum_address(_bytes(log.get("address"), "log address")),
+        address=_address(log.get("address"), "log address"),
         topics=tuple(_bytes(t, "log topic") for t in _list(log.get("topics"), "log topics")),
         data=_bytes(log.get("data"), "log data"),
         block=_quantity(log.get("blockNumber"), "log block"),

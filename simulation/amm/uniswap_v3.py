@@ -585,15 +585,19 @@ def layout_of(state: PoolState) -> PoolLayout:
     return PoolLayout(state.key, state.words, tuple(t for t, _ in state.ticks))
 
 
-def pool_reads(layout: PoolLayout) -> list[Call[Any]]:
-    """Return the reads of `layout`, to be executed at one block: slot0, liquidity, words, ticks."""
+@functools.lru_cache(maxsize=256)
+def pool_reads(layout: PoolLayout) -> tuple[Call[Any], ...]:
+    """Return the reads of `layout`, to be executed at one block: slot0, liquidity, words, ticks.
+
+    Remembered, since a pool is mostly read in the same layout block after block.
+    """
     pool = layout.key.address
-    return [
+    return (
         abi.SLOT0.call(pool),
         abi.LIQUIDITY.call(pool),
         *(abi.TICK_BITMAP.call(pool, word) for word in layout.words),
         *(abi.TICKS.call(pool, tick) for tick in layout.ticks),
-    ]
+    )
 
 
 def decode_pool(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
+from contracts_abi.calls import checksummed
 from contracts_abi.errors import (
     CallReverted,
     ChainError,
@@ -20,7 +21,7 @@ from contracts_abi.errors import (
     RpcError,
     ToolError,
 )
-from simulation.chain.evm import ZERO_ADDRESS, Log, Tx, TxResult, checksummed, reverted
+from simulation.chain.evm import ZERO_ADDRESS, Log, Tx, TxResult, reverted
 from simulation.chain.guarded import guarded, release
 from simulation.chain.rpc import JsonRpc, Request, hexed, masked, quantity, unhexed
 from simulation.chain.toolchain import locate_anvil

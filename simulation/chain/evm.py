@@ -7,7 +7,6 @@ although interest accrues by the second. Each transaction is a block, and moves 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -180,12 +179,6 @@ class Evm(Protocol):
     def revert(self, snapshot: int) -> None:
         """Go back to a snapshot, which is used up, as are all later ones."""
         ...
-
-
-@functools.lru_cache(maxsize=4096)
-def checksummed(address: str) -> str:
-    """Return the checksummed form, at the cost of a hash for addresses not seen lately."""
-    return to_checksum_address(address)
 
 
 def reverted(what: str, data: bytes) -> CallReverted:

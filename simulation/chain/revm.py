@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from eth_utils.crypto import keccak
 
+from contracts_abi.calls import checksummed
 from contracts_abi.errors import ChainError, InputError, ToolError
-from simulation.chain.evm import ZERO_ADDRESS, Log, Tx, TxResult, checksummed, reverted
+from simulation.chain.evm import ZERO_ADDRESS, Log, Tx, TxResult, reverted
 from simulation.chain.rpc import unhexed
 
 if TYPE_CHECKING:

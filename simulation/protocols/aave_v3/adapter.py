@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
@@ -95,32 +96,7 @@ class AaveV3:
 
     def market_reads(self) -> Reads:
         """Return the reads of indices, rates, configuration, liquidity and prices."""
-        layout = self.layout
-        calls: Reads = [
-            abi.GET_PRICE_ORACLE.call(layout.provider, label="provider.getPriceOracle"),
-            abi.GET_PRICE_ORACLE_SENTINEL.call(layout.provider, label="provider.getPriceOracleSentinel"),
-            abi.GET_RESERVES_LIST.call(layout.pool, label="pool.getReservesList"),
-            abi.FLASHLOAN_PREMIUM_TOTAL.call(layout.pool, label="pool.FLASHLOAN_PREMIUM_TOTAL"),
-            # Without a sentinel this asks the provider, which has no such function, and is not looked at.
-            IS_LIQUIDATION_ALLOWED.call(layout.sentinel or layout.provider, label="sentinel"),
-        ]
-        for reserve in layout.reserves:
-            symbol, address = reserve.asset.symbol, reserve.asset.address
-            calls += [
-                abi.GET_RESERVE_DATA.call(layout.pool, address, label=f"pool.getReserveData({symbol})"),
-                abi.SCALED_TOTAL_SUPPLY.call(reserve.variable_debt_token, label=f"{symbol} variable debt"),
-                abi.TOTAL_SUPPLY.call(reserve.stable_debt_token, label=f"{symbol} stable debt"),
-                abi.BALANCE_OF.call(address, reserve.a_token, label=f"{symbol} liquidity"),
-                abi.GET_ASSET_PRICE.call(layout.oracle, address, label=f"oracle.getAssetPrice({symbol})"),
-            ]
-        for category, source in layout.e_mode_price_sources:
-            calls += [
-                abi.GET_EMODE_CATEGORY_DATA.call(layout.pool, category, label=f"eMode {category}"),
-                abi.GET_ASSET_PRICE.call(
-                    layout.oracle, source or layout.pool, label=f"eMode {category} price"
-                ),
-            ]
-        return calls
+        return list(_market_reads(self.layout))
 
     def decode_market(self, results: Sequence[bytes | None], *, block: int, timestamp: int) -> AaveMarket:
         """Turn the answers into the market at `timestamp`.
@@ -137,7 +113,7 @@ class AaveV3:
         DataError
             If a read failed, or the market is no longer laid out as `layout` says.
         """
-        calls = self.market_reads()
+        calls = _market_reads(self.layout)
         if len(results) != len(calls):
             raise DataError(f"{len(results)} answers for {len(calls)} market reads")
         oracle, sentinel, listed, premium_bps = answer_all(calls[:4], results[:4])
@@ -383,6 +359,34 @@ class AaveV3:
         return Call(self.layout.pool, data, abi.LIQUIDATION_CALL.decode, f"liquidate {plan.account[:10]}")
 
 
+@functools.lru_cache(maxsize=16)
+def _market_reads(layout: AaveLayout) -> tuple[Call[Any], ...]:
+    """Return the reads of a market; remembered, since they are the same at every block."""
+    calls: Reads = [
+        abi.GET_PRICE_ORACLE.call(layout.provider, label="provider.getPriceOracle"),
+        abi.GET_PRICE_ORACLE_SENTINEL.call(layout.provider, label="provider.getPriceOracleSentinel"),
+        abi.GET_RESERVES_LIST.call(layout.pool, label="pool.getReservesList"),
+        abi.FLASHLOAN_PREMIUM_TOTAL.call(layout.pool, label="pool.FLASHLOAN_PREMIUM_TOTAL"),
+        # Without a sentinel this asks the provider, which has no such function, and is not looked at.
+        IS_LIQUIDATION_ALLOWED.call(layout.sentinel or layout.provider, label="sentinel"),
+    ]
+    for reserve in layout.reserves:
+        symbol, address = reserve.asset.symbol, reserve.asset.address
+        calls += [
+            abi.GET_RESERVE_DATA.call(layout.pool, address, label=f"pool.getReserveData({symbol})"),
+            abi.SCALED_TOTAL_SUPPLY.call(reserve.variable_debt_token, label=f"{symbol} variable debt"),
+            abi.TOTAL_SUPPLY.call(reserve.stable_debt_token, label=f"{symbol} stable debt"),
+            abi.BALANCE_OF.call(address, reserve.a_token, label=f"{symbol} liquidity"),
+            abi.GET_ASSET_PRICE.call(layout.oracle, address, label=f"oracle.getAssetPrice({symbol})"),
+        ]
+    for category, source in layout.e_mode_price_sources:
+        calls += [
+            abi.GET_EMODE_CATEGORY_DATA.call(layout.pool, category, label=f"eMode {category}"),
+            abi.GET_ASSET_PRICE.call(layout.oracle, source or layout.pool, label=f"eMode {category} price"),
+        ]
+    return tuple(calls)
+
+
 def _failed_rows(accounts: int, reserves: int) -> lens.LensRows:
     """Return rows of accounts of which nothing could be read."""
     stride = 2 + 2 * reserves
@@ -393,7 +397,9 @@ def _not_counted(collateral_base: int, counted_bps: int) -> int:
     return collateral_base - percent_mul(collateral_base, counted_bps)
 
 
-def _decode_reserve(layout: ReserveLayout, calls: Reads, results: Answers, timestamp: int) -> ReserveData:
+def _decode_reserve(
+    layout: ReserveLayout, calls: Sequence[Call[Any]], results: Answers, timestamp: int
+) -> ReserveData:
     data, scaled_debt, stable_debt, liquidity = answer_all(calls[:4], results[:4])
     ((configuration,), liquidity_index, liquidity_rate, borrow_index, borrow_rate, _, updated, *rest) = data
     reserve_id, a_token, _, variable_debt_token = rest[:4]
@@ -432,7 +438,7 @@ def _decode_reserve(layout: ReserveLayout, calls: Reads, results: Answers, times
     )
 
 
-def _decode_e_mode(category: int, source: str, calls: Reads, results: Answers) -> EModeCategory:
+def _decode_e_mode(category: int, source: str, calls: Sequence[Call[Any]], results: Answers) -> EModeCategory:
     ((ltv_bps, threshold_bps, bonus_bps, price_source, label),) = answer_all(calls[:1], results[:1])
     if optional_address(price_source) != source:
         raise DataError(

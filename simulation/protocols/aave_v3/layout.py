@@ -95,7 +95,7 @@ class AaveLayout:
         raise InputError(f"the market has no asset {symbol!r}", fix=f"known: {known}")
 
 
-def answer_all(calls: Reads, answers: Answers) -> list[Any]:
+def answer_all(calls: Sequence[Call[Any]], answers: Answers) -> list[Any]:
     """Decode the answers of `calls` in order.
 
     Raises
