@@ -283,6 +283,10 @@ class Running:
 
     def run_until(self, condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
         """Run the loop itself, until a condition holds that what it says can change."""
+        assert self.run_for(condition, timeout_s), f"not within {timeout_s} s; said {self.said[-5:]}"
+
+    def run_for(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Run the loop itself until a condition holds or the time is up; return whether it held."""
         stop, met = threading.Event(), threading.Event()
         say = self.keeper.emit
 
@@ -301,7 +305,7 @@ class Running:
             timer.cancel()
             timer.join()
             self.keeper.emit = say
-        assert met.is_set(), f"not within {timeout_s} s; said {self.said[-5:]}"
+        return met.is_set()
 
 
 @contextmanager
