@@ -54,6 +54,8 @@ class FaultProxy:
         The methods of each HTTP request, in order.
     before
         Called with the methods of a request before it is passed on.
+    target
+        Where requests are passed on to.
     """
 
     def __init__(self, target: str) -> None:
@@ -61,7 +63,7 @@ class FaultProxy:
         self.seen: list[tuple[str, list[Any]]] = []
         self.posts: list[tuple[str, ...]] = []
         self.before: Callable[[tuple[str, ...]], None] = lambda methods: None
-        self._target = target
+        self.target = target
         self._mutex = threading.Lock()
         self._closing = threading.Event()
         proxy = self
@@ -155,7 +157,7 @@ class FaultProxy:
 
     def _forward(self, body: bytes) -> bytes:
         headers = {"Content-Type": "application/json"}
-        return requests.post(self._target, data=body, headers=headers, timeout=30).content
+        return requests.post(self.target, data=body, headers=headers, timeout=30).content
 
 
 def _rewritten(answer: bytes, spoil: Spoil) -> bytes:

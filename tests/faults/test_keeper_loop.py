@@ -1,0 +1,219 @@
+"""The loop against a node that fails: what cannot be read is not acted on, and a later look mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts_abi.errors import JournalError
+from keeper.config import Mode
+from keeper.types import IntentState
+from simulation.chain.anvil import Anvil, AnvilOptions
+from simulation.types import Reason
+from tests.faults.proxy import Spoil
+from tests.keeper_bench import E8, Running, Stage, running, seeded, staged
+
+READS = ("eth_feeHistory", "eth_getLogs", "eth_call", "eth_simulateV1")
+"""One method of each round trip at a head: the look at it, discovery, the view, the simulation."""
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with staged(tmp_path) as chain:
+        yield chain
+
+
+def settled(keeper: Running) -> Running:
+    keeper.keeper.work(keeper.tick())
+    return keeper
+
+
+def borrowers(stage: Stage) -> set[str]:
+    return {account.address for account in stage.book}
+
+
+def finish(stage: Stage, keeper: Running) -> None:
+    """Mine and work until nothing is under way, then check that the chain has each intent once."""
+    for _ in range(15):
+        stage.mine()
+        result = keeper.keeper.work(keeper.tick())
+        if not keeper.journal.open_intents() and not result.decision.plans:
+            break
+    assert not keeper.journal.open_intents()
+    done = sorted("0x" + event.intent_id.hex() for event in stage.liquidations())
+    confirmed = keeper.journal.intents([IntentState.CONFIRMED])
+    assert done == sorted(intent.intent_id for intent in confirmed)
+    assert len(done) >= 8
+
+
+# ------------------------------------------------------------------------------------------ unreadable heads
+
+
+@pytest.mark.parametrize("method", READS)
+@pytest.mark.parametrize(
+    "spoil",
+    [Spoil.LOSE_REQUEST, Spoil.LOSE_REPLY, Spoil.HTTP_429, Spoil.TRUNCATED, Spoil.NULL, Spoil.BAD_HEX],
+)
+def test_head_that_cannot_be_read_is_trouble_and_the_next_look_makes_it_good(
+    stage: Stage, method: str, spoil: Spoil
+) -> None:
+    with running(stage, Mode.LIVE) as keeper:
+        settled(keeper)
+        stage.fall(60)
+        head = stage.head()
+        known = keeper.keeper.discovery.borrowers
+        stage.proxy.spoil(spoil, method)
+        keeper.run_until(lambda: bool(keeper.events("trouble")))
+        assert stage.proxy.sent() == []
+        assert keeper.journal.intents() == []
+        assert keeper.keeper.discovery.borrowers == known
+        assert set(known) == borrowers(stage)
+
+        keeper.run_until(lambda: bool(keeper.events("sent")))
+        assert len(keeper.events("trouble")) == 1
+        # The same head, which nobody had worked on yet.
+        assert {e["block"] for e in keeper.events("sent")} == {head}
+        assert keeper.keeper.discovery.borrowers == known
+        finish(stage, keeper)
+
+
+def test_node_that_is_down_for_a_while_is_told_once_and_nobody_is_forgotten(stage: Stage) -> None:
+    with running(stage, Mode.LIVE) as keeper:
+        settled(keeper)
+        new = stage.borrow("while down")[0]
+        stage.fall(60)
+        stage.proxy.spoil(Spoil.HTTP_500, "eth_feeHistory", times=6)
+        keeper.run_until(lambda: bool(keeper.events("recovered")))
+        assert len(keeper.events("trouble")) == 1
+        assert keeper.events("recovered")[0]["failures"] == 6
+        assert set(keeper.keeper.discovery.borrowers) == {*borrowers(stage), new}
+        assert keeper.events("sent")
+        finish(stage, keeper)
+
+
+def test_answer_that_never_comes_holds_nothing_up_for_long(stage: Stage) -> None:
+    with running(stage, Mode.LIVE, rpc={"timeout_s": 0.3}) as keeper:
+        settled(keeper)
+        stage.fall(60)
+        stage.proxy.spoil(Spoil.HANG, "eth_simulateV1")
+        keeper.run_until(lambda: bool(keeper.events("sent")), timeout_s=5)
+        assert len(keeper.events("trouble")) == 1
+        assert "no answer within 0.3 s" in keeper.events("trouble")[0]["error"]
+
+
+def test_trouble_in_observe_mode_sends_nothing_either(stage: Stage) -> None:
+    with running(stage) as keeper:
+        settled(keeper)
+        stage.fall(60)
+        for method in READS[:3]:
+            stage.proxy.spoil(Spoil.LOSE_REPLY, method)
+        keeper.run_until(lambda: bool(keeper.events("head")[1:]))
+        assert not [method for method, _ in stage.proxy.seen if method.startswith("eth_send")]
+        assert Reason.OBSERVE_ONLY.value in keeper.events("head")[-1]["reasons"]
+
+
+def test_node_behind_the_one_that_named_the_head_is_refused(stage: Stage) -> None:
+    """Two nodes behind one address, one of them some blocks behind."""
+    with (
+        running(stage, Mode.LIVE) as keeper,
+        Anvil.start(AnvilOptions(load_state=seeded().path, mining=False)) as behind,
+    ):
+        settled(keeper)
+        stage.fall(60)
+        ahead = stage.proxy.target
+        behind_for: tuple[str, ...] = ("eth_getLogs", "eth_call")
+        stage.proxy.before = lambda methods: setattr(
+            stage.proxy, "target", behind.url if methods[0] in behind_for else ahead
+        )
+        assert not keeper.run_for(lambda: bool(keeper.events("sent")), timeout_s=0.5)
+        assert keeper.events("trouble")
+        assert stage.proxy.sent() == []
+        # It knows the block by now, and only the view comes from the other.
+        behind_for = ("eth_call",)
+        assert not keeper.run_for(lambda: bool(keeper.events("sent")), timeout_s=0.5)
+        assert stage.proxy.sent() == []
+        behind_for = ()
+        keeper.run_until(lambda: bool(keeper.events("sent")))
+        assert set(keeper.keeper.discovery.borrowers) == borrowers(stage)
+
+
+# ------------------------------------------------------------------------------------------- lost on the way
+
+
+@pytest.mark.parametrize("spoil", [Spoil.LOSE_REQUEST, Spoil.LOSE_REPLY, Spoil.HTTP_500, Spoil.TWICE])
+def test_send_without_an_answer_is_executed_once(stage: Stage, spoil: Spoil) -> None:
+    with running(stage, Mode.LIVE) as keeper:
+        settled(keeper)
+        stage.fall(60)
+        stage.proxy.spoil(spoil, "eth_sendRawTransaction")
+        first = keeper.keeper.work(keeper.tick())
+        assert first.submission is not None
+        finish(stage, keeper)
+        # Whatever was handed over again were the same bytes.
+        raw = stage.proxy.sent()
+        assert len(set(raw)) == len(keeper.journal.intents())
+
+
+def test_journal_that_refuses_stops_the_loop_with_nothing_sent(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(stage, Mode.LIVE) as keeper:
+        settled(keeper)
+        stage.fall(60)
+
+        def full(*_: object) -> None:
+            raise JournalError("disk full")
+
+        monkeypatch.setattr(keeper.journal, "write_ahead", full)
+        with pytest.raises(JournalError, match="disk full"):
+            keeper.run_until(lambda: False)
+        assert stage.proxy.sent() == []
+
+
+# ------------------------------------------------------------------------------------------- reorganisations
+
+
+def test_reference_stands_after_a_reorganisation_whose_first_head_failed(stage: Stage) -> None:
+    """The guards remember rounds of the branch that is gone; unless told they refuse those of the new one."""
+    with running(stage, Mode.LIVE) as keeper:
+        settled(keeper)
+        stage.mine(2)
+        ancestor = stage.head()
+        settled(keeper)
+        for price in (160, 161):
+            stage.post({"WETH": price * E8})
+            settled(keeper)
+        stage.anvil.rpc.call("anvil_rollback", [2])
+        stage.fall(60)
+        stage.mine(2, step_s=17)
+        stage.proxy.spoil(Spoil.HTTP_500, "eth_getLogs")
+        keeper.run_until(lambda: bool(keeper.events("sent")))
+        assert keeper.events("trouble")
+        assert [e["common_ancestor"] for e in keeper.events("reorganisation")] == [ancestor]
+        assert Reason.REFERENCE_UNKNOWN.value not in keeper.events("head")[-1]["reasons"]
+
+
+@pytest.mark.parametrize("method", ["eth_getLogs", "eth_call"])
+def test_reorganisation_in_the_middle_of_a_head_is_trouble_and_no_mixture(stage: Stage, method: str) -> None:
+    """The head that was looked at is gone when it is read: by its hash there is nothing to read."""
+    with running(stage, Mode.LIVE) as keeper:
+        settled(keeper)
+        stage.mine(2)
+        settled(keeper)
+        stage.fall(60)
+
+        def reorganise(methods: tuple[str, ...]) -> None:
+            if method in methods:
+                stage.proxy.before = lambda methods: None
+                stage.replace(1)
+
+        stage.proxy.before = reorganise
+        keeper.run_until(lambda: bool(keeper.events("trouble")))
+        assert stage.proxy.sent() == []
+        # The block with the crash is gone, and its successor has none.
+        keeper.run_until(lambda: keeper.events("head")[-1]["block"] == stage.head())
+        assert stage.proxy.sent() == []
+        assert keeper.events("head")[-1]["reasons"] == {}
+        assert set(keeper.keeper.discovery.borrowers) == borrowers(stage)
