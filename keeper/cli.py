@@ -56,7 +56,7 @@ def demo(
     report: Annotated[Path, typer.Option(help="Where the HTML report goes.")] = Path("marginline-demo.html"),
     accounts: Annotated[int, typer.Option(min=20, help="Borrowers in the seeded book.")] = 200,
     seed: Seed = 1,
-    pace: Annotated[float, typer.Option(min=0.1, help="Seconds between blocks; never waits.")] = 0.6,
+    pace: Annotated[float, typer.Option(min=0.1, help="Seconds between blocks; never waits.")] = 0.5,
 ) -> None:
     """Take a real Aave V3 on a local chain through a historic crash while the keeper clears it."""
     from keeper.commands.demo import run_demo
