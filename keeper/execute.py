@@ -108,6 +108,7 @@ def prepare(
     plans: Sequence[PricedPlan],
     intent_ids: Sequence[str],
     *,
+    ahead: Sequence[TxCall] = (),
     node: Node,
     head: Head,
     timestamp: int,
@@ -122,6 +123,8 @@ def prepare(
     ----------
     intent_ids
         One for each plan, reserved in the journal.
+    ahead
+        Our transactions under way, which will be mined before these and change what they find.
     timestamp
         Expected time of the next block.
     liquidator, sender
@@ -134,14 +137,12 @@ def prepare(
     """
     deadline = head.number + execution.deadline_blocks
     blobs = [calldata(p.plan, i, deadline) for p, i in zip(plans, intent_ids, strict=True)]
-    simulations = node.simulate(
-        [
-            TxCall(sender, liquidator, blob, p.plan.gas_units * SIMULATION_GAS_FACTOR)
-            for p, blob in zip(plans, blobs, strict=True)
-        ],
-        head,
-        timestamp=timestamp,
-    )
+    ours = [
+        TxCall(sender, liquidator, blob, p.plan.gas_units * SIMULATION_GAS_FACTOR)
+        for p, blob in zip(plans, blobs, strict=True)
+    ]
+    before = ahead if ours else ()
+    simulations = node.simulate([*before, *ours], head, timestamp=timestamp)[len(before) :]
     out: list[Prepared] = []
     for priced, intent_id, blob, simulated in zip(plans, intent_ids, blobs, simulations, strict=True):
         plan = priced.plan

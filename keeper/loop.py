@@ -20,10 +20,10 @@ from keeper.fees import FeePolicy, market_fees
 from keeper.journal import Journal
 from keeper.limits import Limit, account_breach, global_breach, read_usage, room
 from keeper.outage import Outage
-from keeper.rpc import Head, Node, Tick, TxReceipt
+from keeper.rpc import Head, Node, Tick, TxCall, TxReceipt
 from keeper.submit import Submission, Submitter, TxEvent
 from keeper.sync import Discovery, Synced
-from keeper.types import Intent, Receipt
+from keeper.types import Intent, IntentState, Receipt
 from keeper.view import HeadView, Reader
 from simulation.fixed_point import ceil_div
 from simulation.liquidation import PlanSettings
@@ -319,6 +319,7 @@ class Keeper:
         return prepare(
             priced,
             ids,
+            ahead=self._under_way(),
             node=self.node,
             head=view.head,
             timestamp=self._next_timestamp(view.head),
@@ -327,6 +328,14 @@ class Keeper:
             execution=self.config.execution,
             fees=self.config.fees,
         )
+
+    def _under_way(self) -> list[TxCall]:
+        """Return our liquidations that a block may still take, by nonce."""
+        return [
+            TxCall(intent.sender, intent.to, intent.data, intent.gas_limit)
+            for intent in self.journal.intents([IntentState.PREPARED, IntentState.SENT])
+            if not intent.cancel_requested
+        ]
 
     def _next_timestamp(self, head: Head) -> int:
         """Return the expected time of the next block: as far from the head as the head from its parent."""
@@ -360,8 +369,8 @@ class Keeper:
     def _report_waits(self, view: HeadView, result: HeadResult) -> None:
         """Tell what it cost that the protocol's feed let an account be due later than the reference did.
 
-        The cost is the equity at reference prices that the account lost from the head at which it was armed to
-        the one at which we could act.
+        The cost is the equity at reference prices that the account lost from the head at which it was armed
+        to the one at which we could act.
         """
         sent = {intent.account for intent in result.submission.intents} if result.submission else set()
         for verdict in result.verdicts:

@@ -586,8 +586,9 @@ class Node:
         """Run transactions one after another on top of a block.
 
         With `eth_simulateV1` they share one simulated block, so each sees what the ones before it did (the
-        same pools are drained by the same bundle). A node without it runs each alone by `eth_call`, which
-        cannot see that and gives neither gas nor logs.
+        same pools are drained by the same bundle). Where their gas limits do not fit into one block they go
+        on in the next, a second later: a node refuses the whole request otherwise. A node without the method
+        runs each alone by `eth_call`, which cannot see the others and gives neither gas nor logs.
 
         Parameters
         ----------
@@ -600,7 +601,7 @@ class Node:
             return []
         if self._simulate_v1 is not False:
             try:
-                answer = self._simulate_block(transactions, at, timestamp)
+                answer = self._simulate_blocks(transactions, at, timestamp)
             except RpcError as error:
                 if error.code != METHOD_NOT_FOUND:
                     raise
@@ -611,24 +612,30 @@ class Node:
         answers = self.batch([("eth_call", [_tx_object(tx, "data"), _at(at)]) for tx in transactions])
         return [_simulated_call(answer) for answer in answers]
 
-    def _simulate_block(
+    def _simulate_blocks(
         self, transactions: Sequence[TxCall], at: Head, timestamp: int | None
     ) -> list[Simulation]:
-        # By default geth simulates the next block and anvil the same one again.
-        overrides = {"number": hex(at.number + 1)}
-        if timestamp is not None:
-            overrides["time"] = hex(timestamp)
-        block = {"calls": [_tx_object(tx, "input") for tx in transactions], "blockOverrides": overrides}
+        parts = _blocks_of(transactions, at.gas_limit)
+        blocks: list[dict[str, Any]] = []
+        for i, part in enumerate(parts):
+            # By default geth simulates the next block and anvil the same one again.
+            overrides = {"number": hex(at.number + 1 + i)}
+            if timestamp is not None:
+                overrides["time"] = hex(timestamp + i)
+            blocks.append({"calls": [_tx_object(tx, "input") for tx in part], "blockOverrides": overrides})
         answer = self.call(
-            "eth_simulateV1", {"blockStateCalls": [block], "validation": False}, {"blockHash": at.block_hash}
+            "eth_simulateV1", {"blockStateCalls": blocks, "validation": False}, {"blockHash": at.block_hash}
         )
         simulated = _list(answer, "eth_simulateV1")
-        if len(simulated) != 1:
+        if len(simulated) != len(blocks):
             raise _malformed("eth_simulateV1", answer)
-        calls = _list(_mapping(simulated[0], "eth_simulateV1").get("calls"), "eth_simulateV1 calls")
-        if len(calls) != len(transactions):
-            raise _malformed("eth_simulateV1 calls", len(calls))
-        return [_simulated_tx(call) for call in calls]
+        results: list[Simulation] = []
+        for part, block in zip(parts, simulated, strict=True):
+            calls = _list(_mapping(block, "eth_simulateV1").get("calls"), "eth_simulateV1 calls")
+            if len(calls) != len(part):
+                raise _malformed("eth_simulateV1 calls", len(calls))
+            results += [_simulated_tx(call) for call in calls]
+        return results
 
     def logs(
         self,
@@ -727,6 +734,19 @@ def _topic(topic: bytes | Sequence[bytes] | None) -> Any:
     if isinstance(topic, bytes):
         return "0x" + topic.hex()
     return ["0x" + alternative.hex() for alternative in topic]
+
+
+def _blocks_of(transactions: Sequence[TxCall], gas_limit: int) -> list[list[TxCall]]:
+    """Return transactions in order, in parts whose gas limits fit into a block together."""
+    parts: list[list[TxCall]] = [[]]
+    free = gas_limit
+    for tx in transactions:
+        if tx.gas_limit > free and parts[-1]:
+            parts.append([])
+            free = gas_limit
+        parts[-1].append(tx)
+        free -= tx.gas_limit
+    return parts
 
 
 def _tx_object(tx: TxCall, data_key: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from contracts_abi.liquidator import LIQUIDATE_FLASH, LIQUIDATE_INVENTORY
 from keeper.config import ExecutionSection, FeesSection, Mode
 from keeper.decide import decide
 from keeper.execute import Prepared, PricedPlan, calldata, liquidated_event, prepare, simulated_profit
-from keeper.rpc import Head, Log, Simulation
+from keeper.rpc import Head, Log, Simulation, TxCall
 from simulation.chain.evm import Tx
 from simulation.liquidation import PlanSettings
 from simulation.types import LiquidationPlan, Reason, SwapHop
@@ -36,7 +36,13 @@ class Crash:
     head: Head
     plans: tuple[LiquidationPlan, ...]
 
-    def prepare(self, plans: Sequence[LiquidationPlan | PricedPlan], **changes: Any) -> list[Prepared]:
+    def prepare(
+        self,
+        plans: Sequence[LiquidationPlan | PricedPlan],
+        *,
+        ids: Sequence[str] | None = None,
+        **changes: Any,
+    ) -> list[Prepared]:
         """Prepare with an id for each plan."""
         priced = [p if isinstance(p, PricedPlan) else PricedPlan(p, GAS_PRICE) for p in plans]
         arguments: dict[str, Any] = {
@@ -48,7 +54,8 @@ class Crash:
             "execution": ExecutionSection(),
             "fees": FeesSection(),
         }
-        return prepare(priced, [intent_id(i) for i in range(len(priced))], **(arguments | changes))
+        ids = [intent_id(i) for i in range(len(priced))] if ids is None else ids
+        return prepare(priced, ids, **(arguments | changes))
 
 
 def intent_id(number: int) -> str:
@@ -166,6 +173,45 @@ def test_budget_is_what_the_profit_is_worth_and_no_more_than_the_cap(crash: Cras
     (capped,) = crash.prepare([plan], fees=FeesSection(max_gas_cost_eth=Decimal("0.001")))
     assert capped.order is not None
     assert capped.order.budget_wei == ETHER // 1_000
+
+
+def test_bundle_that_does_not_fit_into_a_block_goes_on_in_the_next(crash: Crash) -> None:
+    stage, node = crash.stage, crash.running.connected.node
+    limit = 2 * 2 * max(plan.gas_units for plan in crash.plans)
+    stage.anvil.rpc.call("evm_setBlockGasLimit", [hex(limit)])
+    stage.mine()
+    head = node.head()
+    assert head.gas_limit == limit
+    stage.proxy.seen.clear()
+    prepared = crash.prepare(crash.plans, head=head, timestamp=head.timestamp + 12)
+    ((_, params),) = stage.proxy.seen
+    blocks = params[0]["blockStateCalls"]
+    assert len(blocks) >= len(crash.plans) // 2
+    for block in blocks:
+        assert sum(int(call["gas"], 16) for call in block["calls"]) <= limit
+    assert [call["input"] for block in blocks for call in block["calls"]] == [
+        "0x" + item.order.data.hex() for item in prepared if item.order is not None
+    ]
+    for item, plan in zip(prepared, crash.plans, strict=True):
+        assert item.order is not None
+        # Each sees what those in the blocks before it left; some seconds of interest are between.
+        assert item.order.simulated_profit_raw == pytest.approx(plan.profit_raw, rel=1e-4)
+
+
+def test_what_is_under_way_is_simulated_before_what_is_new(crash: Crash) -> None:
+    first, *others = crash.plans
+    (order,) = (item.order for item in crash.prepare([first]))
+    assert order is not None
+    ahead = [TxCall(crash.stage.owner, order.to, order.data, order.gas_limit)]
+    ids = [intent_id(i + 1) for i in range(len(others))]
+    behind = crash.prepare(others, ids=ids, ahead=ahead)
+    alone = crash.prepare(others, ids=ids)
+    profits = [[i.order.simulated_profit_raw for i in items if i.order] for items in (behind, alone)]
+    assert profits[0] == [plan.profit_raw for plan in others]  # planned behind it, too
+    assert profits[0] != profits[1]
+    before = crash.running.connected.node.round_trips
+    assert crash.prepare([], ids=[], ahead=ahead) == []
+    assert crash.running.connected.node.round_trips == before
 
 
 def test_no_plan_is_no_request(crash: Crash) -> None:

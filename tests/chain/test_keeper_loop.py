@@ -164,6 +164,23 @@ def test_partial_liquidation_is_followed_by_the_next(stage: Stage) -> None:
         assert partly & again
 
 
+def test_what_is_simulated_behind_a_transaction_under_way_is_what_it_earns(stage: Stage) -> None:
+    with running(stage, Mode.LIVE, limits={"max_per_block": 1}) as keeper:
+        settled(keeper)
+        stage.fall(60)
+        (whale,) = sent(step(keeper))
+        # A block that did not take it; the pools are where they were, and will not be when ours is mined.
+        stage.anvil.rpc.call("anvil_dropAllTransactions")
+        stage.mine()
+        stage.anvil.rpc.call("eth_sendRawTransaction", stage.proxy.sent())
+        (behind,) = sent(step(keeper))
+        stage.mine()
+        done = {event.user: event.profit_raw for event in stage.liquidations()}
+        assert set(done) == {whale, behind}
+        (intent,) = (i for i in keeper.journal.intents() if i.account == behind)
+        assert done[behind] == intent.simulated_profit_raw
+
+
 def test_borrower_who_came_after_the_start_is_liquidated_too(stage: Stage) -> None:
     with running(stage, Mode.LIVE) as keeper:
         settled(keeper)
@@ -253,6 +270,9 @@ def test_stale_high_feed_arms_and_the_block_of_its_update_is_acted_on(stage: Sta
         result = step(keeper)
         assert len(sent(result)) >= 8
         assert set(sent(result)) <= armed
+        waits = {e["account"]: e for e in keeper.events("waited")}
+        assert set(waits) == set(sent(result))
+        assert {e["block"] - e["armed_block"] for e in waits.values()} == {2}
         stage.mine()
         step(keeper)
         receipts = keeper.journal.receipts()
