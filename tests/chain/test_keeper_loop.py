@@ -272,7 +272,7 @@ def test_stale_high_feed_arms_and_the_block_of_its_update_is_acted_on(stage: Sta
         assert set(sent(result)) <= armed
         waits = {e["account"]: e for e in keeper.events("waited")}
         assert set(waits) == set(sent(result))
-        assert {e["block"] - e["armed_block"] for e in waits.values()} == {2}
+        assert {(e["armed_block"], e["block"]) for e in waits.values()} == {(update - 3, update)}
         stage.mine()
         step(keeper)
         receipts = keeper.journal.receipts()
