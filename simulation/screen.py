@@ -433,7 +433,7 @@ class HealthScreen:
 def build_screen(book: Book, rounding: Rounding) -> HealthScreen:
     """Lay out a book for screening.
 
-    A row is unknown for good when its exact state is None, when a position has a kind that is neither
+    A row is unknown for good when its exact state is not known, when a position has a kind that is neither
     collateral nor debt, or when an amount or weight is not a finite number from zero up.
 
     Parameters
@@ -457,7 +457,7 @@ def build_screen(book: Book, rounding: Rounding) -> HealthScreen:
     sound = is_debt | (book.kind == PositionKind.COLLATERAL)
     for values in (book.amount, book.weight):
         sound &= np.isfinite(values) & (values >= 0.0)
-    unknown = np.fromiter((state is None for state in book.exact), dtype=np.bool_, count=n)
+    unknown = ~book.known
     unknown[row[~sound]] = True
 
     # An unknown row gets one debt that is not a number; nothing else of it counts.

@@ -18,6 +18,7 @@ Float64: TypeAlias = NDArray[np.float64]
 Int64: TypeAlias = NDArray[np.int64]
 Int32: TypeAlias = NDArray[np.int32]
 Int8: TypeAlias = NDArray[np.int8]
+Bool: TypeAlias = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ class Book:
     exact
         The exact integer state of each row, decoded on demand by the protocol's adapter; ``exact[i]``
         is None for a row that could not be decoded, and that row is unknown.
+    known
+        bool, shape (n,): whether ``exact[i]`` is not None, so that nobody has to decode all to find out.
     """
 
     accounts: Sequence[str]
@@ -92,6 +95,7 @@ class Book:
     block: int
     timestamp: int
     exact: Sequence[Any] = field(repr=False)
+    known: Bool
 
     def __len__(self) -> int:
         return len(self.accounts)

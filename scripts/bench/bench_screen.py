@@ -72,6 +72,7 @@ def synthetic_book(accounts: int, rng: np.random.Generator) -> Book:
         block=0,
         timestamp=0,
         exact=NotNone(accounts),  # type: ignore[arg-type] # as above
+        known=np.ones(accounts, dtype=np.bool_),
     )
 
 

@@ -124,7 +124,7 @@ def test_margin_is_the_contracts_and_the_book_its_float(accounts: Accounts) -> N
     assert status["many"] is MarginStatus.HEALTHY
 
     twin = book_of_accounts("aave-v3", market, book.accounts, list(book.exact))
-    for column in ("row_ptr", "asset", "kind", "amount", "weight"):
+    for column in ("row_ptr", "asset", "kind", "amount", "weight", "known"):
         np.testing.assert_array_equal(getattr(book, column), getattr(twin, column))
     row = list(accounts.names).index("correlated")
     weights = book.weight[book.row_ptr[row] : book.row_ptr[row + 1]]
@@ -259,6 +259,7 @@ def test_failed_reads_leave_their_accounts_unknown(accounts: Accounts) -> None:
     answers[0] = None
     book = adapter.decode_accounts(market, names, answers)
     assert book.exact[:2] == [None, None]
+    assert book.known.tolist() == [exact is not None for exact in book.exact]
     assert book.row_ptr[2] == 0
     assert book.exact[2] is not None
     assert len(book) == 5

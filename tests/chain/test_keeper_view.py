@@ -52,7 +52,7 @@ def settled(connected: Connected, stage: Stage) -> Reader:
 
 def same_book(left: HeadView, right: HeadView) -> bool:
     a, b = left.book, right.book
-    arrays = ("row_ptr", "asset", "kind", "amount", "weight", "protocol")
+    arrays = ("row_ptr", "asset", "kind", "amount", "weight", "protocol", "known")
     return (
         (a.accounts, a.assets, a.block, a.timestamp) == (b.accounts, b.assets, b.block, b.timestamp)
         and list(a.exact) == list(b.exact)

@@ -226,6 +226,7 @@ def test_the_book_holds_what_the_contract_counts(state: AaveMarket, holder: Aave
     book = book_of_accounts("aave-v3", state, [holder.account, unknown.account], [holder, None])
     assert book.row_ptr[1] == book.row_ptr[2] == holder.user_configuration.bit_count()
     assert book.exact[1] is None
+    assert book.known.tolist() == [True, False]
     data = calculate_user_account_data(state, holder)
     price = np.array([float(r.price_base or 0) for r in state.listed()])[book.asset]
     value, is_debt = book.amount * price, book.kind == int(PositionKind.DEBT)

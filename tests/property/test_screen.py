@@ -67,6 +67,7 @@ def book_of(accounts: list[Account], decimals: list[int], error: float = 0.0) ->
         block=1,
         timestamp=1,
         exact=accounts,
+        known=np.ones(len(accounts), dtype=np.bool_),
     )
 
 

@@ -38,6 +38,7 @@ def book_of(rows: list[list[Position]], assets: int = 3) -> Book:
         block=1,
         timestamp=1,
         exact=[object()] * len(rows),
+        known=np.ones(len(rows), dtype=np.bool_),
     )
 
 
@@ -83,7 +84,7 @@ def test_a_row_with_anything_unsound_is_unknown(broken: Position) -> None:
 
 
 def test_an_account_that_could_not_be_decoded_is_unknown_even_without_positions() -> None:
-    book = replace(book_of(ROWS), exact=[None if i in (0, 2) else object() for i in range(len(ROWS))])
+    book = replace(book_of(ROWS), known=np.array([i not in (0, 2) for i in range(len(ROWS))]))
     _, status = build_screen(book, AAVE_V3_0).run([1.0, 1.0, 1.0]).by_row()
     assert status[[0, 2]].tolist() == [UNKNOWN, UNKNOWN]
     assert status[1] == L

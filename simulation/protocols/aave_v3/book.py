@@ -160,6 +160,7 @@ def book_of_rows(
         block=market.block,
         timestamp=market.timestamp,
         exact=RowAccounts(market, accounts, rows, account_data=account_data),
+        known=usable,
     )
 
 
@@ -244,6 +245,7 @@ def book_of_accounts(
         block=market.block,
         timestamp=market.timestamp,
         exact=tuple(exact),
+        known=np.array([state is not None for state in exact], dtype=np.bool_),
     )
 
 
