@@ -156,6 +156,24 @@ def test_send_without_an_answer_is_executed_once(stage: Stage, spoil: Spoil) -> 
         assert len(set(raw)) == len(keeper.journal.intents())
 
 
+def test_what_is_under_way_is_looked_after_although_no_head_can_be_read(stage: Stage) -> None:
+    with running(stage, Mode.LIVE) as keeper:
+        settled(keeper)
+        stage.fall(60)
+        keeper.keeper.work(keeper.tick())
+        count = len(stage.proxy.sent())
+        stage.anvil.rpc.call("anvil_dropAllTransactions")
+        stage.mine(3)
+        stage.proxy.spoil(Spoil.HTTP_500, "eth_getLogs", times=10**6)
+        keeper.run_until(lambda: bool(keeper.events("transaction")))
+        assert {e["kind"] for e in keeper.events("transaction")} <= {"replaced", "sent_again"}
+        # Once, however often the head is tried again.
+        assert not keeper.run_for(lambda: False, timeout_s=0.3)
+        assert len(stage.proxy.sent()) == 2 * count
+        stage.proxy.faults.clear()
+        finish(stage, keeper)
+
+
 def test_journal_that_refuses_stops_the_loop_with_nothing_sent(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
