@@ -167,9 +167,12 @@ def test_what_is_under_way_is_looked_after_although_no_head_can_be_read(stage: S
         stage.proxy.spoil(Spoil.HTTP_500, "eth_getLogs", times=10**6)
         keeper.run_until(lambda: bool(keeper.events("transaction")))
         assert {e["kind"] for e in keeper.events("transaction")} <= {"replaced", "sent_again"}
-        # Once, however often the head is tried again.
         assert not keeper.run_for(lambda: False, timeout_s=0.3)
-        assert len(stage.proxy.sent()) == 2 * count
+        handed_over = len(stage.proxy.sent())
+        assert 2 * count <= handed_over <= 3 * count
+        # And then no more, however often the head is tried again.
+        assert not keeper.run_for(lambda: False, timeout_s=0.3)
+        assert len(stage.proxy.sent()) == handed_over
         stage.proxy.faults.clear()
         finish(stage, keeper)
 
