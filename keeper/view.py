@@ -66,7 +66,7 @@ class HeadView:
 
 @dataclass(frozen=True, slots=True)
 class FundsOf:
-    """Reads what our contract can pay with from inventory: its own tokens, then its owner's as far as allowed.
+    """Reads what our contract can pay with from inventory: its own tokens, then its owner's where allowed.
 
     Attributes
     ----------
