@@ -33,8 +33,6 @@ MAX_BLOCK_TXS = 100_000
 # A node that writes a large state file takes its time to end.
 _PATIENCE_S = 600.0
 
-_CONFIRMATION_TIMEOUT = "confirmation timeout"
-
 _LISTENING = re.compile(r"Listening on (\S+):(\d+)")
 
 
@@ -344,35 +342,25 @@ class AnvilEvm:
     ) -> TxResult:
         """See `Evm.send`."""
         tx = Tx(sender, to, data, value, gas or _DEFAULT_TX_GAS)
-        if not self._automine:
-            return self.send_many([tx])[0]
-        requests: list[Request] = [
-            ("evm_setNextBlockTimestamp", [self._timestamp]),
-            ("eth_sendTransactionSync", [_tx_object(tx)]),
-        ]
+        # Mined by `evm_mine` and not by the node's own miner: that one tells of a block before it has cleared
+        # its pool, and a state that is taken back in between leaves a nonce in the pool that nobody expects.
+        # One request at a time: the parts of a batch run side by side.
+        if self._automine:
+            self.rpc.call("evm_setAutomine", [False])
         try:
-            _, receipt = self._batch(requests)
-        except RpcError as error:
-            if _CONFIRMATION_TIMEOUT not in error.message:
-                raise
-            receipt = self._left_behind(sender)
+            tx_hash = self.rpc.call("eth_sendTransaction", [_tx_object(tx)])
+            self.rpc.call("evm_setNextBlockTimestamp", [self._timestamp])
+            self.rpc.call("evm_mine")
+        finally:
+            if self._automine:
+                self.rpc.call("evm_setAutomine", [True])
+        receipt = self.rpc.call("eth_getTransactionReceipt", [tx_hash])
+        if receipt is None:
+            self.rpc.call("anvil_dropAllTransactions")
+            raise ChainError(f"transaction {tx_hash} did not fit into one block")
         result = receipt_result(receipt)
         self._advance(result.block, result.timestamp)
         return result if result.success else self._with_revert_data(tx, result)
-
-    def _left_behind(self, sender: str) -> Any:
-        """Return the receipt of a transaction that the node took and did not tell of in time.
-
-        Under load anvil now and then loses the wake-up of its own miner; the transaction is in the pool then.
-        """
-        at = quantity(self._number)
-        if self.rpc.call("eth_getBlockByNumber", [at, False]) is None:
-            self.rpc.call("evm_mine")
-        block = self.rpc.call("eth_getBlockByNumber", [at, True])
-        mined = [tx for tx in block["transactions"] if tx["from"].lower() == sender.lower()]
-        if len(mined) != 1:
-            raise ChainError(f"{len(mined)} transactions of {sender} in block {self._number}, 1 was sent")
-        return self.rpc.call("eth_getTransactionReceipt", [mined[0]["hash"]])
 
     def send_many(self, txs: Sequence[Tx]) -> list[TxResult]:
         """See `Evm.send_many`. All in one block; the sum of the gas limits must fit into it."""
@@ -424,6 +412,9 @@ class AnvilEvm:
             requests.append(("anvil_setNextBlockBaseFeePerGas", [quantity(base_fee)]))
         requests.append(("evm_mine", []))
         self._batch(requests)
+        self.rpc.call("evm_mine")
+        if self._automine:
+            self.rpc.call("evm_setAutomine", [True])
         block = self._number
         self._advance(block, self._timestamp)
         return block
