@@ -410,11 +410,8 @@ class AnvilEvm:
         requests: list[Request] = [("evm_setNextBlockTimestamp", [self._timestamp])]
         if base_fee is not None:
             requests.append(("anvil_setNextBlockBaseFeePerGas", [quantity(base_fee)]))
-        requests.append(("evm_mine", []))
         self._batch(requests)
         self.rpc.call("evm_mine")
-        if self._automine:
-            self.rpc.call("evm_setAutomine", [True])
         block = self._number
         self._advance(block, self._timestamp)
         return block
