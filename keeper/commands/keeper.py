@@ -92,8 +92,9 @@ def _listeners(*several: Emit) -> Emit:
 
 
 def _log(connected: Connected) -> Emit:
-    assets = {r.asset.address: r.asset for r in connected.adapter.layout.reserves}
-    return RunLog(stderr_console(), SystemClock(), assets)
+    layout = connected.adapter.layout
+    assets = {r.asset.address: r.asset for r in layout.reserves}
+    return RunLog(stderr_console(), SystemClock(), assets, base_decimals=layout.base_decimals)
 
 
 def _periodic_work(keeper: Keeper, emit: Emit) -> Jobs:

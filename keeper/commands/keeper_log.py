@@ -57,13 +57,18 @@ class RunLog:
     clock
         Stamps the lines and times the heartbeat.
     assets
-        The market's assets, so that amounts read as tokens.
+        The market's assets by address, so that amounts read as tokens.
+    base_decimals
+        Scale of the market's base currency.
     """
 
-    def __init__(self, console: Console, clock: Clock, assets: Mapping[str, Asset]) -> None:
+    def __init__(
+        self, console: Console, clock: Clock, assets: Mapping[str, Asset], *, base_decimals: int = 8
+    ) -> None:
         self._console = console
         self._clock = clock
         self._assets = assets
+        self._base_decimals = base_decimals
         self._reasons: Mapping[str, int] = {}
         self._spoken_at = clock.monotonic()
         self._quiet_heads = 0
@@ -155,6 +160,16 @@ class RunLog:
         text = Text.assemble((str(fields["action"]), ACTION_COLOURS[str(fields["action"])]))
         text.append(f"  {address_text(fields['account'], _COLUMNS)}  ").append(reason, _style(reason))
         return text.append(f"  {' '.join(str(fields['detail']).split())}", "dim")
+
+    def _on_waited(self, fields: Mapping[str, Any]) -> Text:
+        cost = fields["cost_base"]
+        told = "unknown" if cost is None else amount_text(int(cost), self._base_decimals)
+        return _labelled(
+            "waited",
+            "yellow",
+            f"{address_text(fields['account'], _COLUMNS)} from block {fields['armed_block']} to "
+            f"{fields['block']} for the protocol's feed, which cost {told}",
+        )
 
     def _on_sent(self, fields: Mapping[str, Any]) -> Text:
         profit = self._tokens(fields.get("debt_asset"), fields["simulated_profit_raw"])
