@@ -122,7 +122,7 @@ def _market(view: HeadView) -> str:
     unknown = view.protocol.unknown()
     if unknown:
         raise CheckFailed(f"the protocol's oracle has no price for {', '.join(unknown)}")
-    if view.book.exact[0] is None:
+    if not view.book.known[0]:
         raise CheckFailed(
             "positions cannot be read", fix="set contracts.multicall, or use a node with state overrides"
         )

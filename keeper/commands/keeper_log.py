@@ -111,7 +111,7 @@ class RunLog:
 
     def _on_trouble(self, fields: Mapping[str, Any]) -> Text:
         count = fields.get("failures", 1)
-        again = f"  ({count} attempts failed so far)" if count > 1 else ""
+        again = f" ({count} attempts failed so far)" if count > 1 else ""
         return _labelled("trouble", "bold red", f"{fields['error']}{again}")
 
     def _on_recovered(self, fields: Mapping[str, Any]) -> Text:
@@ -181,7 +181,7 @@ class RunLog:
 
     def _on_transaction(self, fields: Mapping[str, Any]) -> Text:
         kind = str(fields["kind"])
-        who = address_text(fields["account"], _COLUMNS) + "  " if fields["account"] else ""
+        who = address_text(fields["account"], _COLUMNS) + " " if fields["account"] else ""
         text = _labelled(kind, _style(kind), f"{who}{fields['detail']}")
         profit_raw = fields.get("realised_profit_raw")
         if profit_raw is not None:
@@ -238,4 +238,4 @@ def _style(name: str) -> str:
 
 
 def _plain(fields: Mapping[str, Any]) -> str:
-    return "  ".join(f"{key}={value}" for key, value in fields.items())
+    return " ".join(f"{key}={value}" for key, value in fields.items())
