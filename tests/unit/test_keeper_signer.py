@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import json
 import stat
+import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from eth_account import Account
+from eth_account.account import Account
+from eth_keys.backends import CoinCurveECCBackend, get_backend_class
 from eth_utils.crypto import keccak
 
 from contracts_abi.errors import InputError
@@ -52,6 +55,17 @@ def test_signs_what_it_was_given(signer: Signer) -> None:
     assert signed.tx_hash == "0x" + keccak(signed.raw).hex()
     assert Account.recover_transaction(signed.raw) == ADDRESS == signer.address
     assert signed == signer.sign(TX, Mode.LIVE)  # RFC 6979: after a crash the same bytes come out
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="coincurve has no wheel for CPython 3.14")
+def test_the_fast_library_is_in_use_and_signs_the_same_bytes(signer: Signer) -> None:
+    assert get_backend_class() is CoinCurveECCBackend
+    slow = Account()
+    slow.set_key_backend("eth_keys.backends.NativeECCBackend")
+    other = Signer(slow.from_key(KEY), chain_id=5)
+    transactions = [replace(TX, nonce=n, data=bytes([n]) * n) for n in range(40)]
+    signed = [signer.sign(transaction, Mode.LIVE) for transaction in transactions]
+    assert signed == [other.sign(transaction, Mode.LIVE) for transaction in transactions]
 
 
 @pytest.mark.parametrize("mode", [mode for mode in Mode if mode is not Mode.LIVE])
