@@ -221,13 +221,21 @@ class PriceSnapshot:
     quote: str
     prices: Mapping[str, GuardedPrice]
 
-    def price_e8(self, asset: str) -> int | None:
-        """Return the price times 1e8, or None when it is unknown or rounds to nothing at that scale."""
+    def price_at(self, asset: str, decimals: int) -> int | None:
+        """Return the price times ``10**decimals``, rounded down.
+
+        None when it is unknown, and when it rounds to nothing at that scale: a price that cannot be said is
+        not a price of zero.
+        """
         price = self.prices.get(asset)
         if price is None or price.status is not PriceStatus.OK or isinstance(price.reading, NoData):
             return None
-        scaled = price.reading.scaled(8)
+        scaled = price.reading.scaled(decimals)
         return scaled if scaled > 0 else None
+
+    def price_e8(self, asset: str) -> int | None:
+        """Return `price_at` eight decimals."""
+        return self.price_at(asset, 8)
 
     def unknown(self) -> tuple[str, ...]:
         """Return the assets without a usable price, sorted."""

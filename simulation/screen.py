@@ -20,7 +20,8 @@ the exact debt value. Against the exact rationals
 
 hence the computed n and m satisfy ``abs(n - N) <= g(C + A + 3) * N``, ``abs(m - M) <= g(D + A + 3) * M``,
 and the quotient, rounded once more, ``abs(h - N/M) <= g(C + D + 2*A + 7) * N/M``. A fused multiply-add rounds
-less often. Amounts from 1 raw unit and prices from 1e-8 up keep every product far above the subnormal range.
+less often. A price outside [1e-100, 1e100] is unknown, and so is an amount times its weight unless it is 0:
+every product stays far from infinity and from the subnormal numbers, where these factors do not hold.
 
 A contract departs from N/M further, by integer rounding of its own (`Rounding`): weights averaged by value
 and cut to a whole step s lose less than ``s / w`` of N where w is the least weight; a balance rounded to raw
@@ -54,6 +55,9 @@ from simulation.types import Book, Float64, Int8, Int64, PositionKind
 F = TypeVar("F", bound=Callable[..., Any])
 
 UNIT_ROUNDOFF = 2.0**-53
+
+_LEAST, _GREATEST = 1e-100, 1e100
+"""Prices and weighted amounts outside are unknown; no token and no market comes near either."""
 
 _BLOCK = 16_384
 """Rows summed at a time: two scratch columns of 128 KiB stay in the second-level cache."""
@@ -106,8 +110,11 @@ class Rounding:
 
 
 AAVE_V3_0 = Rounding(weight_step=1e-4, value_step=1e-8, amount_units=0.5, amount_roundings=8)
-"""Average threshold in whole basis points, values in base currency with eight decimals, balances rounded
-half up from scaled ones; amounts as `simulation.protocols.aave_v3.book` works them out in floats."""
+"""Average threshold in whole basis points, values in base currency with eight decimals.
+
+More room than the amounts of `simulation.protocols.aave_v3.book` need, which are the contract's own balances:
+half a raw unit and a few roundings are for debts that grow by a factor on their price.
+"""
 
 
 def error_factor(roundings: int) -> float:
@@ -366,8 +373,8 @@ class HealthScreen:
         Parameters
         ----------
         prices
-            Shape (assets,): price of one whole token. Whatever is not a positive finite number is unknown,
-            and so is every account with debt that holds the asset.
+            Shape (assets,): price of one whole token. Whatever is not a number from 1e-100 to 1e100 is
+            unknown, and so is every account with debt that holds the asset.
         debt_prices
             Prices of debts where they differ, for instance by interest since the book was read.
         threads
@@ -426,7 +433,7 @@ class HealthScreen:
                 f"prices have shape {array.shape}, the book has {self.assets} assets",
                 fix="pass one price an asset, NaN where it is unknown",
             )
-        array[~(np.isfinite(array) & (array > 0.0))] = np.nan
+        array[~((array >= _LEAST) & (array <= _GREATEST))] = np.nan
         return array
 
 
@@ -434,7 +441,8 @@ def build_screen(book: Book, rounding: Rounding) -> HealthScreen:
     """Lay out a book for screening.
 
     A row is unknown for good when its exact state is not known, when a position has a kind that is neither
-    collateral nor debt, or when an amount or weight is not a finite number from zero up.
+    collateral nor debt, or when an amount or weight is not a finite number from zero up, or their product
+    neither 0 by one of them nor from 1e-100 to 1e100.
 
     Parameters
     ----------
@@ -457,6 +465,10 @@ def build_screen(book: Book, rounding: Rounding) -> HealthScreen:
     sound = is_debt | (book.kind == PositionKind.COLLATERAL)
     for values in (book.amount, book.weight):
         sound &= np.isfinite(values) & (values >= 0.0)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        weighted = book.amount * book.weight
+    in_range = (weighted >= _LEAST) & (weighted <= _GREATEST)
+    sound &= in_range | (book.amount == 0.0) | (book.weight == 0.0)
     unknown = ~book.known
     unknown[row[~sound]] = True
 
@@ -464,7 +476,7 @@ def build_screen(book: Book, rounding: Rounding) -> HealthScreen:
     kept = ~unknown[row]
     lost = np.flatnonzero(unknown)
     row = np.concatenate([row[kept], lost])
-    amount = np.concatenate([book.amount[kept] * book.weight[kept], np.full(len(lost), np.nan)])
+    amount = np.concatenate([weighted[kept], np.full(len(lost), np.nan)])
     asset = np.concatenate([book.asset[kept], np.zeros(len(lost), dtype=book.asset.dtype)])
     is_debt = np.concatenate([is_debt[kept], np.ones(len(lost), dtype=np.bool_)])
     weight = np.concatenate([book.weight[kept], np.ones(len(lost))])

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from oracle.types import PriceSnapshot
 from simulation.interfaces import ProtocolAdapter
 from simulation.margin import margin_methods
 from simulation.types import Book, MarginReport, MarginStatus
+
+
+class LendingMarket(Protocol):
+    """What the method has to know of a market itself; the rest only the adapter looks at."""
+
+    @property
+    def base_decimals(self) -> int:
+        """Scale of the market's base currency."""
+        ...
 
 
 @margin_methods.register("lending-health-factor")
@@ -22,15 +31,12 @@ class LendingHealthFactor:
         The protocol's adapter.
     market
         The market's state at the book's block.
-    base_decimals
-        Scale of the protocol's base currency.
     """
 
     kind: ClassVar[Literal["lending-health-factor"]] = "lending-health-factor"
 
     adapter: ProtocolAdapter[Any, Any]
-    market: Any
-    base_decimals: int = 8
+    market: LendingMarket
 
     @property
     def id(self) -> str:
@@ -45,7 +51,7 @@ class LendingHealthFactor:
         """
         exact = book.exact[row]
         if exact is not None:
-            return self.adapter.margin(self.market, exact, prices_base(prices, self.base_decimals))
+            return self.adapter.margin(self.market, exact, prices_base(prices, self.market.base_decimals))
         return MarginReport(
             account=book.accounts[row],
             protocol=self.adapter.name,
@@ -58,12 +64,12 @@ class LendingHealthFactor:
             maintenance_base=None,
             initial_base=None,
             health_factor_wad=None,
-            base_decimals=self.base_decimals,
+            base_decimals=self.market.base_decimals,
             reason="account could not be read",
         )
 
 
 def prices_base(prices: PriceSnapshot, base_decimals: int) -> dict[str, int]:
-    """Return the usable prices of a snapshot at a protocol's scale, rounded down from 1e8."""
-    usable = {asset: price for asset in prices.prices if (price := prices.price_e8(asset)) is not None}
-    return {asset: price * 10**base_decimals // 10**8 for asset, price in usable.items()}
+    """Return the usable prices of a snapshot at a protocol's scale, rounded down."""
+    scaled = {asset: prices.price_at(asset, base_decimals) for asset in prices.prices}
+    return {asset: price for asset, price in scaled.items() if price is not None}

@@ -163,7 +163,7 @@ def test_health_is_within_the_stated_error_of_the_exact_quotient(
 @given(markets())
 def test_certainty_holds_for_the_integers_of_aave(market: tuple[list[Account], list[int], list[int]]) -> None:
     accounts, prices_e8, decimals = market
-    # As far off as `protocols.aave_v3.book.AMOUNT_REL_ERROR` allows, less the rounding of this test itself.
+    # As far off as `AAVE_V3_0.amount_roundings` allows, less the rounding of this test itself.
     _, health, status = screened(accounts, prices_e8, decimals, AAVE_V3_0, error=2.0**-50 - 2.0**-52)
     for i, account in enumerate(accounts):
         exact_wad = aave_health_factor_wad(account, prices_e8, decimals)
@@ -198,5 +198,6 @@ def test_an_account_with_an_unknown_price_is_unknown(
             assert status[i] == ScreenStatus.UNKNOWN
             assert np.isnan(health[i])
         else:
-            assert status[i] == known[i]
+            # Without the price of a dearer raw unit, an account that was near may be decided.
+            assert status[i] == known[i] or known[i] == ScreenStatus.NEAR
         assert (i in result.needs_exact()) == (status[i] in (ScreenStatus.UNKNOWN, ScreenStatus.NEAR))

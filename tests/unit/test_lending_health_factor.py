@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from oracle.snapshot import plain_snapshot
 from oracle.types import FeedKind, GuardedPrice, NoData, PriceObs, PriceSnapshot, PriceStatus
 from simulation.fixed_point import WAD
 from simulation.interfaces import MarginMethod
 from simulation.margin import margin_methods
 from simulation.margin.lending_health_factor import LendingHealthFactor, prices_base
-from simulation.protocols.aave_v3 import AaveLayout, AaveV3
+from simulation.protocols.aave_v3 import AaveLayout, AaveV3, calculate_user_account_data
 from simulation.protocols.aave_v3.book import book_of_accounts
 from simulation.types import MarginStatus
 from tests.aave_states import ACCOUNT, NOW, account, eth_and_usd
@@ -77,3 +80,25 @@ def test_prices_at_the_protocols_scale() -> None:
     snapshot = view(ETH=guarded("ETH", 123_456_789), USD=guarded("USD", 1, PriceStatus.REFUSED))
     assert prices_base(snapshot, 18) == {"ETH": 1_234_567_890_000_000_000}
     assert prices_base(snapshot, 6) == {"ETH": 1_234_567}
+    fine = GuardedPrice(PriceObs("ETH", "USD", 3, 18, FeedKind.PUSH, "test", NOW, NOW), PriceStatus.OK)
+    assert prices_base(view(ETH=fine), 18) == {"ETH": 3}
+    assert fine.reading.decimals == 18
+    assert prices_base(view(ETH=fine), 8) == {}, "what rounds to nothing is unknown, not worth nothing"
+
+
+def test_a_market_in_another_base_currency_is_computed_at_its_own_scale() -> None:
+    """Prices in ETH with 18 decimals: nothing of them is lost on the way to the contract's own arithmetic."""
+    state = replace(eth_and_usd(), base_decimals=18)
+    prices = {"ETH": 10**18, "USD": 5 * 10**15 + 1}
+    state = state.with_prices(prices)
+    holder = account({0: WAD}, {1: 160 * SIX})
+    book = book_of_accounts("aave-v3", state, [ACCOUNT], [holder])
+    layout = AaveLayout("0x1", "0x2", "0x3", "", (), (), 18)
+    snapshot = plain_snapshot("protocol", "ETH", prices, 18, block=1, timestamp=NOW)
+    report = LendingHealthFactor(AaveV3(layout), state).report(book, 0, snapshot)
+    contract = calculate_user_account_data(state, holder)
+    assert (report.debt_base, report.health_factor_wad) == (
+        contract.total_debt_base,
+        contract.health_factor_wad,
+    )
+    assert (report.debt_base, report.base_decimals) == (800_000_000_000_000_160, 18)

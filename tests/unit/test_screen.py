@@ -71,6 +71,9 @@ def test_statuses_and_health_factors_come_back_in_the_order_of_the_book() -> Non
         (C, 0, -1.0, 0.8),
         (C, 0, np.inf, 0.8),
         (C, 0, 1.0, np.nan),
+        (C, 0, 1e-60, 1e-60),  # times a price this would leave the numbers that the error bound is for
+        (C, 0, 1e101, 0.8),
+        (D, 0, 1e-200, 1.0),
         (D, 0, np.nan, 1.0),
         (SPOT, 0, 1.0, 1.0),
     ],
@@ -94,6 +97,24 @@ def test_debts_may_have_prices_of_their_own() -> None:
     screen = build_screen(book_of(ROWS), AAVE_V3_0)
     _, status = screen.run([1.0, 1.0, 1.0], [1.0, 2.001, 1.0]).by_row()
     assert status[0] == L
+
+
+@pytest.mark.parametrize("rounding", [AAVE_V3_0, Rounding()])
+@pytest.mark.parametrize("price", [1e-101, 5e-324, 1e101, 1e308])
+def test_a_price_beyond_the_range_of_the_error_bound_is_unknown(price: float, rounding: Rounding) -> None:
+    rows: list[list[Position]] = [
+        [(C, 0, 1.0, 0.8), (D, 1, 1e-99, 1.0)],
+        [(C, 1, 1e99, 0.8), (D, 0, 1.0, 1.0)],
+        [(C, 0, 1.0, 0.8), (D, 2, 0.5, 1.0)],
+    ]
+    _, status = build_screen(book_of(rows), rounding).run([1.0, price, 1.0]).by_row()
+    assert status.tolist() == [UNKNOWN, UNKNOWN, H]
+
+
+def test_the_smallest_debt_in_range_is_not_taken_for_none() -> None:
+    rows: list[list[Position]] = [[(D, 0, 1e-100, 1.0)], [(C, 0, 2e-100, 0.8), (D, 0, 1e-100, 1.0)]]
+    _, status = build_screen(book_of(rows), Rounding()).run([1e-100, 1.0, 1.0]).by_row()
+    assert status.tolist() == [L, H]
 
 
 def test_a_weight_that_rounding_swallows_leaves_the_account_near() -> None:
