@@ -68,7 +68,7 @@ def demo(
 def parity(
     protocol: Annotated[str, typer.Argument(help="Protocol to compare, for example aave-v3.")],
     backend: Annotated[str, typer.Option(help="revm or anvil.")] = "anvil",
-    cases: Annotated[int, typer.Option(min=1)] = 60,
+    cases: Annotated[int, typer.Option(min=1, help="Random states to compare.")] = 60,
     seed: Seed = 1,
     json_: JsonFlag = False,
 ) -> None:

@@ -181,7 +181,7 @@ class RouterSection(Section):
     """Where collateral is sold."""
 
     kind: Literal["uniswap-v3"] = "uniswap-v3"
-    """The AMM."""
+    """Kind of the exchange; so far there is one."""
     factory: Address
     """Its factory, which knows the pools."""
     router: Address

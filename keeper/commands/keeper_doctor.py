@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -161,7 +161,7 @@ def _quoter(connected: Connected, view: HeadView, quoter: str) -> str:
 def _liquidator(connected: Connected) -> str:
     liquidator = connected.config.contracts.liquidator
     if liquidator is None:
-        return _not_needed(connected.config, "contracts.liquidator")
+        return _not_needed(connected.config, "contracts.liquidator", (Mode.OBSERVE,))
     (answer,) = connected.node.read([RECEIVER.call(liquidator)], connected.head)
     if answer is None:
         raise DataError(f"contracts.liquidator: {liquidator} does not tell its receiver")
@@ -171,7 +171,7 @@ def _liquidator(connected: Connected) -> str:
 def _key(connected: Connected) -> str:
     config = connected.config
     if config.signer is None:
-        return _not_needed(config, "[signer]")
+        return _not_needed(config, "[signer]", (Mode.OBSERVE, Mode.DRY_RUN))
     # Shared: the keeper that this is about may be running.
     signer = load_signer(connected, exclusive=False)
     address = signer.address
@@ -184,10 +184,11 @@ def _key(connected: Connected) -> str:
     return text
 
 
-def _not_needed(config: KeeperConfig, what: str) -> str:
-    if config.mode is not Mode.OBSERVE:
+def _not_needed(config: KeeperConfig, what: str, without: Sequence[Mode]) -> str:
+    """Say that something is not configured, which only the modes `without` it can do."""
+    if config.mode not in without:
         raise CheckFailed(f"mode {config.mode} needs {what}", fix="marginline keeper init --deploy writes it")
-    return f"no {what}; mode observe needs none"
+    return f"no {what}; mode {config.mode} needs none"
 
 
 def _journal(config: KeeperConfig) -> str:

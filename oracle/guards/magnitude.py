@@ -106,8 +106,12 @@ class JumpGuard(GuardModel):
 
     Attributes
     ----------
-    floor_bps, vol_bps_sqrt_hour, cap_bps
-        The limit's parts.
+    floor_bps
+        Move that is never a jump, however short the time.
+    vol_bps_sqrt_hour
+        What is allowed on top, times the square root of the hours since the last accepted price.
+    cap_bps
+        Move that is always a jump, however long the time.
     agree_bps
         How near a peer has to be to confirm.
     memory_s
