@@ -272,7 +272,7 @@ class JobsSection(Section):
     balance_every_s: Seconds = 60.0
     """Check of the sender's balance against ``limits.min_balance_eth``."""
     report_every_s: Seconds = 3_600.0
-    """Report line."""
+    """A line with the counts of intents and borrowers."""
 
 
 class AlertsSection(Section):

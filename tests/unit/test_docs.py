@@ -1,4 +1,4 @@
-"""The operator's guide: nothing that can be set, run or read is missing from it, and nothing in it is stale."""
+"""The operator's guide: nothing that can be set, run or read is missing from it, and nothing is stale."""
 
 from __future__ import annotations
 
