@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 from contracts_abi import feeds
 from contracts_abi import uniswap_v3 as uniswap
@@ -84,8 +84,12 @@ class World:
         """Return, by time, the aggregators to post to and their answers."""
         schedule: dict[int, list[tuple[str, int]]] = {}
         for symbol, asset in self._deployment.assets.items():
-            for role, feed in (("protocol", asset.feed), ("reference", asset.reference_feed)):
-                name = feed_name(self._scenario, self._pairs[symbol], role)  # type: ignore[arg-type]
+            roles: dict[Literal["protocol", "reference"], str] = {
+                "protocol": asset.feed,
+                "reference": asset.reference_feed,
+            }
+            for role, feed in roles.items():
+                name = feed_name(self._scenario, self._pairs[symbol], role)
                 aggregator = read(self._evm, feeds.AGGREGATOR.call(feed))
                 for published in feed_rounds(self._scenario, name):
                     schedule.setdefault(published.t, []).append((aggregator, published.answer))
