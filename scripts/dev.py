@@ -257,19 +257,11 @@ def lint(arguments: list[str]) -> None:
     )
 
 
-def bench(arguments: list[str]) -> None:
-    """Run every benchmark, one after another so that they do not slow each other."""
-    files = sorted((ROOT / "scripts" / "bench").glob("bench_*.py"))
-    if not files:
-        raise fail("no benchmark in scripts/bench; this checkout is not whole")
-    one_after_another({file.stem: (file, *arguments) for file in files})
-
-
 COMMANDS = {
     "demo": lambda arguments: become("-P", "-m", "keeper", "demo", *arguments),
     "test": test,
     "lint": lint,
-    "bench": bench,
+    "bench": lambda arguments: become(ROOT / "scripts" / "bench", *arguments),
     "chaos": lambda arguments: become("-P", "-m", "keeper", "chaos", *arguments),
     "run": lambda arguments: become("-P", "-m", "keeper", *arguments),
     "setup": lambda arguments: print(f"ready: {VENV}"),

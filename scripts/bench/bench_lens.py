@@ -18,10 +18,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from _common import Headline, Report, Summary, parser, race, ratios, run, table
+from eth_utils.address import to_checksum_address
 from web3 import HTTPProvider, Web3
 
 from contracts_abi import lens
 from contracts_abi.calls import Call
+from contracts_abi.errors import RpcError
 from simulation.chain.anvil import Anvil, AnvilOptions
 from simulation.chain.artifacts import own
 from simulation.chain.evm import labelled_address
@@ -56,7 +58,7 @@ class Reader:
     ----------
     url
         The node.
-    lens, pool
+    account_lens, pool
         Deployed contracts.
     users, tokens
         What to ask for.
@@ -67,7 +69,7 @@ class Reader:
     """
 
     url: str
-    lens: str
+    account_lens: str
     pool: str
     users: tuple[str, ...]
     tokens: tuple[str, ...]
@@ -81,7 +83,9 @@ class Reader:
     def calls(self) -> list[Call[lens.LensRows]]:
         """Return the calls as data."""
         return [
-            lens.accounts_call(self.lens, self.pool, part, self.tokens, account_data=self.account_data)
+            lens.accounts_call(
+                self.account_lens, self.pool, part, self.tokens, account_data=self.account_data
+            )
             for part in self.parts()
         ]
 
@@ -91,20 +95,19 @@ class Reader:
         requests: list[Request] = [
             ("eth_call", [_transaction(call.to, call.data), "latest"]) for call in calls
         ]
-        answers = rpc.batch(requests) if batch else [rpc.call(*request) for request in requests]
+        answers = _answers(rpc, requests, batch=batch)
         return lens.concatenate([c.decode(unhexed(a)) for c, a in zip(calls, answers, strict=True)])
 
     def node_alone(self, rpc: JsonRpc, *, batch: bool) -> Callable[[], list[int]]:
         """Return the same work with single words as answers, its requests made beforehand."""
         at = labelled_address("bench: forwarder")
-        code = {at: {"code": hexed(forwarder(self.lens))}}
+        code = {at: {"code": hexed(forwarder(self.account_lens))}}
         requests: list[Request] = [
             ("eth_call", [_transaction(at, call.data), "latest", code]) for call in self.calls()
         ]
 
         def work() -> list[int]:
-            answers = rpc.batch(requests) if batch else [rpc.call(*request) for request in requests]
-            return [int(answer, 16) for answer in answers]
+            return [int(answer, 16) for answer in _answers(rpc, requests, batch=batch)]
 
         return work
 
@@ -113,7 +116,8 @@ class Reader:
         web3 = Web3(HTTPProvider(self.url))
         if not validation:
             web3.middleware_onion.remove("validation")
-        return web3, web3.eth.contract(address=self.lens, abi=own("AccountLens").abi)
+        abi: Any = own("AccountLens").abi
+        return web3, web3.eth.contract(address=to_checksum_address(self.account_lens), abi=abi)
 
     def web3(self, contract: Any) -> list[list[int]]:
         """Ask through web3's contract codec."""
@@ -127,7 +131,19 @@ class Reader:
         with web3.batch_requests() as batch:
             for part in self.parts():
                 batch.add(contract.functions.accounts(self.pool, part, self.tokens, self.account_data))
-            return batch.execute()
+            answers: Any = batch.execute()
+        return [list(words) for words in answers]
+
+
+def _answers(rpc: JsonRpc, requests: Sequence[Request], *, batch: bool) -> list[Any]:
+    """Return the answers to requests, together or one after another; one that failed is raised."""
+    if not batch:
+        return [rpc.call(*request) for request in requests]
+    answers = rpc.batch(requests)
+    for answer in answers:
+        if isinstance(answer, RpcError):
+            raise answer
+    return answers
 
 
 def _transaction(to: str, data: bytes) -> dict[str, str]:
@@ -171,7 +187,7 @@ def measure(state: SeededState, chunk: int, turns: int, *, account_data: bool) -
         deployment = state.deployment
         reader = Reader(
             url=node.url,
-            lens=node.evm().create(deployment.deployer, own("AccountLens").creation_code()),
+            account_lens=node.evm().create(deployment.deployer, own("AccountLens").creation_code()),
             pool=deployment.pool,
             users=tuple(account.address for account in state.book),
             tokens=tuple(t for asset in deployment.assets.values() for t in (asset.a_token, asset.v_token)),

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numba
 import numpy as np
 from _common import Headline, Report, Summary, parser, race, ratios, run, table
 from rich.table import Table
@@ -265,6 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--seconds", type=float, default=0.3, help="length of one turn")
     options.add_argument("--seed", type=int, default=1)
     given = options.parse_args(arguments)
+    given.threads = min(given.threads, numba.config.NUMBA_NUM_THREADS)
     if given.quick:
         given.accounts, given.exact, given.turns, given.seconds = 2_000, 500, 1, 0.0
     run(
