@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from contracts_abi.calls import event, function
+from contracts_abi.calls import Call, event, function
 
 # --- PoolAddressesProvider --------------------------------------------------------------------------------
 GET_POOL = function("getPool()(address)")
@@ -165,3 +165,14 @@ TRANSFER_FROM = function("transferFrom(address,address,uint256)(bool)")
 APPROVE = function("approve(address,uint256)(bool)")
 ERC20_DECIMALS = function("decimals()(uint8)")
 SYMBOL = function("symbol()(string)")
+
+
+def symbol_call(token: str) -> Call[str]:
+    """Return the read of a token's symbol; tokens from before the standard (MKR) answer a bytes32."""
+
+    def decode(data: bytes) -> str:
+        if len(data) == 32:
+            return data.rstrip(b"\0").decode("utf-8", "replace")
+        return str(SYMBOL.decode_one(data))
+
+    return Call(token, SYMBOL.encode(), decode, f"symbol of {token}")

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from contracts_abi.errors import InputError, UnknownNameError
-from oracle.strict import input_error
+from oracle.strict import StrictModel, input_error
 
 C = TypeVar("C", bound=type[Any])
 
@@ -43,10 +43,11 @@ class Registry(Generic[C]):
 
     def _scan(self) -> None:
         if not self._scanned:
-            self._scanned = True
             package = importlib.import_module(self._package)
             for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
                 importlib.import_module(f"{self._package}.{module.name}")
+            # Last, so that a module that does not import fails again at the next look, not silently.
+            self._scanned = True
 
     def get(self, kind: str) -> C:
         """Return the class entered under `kind`.
@@ -76,12 +77,16 @@ class Registry(Generic[C]):
         ------
         InputError
             Naming the first field that is wrong; an unknown one comes with the nearest known names.
+        TypeError
+            If the entry is no model that can be read from configuration: who has its parts constructs it.
         """
         if "kind" not in config:
             at = "" if where is None else f"{where}: "
             raise InputError(f"{at}{self._what} without 'kind'", fix=f"known: {', '.join(self)}")
         kind = str(config["kind"])
         entry = self.get(kind)
+        if not issubclass(entry, StrictModel):
+            raise TypeError(f"{self._what} {kind!r} is not built from configuration")
         try:
             return entry(**{k: v for k, v in config.items() if k != "kind"})
         except ValidationError as error:
@@ -106,7 +111,14 @@ class _Decorator(Generic[C]):
 
     def __call__(self, cls: C) -> C:
         known = self._entries.get(self._kind)
-        if known is not None and known.__qualname__ != cls.__qualname__:
+        if known is not None and _identity(known) != _identity(cls):
             raise ValueError(f"{self._what} {self._kind!r} is registered twice: {known} and {cls}")
+        if getattr(cls, "kind", None) != self._kind:
+            raise ValueError(f"{cls} is registered as {self._what} {self._kind!r} and has another kind")
         self._entries[self._kind] = cls
         return cls
+
+
+def _identity(cls: type[Any]) -> tuple[str, str]:
+    """Return what stays the same when a module is loaded again, or a class is made anew with slots."""
+    return cls.__module__, cls.__qualname__

@@ -134,7 +134,7 @@ class MarginReport:
     base_decimals
         Scale of the `_base` fields.
     components
-        The method's own parts under its venue's names.
+        The method's own parts under its venue's names; the unit is the suffix of the name.
     reason
         Why the status is what it is, one line.
     """
@@ -153,6 +153,35 @@ class MarginReport:
     base_decimals: int
     components: Mapping[str, int] = field(default_factory=dict)
     reason: str = ""
+
+    @classmethod
+    def unknown(
+        cls,
+        account: str,
+        protocol: str,
+        method: str,
+        *,
+        block: int,
+        timestamp: int,
+        base_decimals: int,
+        reason: str,
+    ) -> MarginReport:
+        """Return the report of an account of which nothing can be said, and why."""
+        return cls(
+            account=account,
+            protocol=protocol,
+            method=method,
+            block=block,
+            timestamp=timestamp,
+            status=MarginStatus.UNKNOWN,
+            collateral_base=None,
+            debt_base=None,
+            maintenance_base=None,
+            initial_base=None,
+            health_factor_wad=None,
+            base_decimals=base_decimals,
+            reason=reason,
+        )
 
     @property
     def equity_base(self) -> int | None:
@@ -183,7 +212,8 @@ class LiquidationPlan:
     debt_asset, collateral_asset
         Token addresses.
     debt_to_cover_raw
-        Debt repaid, in debt token units; the amount passed to the contract.
+        The amount passed to the contract and borrowed for it, in debt token units: the most debt that is
+        repaid. A contract may repay a little less, where all of the collateral goes.
     seized_raw
         Collateral that the liquidator receives after the protocol's fee, in collateral token units.
     full
@@ -193,7 +223,7 @@ class LiquidationPlan:
     flash_premium_raw
         Flash-loan fee in debt token units; 0 from inventory.
     proceeds_raw
-        What the swap is expected to pay, in debt token units.
+        What the swap is expected to pay, in debt token units; from inventory, what it would pay.
     profit_raw
         Proceeds less debt repaid less premium, before gas, in debt token units.
     gas_units

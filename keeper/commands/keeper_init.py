@@ -11,6 +11,7 @@ from pathlib import Path
 from eth_utils.address import is_address, to_checksum_address
 
 from contracts_abi.errors import ChainError, InputError, RpcError, UnknownNameError
+from contracts_abi.multicall import MULTICALL3_ADDRESS
 from keeper.compose import chain_id_of, check_code, check_router, find_pools, read_layout
 from keeper.config import FeesSection, Mode, RouterSection, Secret, resolve_secret
 from keeper.fees import FeePolicy, market_fees
@@ -18,7 +19,6 @@ from keeper.rpc import Head, Node
 from keeper.signer import Signer, UnsignedTx
 from oracle.sources.chainlink import complete, resolve
 from simulation.chain.artifacts import own
-from simulation.chain.deploy import MULTICALL_ADDRESS
 from simulation.chain.rpc import masked
 from simulation.protocols.aave_v3 import AaveLayout
 
@@ -69,7 +69,7 @@ def init(
         check_code(node, {"--uniswap-factory": swaps.factory, "--router": swaps.router})
         check_router(swaps, node, head, "--")
     pools = find_pools(swaps, [r.asset.address for r in layout.reserves], node, head, "--uniswap-factory")
-    multicall = MULTICALL_ADDRESS if node.code([MULTICALL_ADDRESS])[0] else None
+    multicall = MULTICALL3_ADDRESS if node.code([MULTICALL3_ADDRESS])[0] else None
     liquidator = None
     if deploy:
         with contextlib.closing(_signer(keystore, password_file, chain_id)) as signer:

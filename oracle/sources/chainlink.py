@@ -325,7 +325,8 @@ class ChainlinkSource(StrictModel):
             inner = self._inner()
             return own if inner is None else [*own, *inner.reads()]
         calls = [f.call(self.address) for f in _ROUND_READS]
-        if feed is not None and feed.aggregator is not None and feed.min_answer is not None:
+        bounded = feed is not None and not (feed.min_answer is None and feed.max_answer is None)
+        if feed is not None and feed.aggregator is not None and bounded:
             calls += [f.call(feed.aggregator) for f in self._bound_functions()]
         return calls
 

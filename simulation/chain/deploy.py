@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from eth_utils.crypto import keccak
 
+from contracts_abi.multicall import MULTICALL3_ADDRESS
 from simulation.chain.aave_v3 import deploy_aave, deploy_tokens
 from simulation.chain.artifacts import own
 from simulation.chain.evm import Evm, labelled_address
 from simulation.chain.feeds import deploy_feed
 from simulation.chain.market import DEFAULT_MARKET, DeployedAsset, Deployment, MarketSpec
 from simulation.chain.uniswap_v3 import deploy_uniswap
-
-MULTICALL_ADDRESS: Final = "0xcA11bde05977b3631167028862bE2a173976CA11"
 
 
 def deploy_market(evm: Evm, market: MarketSpec = DEFAULT_MARKET) -> Deployment:
@@ -39,7 +36,7 @@ def deploy_market(evm: Evm, market: MarketSpec = DEFAULT_MARKET) -> Deployment:
         )
     aave = deploy_aave(evm, deployer, market, tokens=tokens, feeds=feeds)
     uniswap = deploy_uniswap(evm, deployer, market, tokens=tokens)
-    evm.set_code(MULTICALL_ADDRESS, own("Multicall3").deployed_bytecode)
+    evm.set_code(MULTICALL3_ADDRESS, own("Multicall3").deployed_bytecode)
 
     named = {
         "Pool": aave.pool_implementation,
@@ -47,7 +44,7 @@ def deploy_market(evm: Evm, market: MarketSpec = DEFAULT_MARKET) -> Deployment:
         "AaveOracle": aave.oracle,
         "UniswapV3Factory": uniswap.factory,
         "SwapRouter": uniswap.router,
-        "Multicall3": MULTICALL_ADDRESS,
+        "Multicall3": MULTICALL3_ADDRESS,
     }
     return Deployment(
         chain_id=evm.chain_id,
@@ -74,6 +71,6 @@ def deploy_market(evm: Evm, market: MarketSpec = DEFAULT_MARKET) -> Deployment:
             for asset in market.assets
         },
         uniswap=uniswap,
-        multicall=MULTICALL_ADDRESS,
+        multicall=MULTICALL3_ADDRESS,
         code_hashes={name: "0x" + keccak(evm.code(address)).hex() for name, address in named.items()},
     )

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from oracle.types import PriceSnapshot
 from simulation.interfaces import ProtocolAdapter
 from simulation.margin import margin_methods
-from simulation.types import Book, MarginReport, MarginStatus
+from simulation.types import Book, MarginReport
 
 
 class LendingMarket(Protocol):
@@ -52,18 +52,12 @@ class LendingHealthFactor:
         exact = book.exact[row]
         if exact is not None:
             return self.adapter.margin(self.market, exact, prices_base(prices, self.market.base_decimals))
-        return MarginReport(
-            account=book.accounts[row],
-            protocol=self.adapter.name,
-            method=self.id,
+        return MarginReport.unknown(
+            book.accounts[row],
+            self.adapter.name,
+            self.id,
             block=book.block,
             timestamp=book.timestamp,
-            status=MarginStatus.UNKNOWN,
-            collateral_base=None,
-            debt_base=None,
-            maintenance_base=None,
-            initial_base=None,
-            health_factor_wad=None,
             base_decimals=self.market.base_decimals,
             reason="account could not be read",
         )

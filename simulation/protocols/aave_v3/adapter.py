@@ -239,7 +239,15 @@ class AaveV3:
         except AaveRevert as reverted:
             missing = sorted(self._needed_prices(market, account) - set(prices_base))
             reason = f"no price for {', '.join(missing)}" if missing else reverted.message
-            return self._unknown(market, account.account, reason)
+            return MarginReport.unknown(
+                account.account,
+                self.name,
+                METHOD,
+                block=market.block,
+                timestamp=market.timestamp,
+                base_decimals=market.base_decimals,
+                reason=reason,
+            )
         if data.health_factor_wad < HEALTH_FACTOR_LIQUIDATION_THRESHOLD:
             status, reason = MarginStatus.LIQUIDATABLE, "health factor below 1"
         elif any(p.scaled_variable_debt_raw or p.stable_debt_raw for p in account.positions):
@@ -275,23 +283,6 @@ class AaveV3:
         if e_mode is not None and e_mode.price_source:
             needed.add(e_mode.price_key)
         return needed
-
-    def _unknown(self, market: AaveMarket, account: str, reason: str) -> MarginReport:
-        return MarginReport(
-            account=account,
-            protocol=self.name,
-            method=METHOD,
-            block=market.block,
-            timestamp=market.timestamp,
-            status=MarginStatus.UNKNOWN,
-            collateral_base=None,
-            debt_base=None,
-            maintenance_base=None,
-            initial_base=None,
-            health_factor_wad=None,
-            base_decimals=market.base_decimals,
-            reason=reason,
-        )
 
     def project(self, market: AaveMarket, timestamp: int) -> AaveMarket:
         """Return the market at a later time, for example the next block's; prices stay."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
@@ -120,6 +121,22 @@ def optional_address(address: str) -> str:
     return "" if int(address, 16) == 0 else str(to_checksum_address(address))
 
 
+def told_apart(symbols: Sequence[str], addresses: Sequence[str]) -> list[str]:
+    """Return a name for each token that no other has: its symbol, or symbol and part of its address.
+
+    Prices are kept by name, and symbols are not unique: a market may list a native and a bridged USDC. Nor
+    are they bound to be printable, or not to look like the name of an eMode category's price.
+    """
+    clean = ["".join(c for c in symbol if c.isprintable()).strip() for symbol in symbols]
+    times = Counter(clean)
+    return [
+        f"{symbol or 'token'}-{address[2:10].lower()}"
+        if times[symbol] > 1 or not symbol or symbol.startswith("emode-")
+        else symbol
+        for symbol, address in zip(clean, addresses, strict=True)
+    ]
+
+
 def discover_layout(provider: str, *, lens: str = "", multicall: str = "") -> Staged[AaveLayout]:
     """Find a market's parts, in stages; `run_stages` drives it.
 
@@ -155,11 +172,12 @@ def discover_layout(provider: str, *, lens: str = "", multicall: str = "") -> St
     for asset in assets:
         calls += [
             abi.GET_RESERVE_DATA.call(pool, asset, label=f"pool.getReserveData({asset})"),
-            abi.SYMBOL.call(asset, label=f"symbol of {asset}"),
+            abi.symbol_call(asset),
             abi.ERC20_DECIMALS.call(asset, label=f"decimals of {asset}"),
         ]
     values = answer_all(calls, (yield calls))
-    reserve_data, symbols, decimals = values[0::3], values[1::3], values[2::3]
+    reserve_data, decimals = values[0::3], values[2::3]
+    symbols = told_apart(values[1::3], assets)
 
     calls = [abi.RESERVE_TREASURY_ADDRESS.call(str(to_checksum_address(d[8]))) for d in reserve_data]
     treasuries = answer_all(calls, (yield calls))
