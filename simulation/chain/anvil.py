@@ -174,12 +174,17 @@ class Anvil:
         except BaseException:
             _end(process, log)
             raise
-        # Each request would be logged to a file that nobody reads.
-        node.rpc.call("anvil_setLoggingEnabled", [False])
-        if options.load_state is not None or options.fork_url is not None:
-            # Time goes on from the head, and not from the clock of this machine.
-            head = node.rpc.call("eth_getBlockByNumber", ["latest", False])
-            node.rpc.call("evm_setTime", [head["timestamp"]])
+        try:
+            # Each request would be logged to a file that nobody reads.
+            node.rpc.call("anvil_setLoggingEnabled", [False])
+            if options.load_state is not None or options.fork_url is not None:
+                # Time goes on from the head, and not from the clock of this machine.
+                head = node.rpc.call("eth_getBlockByNumber", ["latest", False])
+                node.rpc.call("evm_setTime", [head["timestamp"]])
+        except BaseException:
+            # It listens and does not work, as a fork does whose chain has gone.
+            node.close()
+            raise
         return node
 
     def __enter__(self) -> Anvil:
