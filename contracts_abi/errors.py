@@ -56,7 +56,8 @@ class UnknownNameError(InputError, LookupError):
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
         self.name = name
         self.known = tuple(sorted(known))
-        near = difflib.get_close_matches(name, self.known, n=3, cutoff=0.5)
+        folded = {known_name.lower(): known_name for known_name in self.known}
+        near = [folded[n] for n in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
         fix = (
             f"did you mean {' or '.join(repr(n) for n in near)}?"
             if near

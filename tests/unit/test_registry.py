@@ -1,4 +1,4 @@
-"""The registry: entries by name, errors with the nearest one, and what each registered source must offer."""
+"""The registry: entries by name, and errors with the nearest one. The entries are in test_registries.py."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import Any, ClassVar
 import pytest
 
 from contracts_abi.errors import InputError, UnknownNameError
-from oracle.guards import guards
 from oracle.registry import Registry
-from oracle.sources import sources
 from oracle.strict import StrictModel
 
 
@@ -67,14 +65,32 @@ def test_an_unknown_name_knows_the_known_ones(registry: Registry[type[Any]]) -> 
     assert (refused.value.name, refused.value.known) == ("x", ("entry",))
 
 
-@pytest.mark.parametrize("registry", [sources, guards])
-def test_an_entry_carries_the_name_it_is_known_by(registry: Registry[type[Any]]) -> None:
-    for kind in registry:
-        assert registry.get(kind).kind == kind
+def test_two_classes_of_one_name_in_two_modules_are_two(registry: Registry[type[Any]]) -> None:
+    twin = type(
+        "Entry", (StrictModel,), {"__module__": "elsewhere", "__qualname__": "Entry", "kind": "entry"}
+    )
+    with pytest.raises(ValueError, match="'entry' is registered twice"):
+        registry.register("entry")(twin)
+    assert registry.get("entry") is Entry
 
 
-@pytest.mark.parametrize("kind", list(sources))
-def test_a_source_has_the_interface(kind: str) -> None:
-    entry = sources.get(kind)
-    assert all(hasattr(entry, name) for name in ("source_id", "reads", "decode", "context"))
-    assert {"base", "quote", "name", "heartbeat_s", "grace_s"} <= set(entry.model_fields)
+def test_an_entry_is_registered_under_its_own_kind(registry: Registry[type[Any]]) -> None:
+    with pytest.raises(ValueError, match="registered as thing 'other' and has another kind"):
+        registry.register("other")(Entry)
+    assert "other" not in registry
+
+
+def test_a_module_that_does_not_import_is_not_passed_over_at_the_second_look() -> None:
+    broken: Registry[type[Any]] = Registry("thing", "oracle.there_is_no_such_package")
+    for _ in range(2):
+        with pytest.raises(ModuleNotFoundError):
+            list(broken)
+
+
+def test_an_entry_that_is_no_model_is_not_built_from_configuration(registry: Registry[type[Any]]) -> None:
+    class Parts:
+        kind: ClassVar[str] = "parts"
+
+    registry.register("parts")(Parts)
+    with pytest.raises(TypeError, match="thing 'parts' is not built from configuration"):
+        registry.build({"kind": "parts", "size": 1})
