@@ -66,9 +66,7 @@ def test_an_unknown_name_knows_the_known_ones(registry: Registry[type[Any]]) -> 
 
 
 def test_two_classes_of_one_name_in_two_modules_are_two(registry: Registry[type[Any]]) -> None:
-    twin = type(
-        "Entry", (StrictModel,), {"__module__": "elsewhere", "__qualname__": "Entry", "kind": "entry"}
-    )
+    twin = type("Entry", (), {"__module__": "elsewhere", "kind": "entry"})
     with pytest.raises(ValueError, match="'entry' is registered twice"):
         registry.register("entry")(twin)
     assert registry.get("entry") is Entry
