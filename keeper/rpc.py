@@ -23,6 +23,9 @@ from simulation.chain.rpc import JsonRpc
 METHOD_NOT_FOUND = -32601
 """JSON-RPC code of a method that the node does not have."""
 
+# Providers refuse a method that they do not offer under codes of their own.
+_METHOD_MISSING = ("not found", "not exist", "not available", "not supported", "unsupported", "not enabled")
+
 
 class Transport(Protocol):
     """One endpoint; `simulation.chain.rpc.JsonRpc` is the real one."""
@@ -275,7 +278,17 @@ _EVM_FAILURES = (
 
 
 def _is_evm_failure(error: RpcError) -> bool:
-    return error.code == 3 or any(words in error.message.lower() for words in _EVM_FAILURES)
+    text = error.message.lower()
+    if "aborted" in text or "timeout" in text:
+        return False  # the node gave up ("execution aborted"), the contract said nothing
+    return error.code == 3 or any(words in text for words in _EVM_FAILURES)
+
+
+def _is_method_missing(error: RpcError) -> bool:
+    text = error.message.lower()
+    return error.code == METHOD_NOT_FOUND or (
+        "method" in text and any(words in text for words in _METHOD_MISSING)
+    )
 
 
 def _malformed(what: str, value: object) -> RpcUnavailable:
@@ -370,6 +383,12 @@ def _receipt(value: object) -> TxReceipt | None:
     )
 
 
+def _ratio(value: object) -> float:
+    if isinstance(value, int | float) and value >= 0:  # more than 1 on chains whose blocks may overrun
+        return float(value)
+    raise _malformed("fee history gas used", value)
+
+
 def _fee_history(value: object) -> FeeHistory:
     history = _mapping(value, "fee history")
     base = tuple(
@@ -381,8 +400,14 @@ def _fee_history(value: object) -> FeeHistory:
     return FeeHistory(
         oldest_block=_quantity(history.get("oldestBlock"), "fee history block"),
         base_fee_wei=base,
-        gas_used_ratio=tuple(float(r) for r in history.get("gasUsedRatio") or ()),
-        reward_wei=tuple(_quantity(row[0], "fee history tip") for row in history.get("reward") or () if row),
+        gas_used_ratio=tuple(
+            _ratio(r) for r in _list(history.get("gasUsedRatio") or [], "fee history gas used")
+        ),
+        reward_wei=tuple(
+            _quantity(row[0], "fee history tip")
+            for row in (_list(r, "fee history tips") for r in _list(history.get("reward") or [], "tips"))
+            if row
+        ),
     )
 
 
@@ -603,7 +628,7 @@ class Node:
             try:
                 answer = self._simulate_blocks(transactions, at, timestamp)
             except RpcError as error:
-                if error.code != METHOD_NOT_FOUND:
+                if not _is_method_missing(error):
                     raise
                 self._simulate_v1 = False
             else:
@@ -761,12 +786,12 @@ def _tx_object(tx: TxCall, data_key: str) -> dict[str, str]:
 
 def _simulated_tx(value: object) -> Simulation:
     call = _mapping(value, "eth_simulateV1 call")
-    error = call.get("error") or {}
+    error = _mapping(call.get("error") or {}, "eth_simulateV1 error")
     return Simulation(
         success=_quantity(call.get("status"), "eth_simulateV1 status") == 1,
         return_data=_bytes(error.get("data") or call.get("returnData") or "0x", "eth_simulateV1 data"),
         gas_used=_quantity(call.get("gasUsed"), "eth_simulateV1 gas"),
-        logs=tuple(_log(entry) for entry in call.get("logs") or ()),
+        logs=tuple(_log(entry) for entry in _list(call.get("logs") or [], "eth_simulateV1 logs")),
         error=str(error.get("message", "")),
     )
 

@@ -105,6 +105,49 @@ def test_each_transaction_of_a_batch_has_its_own_outcome() -> None:
     assert node.round_trips == 1
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RpcError(-32601, "the method eth_simulateV1 does not exist/is not available"),
+        RpcError(-32600, "Unsupported method: eth_simulateV1. See available methods"),
+        RpcError(-32604, "Method not enabled"),
+        RpcError(-32000, "the method is not supported on this plan"),
+    ],
+)
+def test_without_the_simulation_method_each_is_called_alone(error: RpcError) -> None:
+    node = Node(Scripted(error, "0x01"))
+    head = Node(Scripted(BLOCK)).head()
+    (simulated,) = node.simulate([TxCall(TOKEN, TOKEN, b"", 1)], head)
+    assert simulated.success
+    assert node.simulate_v1 is False
+
+
+def test_a_simulation_that_the_node_refuses_is_not_taken_for_a_missing_method() -> None:
+    node = Node(Scripted(RpcError(-38015, "block gas limit reached")))
+    with pytest.raises(RpcError, match="gas limit"):
+        node.simulate([TxCall(TOKEN, TOKEN, b"", 1)], Node(Scripted(BLOCK)).head())
+    assert node.simulate_v1 is None
+
+
+def test_a_call_that_the_node_gave_up_is_not_an_answer_of_the_contract() -> None:
+    call = function("f()(uint256)").call(TOKEN)
+    node = Node(Scripted(RpcError(-32000, "execution aborted (timeout = 5s)")))
+    with pytest.raises(RpcError, match="aborted"):
+        node.read([call], HASH)
+
+
+@pytest.mark.parametrize("ratio", ["0x1", None, [], {"a": 1}, ["x"], [None], [-1], True])
+@pytest.mark.parametrize("key", ["gasUsedRatio", "reward"])
+def test_fee_history_of_another_shape_is_no_answer(key: str, ratio: object) -> None:
+    fees = {"oldestBlock": "0xf", "baseFeePerGas": ["0x1", "0x2"], "gasUsedRatio": [0.5], "reward": [["0x7"]]}
+    node = Node(Scripted(BLOCK, fees | {key: ratio}))
+    if ratio in (None, []):
+        assert node.tick().fees.next_base_fee_wei == 2
+    else:
+        with pytest.raises(RpcUnavailable, match="not an answer"):
+            node.tick()
+
+
 def test_tick_is_one_round_trip() -> None:
     fees = {"oldestBlock": "0xf", "baseFeePerGas": ["0x1", "0x2"], "gasUsedRatio": [0.5], "reward": [["0x7"]]}
     transport = Scripted(BLOCK, fees, "0x5", "0x6", "0x64", None, BLOCK | {"number": "0x9"}, None)
