@@ -230,6 +230,14 @@ def _proceeds(pools: Pools, path: Path, amount_raw: int) -> int | None:
         return None
 
 
+def _bought(pools: Pools, path: Path, amount_raw: int) -> int | None:
+    """Return what the path asks for an amount of its last token, None when it does not have it."""
+    try:
+        return quote_exact_out(pools, path, amount_raw)[0]
+    except (SwapReverted, BeyondKnownTicks):
+        return None
+
+
 def maximise(profit: Callable[[int], int | None], largest: int) -> tuple[int, int] | None:
     """Find the size in [1, largest] at which a concave function is greatest, to a 256th of `largest`.
 
@@ -497,7 +505,7 @@ class _Planner(Generic[M, S]):
         return self.paths[key]
 
     def _token_per_wei(self, pools: Pools, token: str) -> Fraction | None:
-        """Return raw units of `token` that one wei of gas costs: bought in the pools, else by the prices."""
+        """Return raw units of `token` that one wei of gas is worth in the pools, else by the prices."""
         if token not in self.token_per_wei:
             self.token_per_wei[token] = self._value_of_wei(pools, token)
         return self.token_per_wei[token]
@@ -508,14 +516,13 @@ class _Planner(Generic[M, S]):
         wei = settings.gas_price_wei * (settings.gas_units + settings.gas_units_per_hop)
         if token == native or wei == 0:
             return Fraction(1)
-        costs = []
-        for path in self._paths(pools, token, native):
-            try:
-                costs.append(quote_exact_out(pools, path, wei)[0])
-            except (SwapReverted, BeyondKnownTicks):
-                continue
-        if costs:
-            return Fraction(min(costs), wei)
+        costs = [_bought(pools, path, wei) for path in self._paths(pools, token, native)]
+        bought = [cost for cost in costs if cost is not None]
+        if bought:
+            # What is spent on gas could be sold instead. Without that, one small pool that offers it far
+            # below its price would make gas look free, and the least profit worth any of it.
+            sales = [_proceeds(pools, path, wei) for path in self._paths(pools, native, token)]
+            return Fraction(max([min(bought), *(got for got in sales if got is not None)]), wei)
         if native not in self.assets:
             return None
         native_e8 = self.prices.price_e8(self.assets[native].symbol)

@@ -149,6 +149,16 @@ def test_gas_is_valued_by_the_pools_and_without_a_path_by_the_prices() -> None:
     assert "gas" in unknown.detail
 
 
+def test_a_small_pool_that_gives_coin_away_does_not_make_gas_look_free() -> None:
+    # 60 USD of debt earn 3 USD, gas at 200 gwei is 13 USD. Anybody can open a pool of 40 USD in which the
+    # chain's coin costs a hundredth: enough to buy this gas from, and not to sell anything to.
+    dear = replace(SETTINGS, gas_price_wei=200 * GWEI)
+    small = Borrower("0xAa", {USD: 60 * 10**6}, {ETH: 10**18})
+    bait = pool(USD, ETH, depth_usd=40, fee_pips=10_000, off_bps=990_000, number=1)
+    for pools in (DEEP, pools_of(*DEEP.values(), bait)):
+        assert refused(small, pools=pools, settings=dear).reason is Reason.UNPROFITABLE
+
+
 def test_own_funds_repay_and_the_collateral_is_kept() -> None:
     settings = replace(SETTINGS, from_inventory=True, inventory_raw={USD: 4_000 * 10**6})
     plan = planned(settings=settings)
