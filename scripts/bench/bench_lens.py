@@ -273,8 +273,8 @@ def _race(reader: Reader, rpc: JsonRpc, turns: int) -> Report:
             f"against web3 without validation, in one batch too: {total[BATCH, WEB3_BATCH].text()} x",
         ),
         Headline(
-            "the node's share of that total",
-            share[BATCH].scaled(100),
+            "the node's share of our total, one call after another",
+            share[SEQUENCE].scaled(100),
             "%",
             note=f"of web3's: {share[WEB3].scaled(100).text()} %",
         ),

@@ -189,15 +189,16 @@ def measure(accounts: int, exact: int, threads: int, turns: int, seconds: float,
         if idle is not None:
             figures["free_cores"] = asdict(idle)
             notes.append(f"free cores during the turns with {threads} threads: {idle.text(1)}")
-        headlines.append(
-            Headline(
-                f"the same on {threads} threads",
-                against[parallel, CSR],
-                "x",
-                at_least=4 if threads == 4 else None,
-                note="" if idle is None else f"asked for on idle cores; {idle.text(1)} were free",
+            each = [c / p / f for c, p, f in zip(taken[CSR], taken[parallel], free[parallel], strict=True)]
+            headlines.append(
+                Headline(
+                    f"the same on {threads} threads, by each core that was free",
+                    Summary.of(each),
+                    "x",
+                    at_least=1,
+                    note=f"{against[parallel, CSR].text()} x with {idle.text(1)} free cores",
+                )
             )
-        )
     exactly, near, shown = measure_exact(exact, prices_e8, turns, seconds, rng)
     figures["exact"] = {"accounts": exact, "near": near, **exactly}
     headlines.append(
@@ -266,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--seconds", type=float, default=0.3, help="length of one turn")
     options.add_argument("--seed", type=int, default=1)
     given = options.parse_args(arguments)
-    given.threads = min(given.threads, numba.config.NUMBA_NUM_THREADS)
+    given.threads = min(given.threads, numba.get_num_threads())
     if given.quick:
         given.accounts, given.exact, given.turns, given.seconds = 2_000, 500, 1, 0.0
     run(
