@@ -546,11 +546,22 @@ class Journal:
             sa.select(_attempts.c.intent_id)
             .join(_intents, _intents.c.intent_id == _attempts.c.intent_id)
             .where(_attempts.c.tx_hash.in_(held), _intents.c.state == IntentState.PREPARED.value)
+            .distinct()
         )
         with self._writing() as connection:
             connection.execute(_sends.insert(), rows)
-            for (intent_id,) in connection.execute(prepared).all():
-                self._move(connection, intent_id, IntentState.SENT)
+            moved = connection.execute(prepared).scalars().all()
+            if not moved:
+                return
+            # All in two statements: a bundle's next head waits for this. Each keeps its account, as it did.
+            connection.execute(
+                _intents.update().where(_intents.c.intent_id.in_(moved)).values(state=IntentState.SENT.value)
+            )
+            event = f"{IntentState.PREPARED} -> {IntentState.SENT}"
+            connection.execute(
+                _history.insert(),
+                [{"intent_id": intent_id, "at": now, "event": event, "detail": ""} for intent_id in moved],
+            )
 
     def request_cancel(self, intent_id: str, note: str) -> None:
         """Mark an intent whose nonce shall be freed by a cancellation."""
