@@ -45,6 +45,12 @@ _SLOPE_STEP_BITS = 7
 """The slope at the largest size is taken over its 128th part."""
 _TOLERANCE_BITS = 8
 """A size is found to a 256th of the largest; profit is flat there, so it is off by the square of that."""
+_EXHAUSTIVE_POOLS = 12
+"""Up to this many pools every path is asked; the number of paths grows with the cube of the pools."""
+_PATHS_PER_LENGTH = 4
+"""Paths kept of each length where not every one is asked."""
+_SIZE_BITS = 4
+"""Sizes within this power of two of each other share their paths."""
 _LEAST_DIVISIBLE = 1_000
 """Sizes of which small parts are taken seriously: below, rounding to raw units is all that one sees."""
 
@@ -220,6 +226,48 @@ def find_paths(pools: Pools, token_in: str, token_out: str, max_hops: int) -> tu
     return tuple(sorted(extended((), token_in, frozenset((token_in,))), key=len))
 
 
+def best_paths(
+    pools: Pools, token_in: str, token_out: str, max_hops: int, amount_raw: int
+) -> tuple[Path, ...]:
+    """Return the few paths that pay most for an amount, without asking every one.
+
+    Hop by hop, the most that can be had of each token is kept, with the way to it: more of a token never
+    sells for less. The cost is one quote a pool and hop, where the number of paths grows with the cube of the
+    pools and anybody can open one.
+    """
+    around: dict[str, list[PoolState]] = {}
+    for pool in pools.values():
+        around.setdefault(pool.token0, []).append(pool)
+        around.setdefault(pool.token1, []).append(pool)
+    reached: dict[str, tuple[int, Path]] = {token_in: (amount_raw, ())}
+    found: list[Path] = []
+    for hops in range(1, max_hops + 1):
+        arrived: list[tuple[int, Path]] = []
+        further: dict[str, tuple[int, Path]] = {}
+        for token, (amount, path) in reached.items():
+            visited = {token_in, *(hop.token_out for hop in path)}
+            for pool in around.get(token, ()):
+                to = pool.other(token)
+                if to in visited or (hops == max_hops and to != token_out):
+                    continue
+                hop = SwapHop(pool.address, token, to, pool.fee_pips)
+                got = _proceeds(pools, (hop,), amount)
+                if got is None:
+                    continue
+                if to == token_out:
+                    arrived.append((got, (*path, hop)))
+                elif to not in further or got > further[to][0]:
+                    further[to] = got, (*path, hop)
+        arrived.sort(key=lambda way: -way[0])
+        found += [path for _, path in arrived[:_PATHS_PER_LENGTH]]
+        reached = further
+    return tuple(found)
+
+
+def _reversed(path: Path) -> Path:
+    return tuple(SwapHop(hop.pool, hop.token_out, hop.token_in, hop.fee_pips) for hop in reversed(path))
+
+
 def _proceeds(pools: Pools, path: Path, amount_raw: int) -> int | None:
     """Return what the path pays, None when it does not take the whole amount or leaves what is known."""
     if amount_raw == 0:
@@ -320,7 +368,7 @@ class _Planner(Generic[M, S]):
     prices: PriceSnapshot
     settings: PlanSettings
     assets: Mapping[str, Asset]
-    paths: dict[tuple[str, str], tuple[Path, ...]] = field(default_factory=dict)
+    paths: dict[tuple[str, str, int], tuple[Path, ...]] = field(default_factory=dict)
     token_per_wei: dict[str, Fraction | None] = field(default_factory=dict)
 
     def pairs(self, account: S, means: _Means) -> list[PairResult]:
@@ -367,7 +415,8 @@ class _Planner(Generic[M, S]):
         prices_e8 = [self.prices.price_e8(self.assets[token].symbol) for token in (debt, collateral)]
         if not all(prices_e8):
             return none(Reason.PROTOCOL_UNKNOWN, "the protocol has no price")
-        paths = self._paths(pools, collateral, debt)
+        seized_raw = allowed.to_liquidator_raw * largest // allowed.debt_repaid_raw
+        paths = self._paths(pools, collateral, debt, seized_raw)
         if not paths:
             return none(Reason.NO_ROUTE, f"no path of at most {settings.max_hops} pools")
         per_wei = self._token_per_wei(pools, debt)
@@ -495,14 +544,23 @@ class _Planner(Generic[M, S]):
             values.append(Fraction(amount_raw * price_e8, 10**asset.decimals))
         return _ceil((1 - values[1] / values[0]) * BPS)
 
-    def _paths(self, pools: Pools, token_in: str, token_out: str) -> tuple[Path, ...]:
-        """Return the paths between two tokens; the empty one when they are the same."""
+    def _paths(self, pools: Pools, token_in: str, token_out: str, amount_raw: int) -> tuple[Path, ...]:
+        """Return the paths to sell up to an amount over; the empty one when the tokens are the same."""
         if token_in == token_out:
             return ((),)
-        key = (token_in, token_out)
-        if key not in self.paths:
-            self.paths[key] = find_paths(pools, token_in, token_out, self.settings.max_hops)
-        return self.paths[key]
+        hops = self.settings.max_hops
+        if len(pools) <= _EXHAUSTIVE_POOLS:
+            key = (token_in, token_out, 0)
+            if key not in self.paths:
+                self.paths[key] = find_paths(pools, token_in, token_out, hops)
+            return self.paths[key]
+        found: dict[Path, None] = {}
+        for size in (amount_raw, amount_raw >> _SIZE_BITS, amount_raw >> 2 * _SIZE_BITS):
+            key = (token_in, token_out, size.bit_length() // _SIZE_BITS)
+            if key not in self.paths:
+                self.paths[key] = best_paths(pools, token_in, token_out, hops, size)
+            found |= dict.fromkeys(self.paths[key])
+        return tuple(sorted(found, key=len))
 
     def _token_per_wei(self, pools: Pools, token: str) -> Fraction | None:
         """Return raw units of `token` that one wei of gas is worth in the pools, else by the prices."""
@@ -516,12 +574,13 @@ class _Planner(Generic[M, S]):
         wei = settings.gas_price_wei * (settings.gas_units + settings.gas_units_per_hop)
         if token == native or wei == 0:
             return Fraction(1)
-        costs = [_bought(pools, path, wei) for path in self._paths(pools, token, native)]
+        paths = self._paths(pools, native, token, wei)
+        costs = [_bought(pools, _reversed(path), wei) for path in paths]
         bought = [cost for cost in costs if cost is not None]
         if bought:
             # What is spent on gas could be sold instead. Without that, one small pool that offers it far
             # below its price would make gas look free, and the least profit worth any of it.
-            sales = [_proceeds(pools, path, wei) for path in self._paths(pools, native, token)]
+            sales = [_proceeds(pools, path, wei) for path in paths]
             return Fraction(max([min(bought), *(got for got in sales if got is not None)]), wei)
         if native not in self.assets:
             return None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
+from typing import Any
 
 import pytest
 
 from contracts_abi.errors import InputError
-from simulation.amm.uniswap_v3 import PoolState, quote_exact_in, swap
+from simulation import liquidation
+from simulation.amm.uniswap_v3 import PoolState, amount_out_exact_in, quote_exact_in, swap
 from simulation.liquidation import (
     NoPlan,
     PlanSettings,
@@ -157,6 +159,47 @@ def test_a_small_pool_that_gives_coin_away_does_not_make_gas_look_free() -> None
     bait = pool(USD, ETH, depth_usd=40, fee_pips=10_000, off_bps=990_000, number=1)
     for pools in (DEEP, pools_of(*DEEP.values(), bait)):
         assert refused(small, pools=pools, settings=dear).reason is Reason.UNPROFITABLE
+
+
+CROWD = pools_of(
+    *(
+        pool(a, b, depth_usd=depth // (i + 1), fee_pips=fee, off_bps=7 * i, number=10 * n + i)
+        for n, ((a, b), depth) in enumerate(
+            zip(combinations((ETH, USD, BTC, DAI), 2), (2**k * 100_000 for k in range(6)), strict=True)
+        )
+        for i, fee in enumerate((100, 500, 3_000, 10_000))
+    )
+)
+
+
+@pytest.mark.parametrize("usd", [50, 10_000, 200_000])
+@pytest.mark.parametrize(("debt", "collateral"), [(USD, ETH), (DAI, BTC), (ETH, USD)])
+def test_among_many_pools_the_plan_is_the_one_that_asking_every_path_finds(
+    usd: int, debt: str, collateral: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    amounts = {ETH: usd * 10**16, USD: usd * 10**6, BTC: usd * 2 * 10**4, DAI: usd * 10**18}
+    borrower = Borrower("0xAa", {debt: amounts[debt]}, {collateral: 2 * amounts[collateral]})
+    few = planned(borrower, pools=CROWD)
+    monkeypatch.setattr(liquidation, "_EXHAUSTIVE_POOLS", len(CROWD))
+    every = planned(borrower, pools=CROWD)
+    assert few.path == every.path
+    assert few.debt_to_cover_raw == every.debt_to_cover_raw
+    # Gas may be bought over a path that pays less for it.
+    assert few.gas_cost_raw == pytest.approx(every.gas_cost_raw, rel=0.02)
+
+
+def test_pools_that_anybody_opens_do_not_take_the_planners_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    def counted(*arguments: Any) -> int:
+        nonlocal asked
+        asked += 1
+        return amount_out_exact_in(*arguments)
+
+    monkeypatch.setattr(liquidation, "amount_out_exact_in", counted)
+    spam = (pool(ETH, USD, depth_usd=1_000, number=1 + i) for i in range(200))
+    assert planned(pools=pools_of(*DEEP.values(), *spam)).path == planned().path
+    assert asked < 3_000
 
 
 def test_own_funds_repay_and_the_collateral_is_kept() -> None:
