@@ -263,6 +263,8 @@ def test_a_run_from_crash_to_journal(local: Local, inside: Inside, made: str, tm
         for part in (80, 70, 62):
             for feed in (market.asset("WETH").feed, market.asset("WETH").reference_feed):
                 feeds.post(evm, market.deployer, feed, 194_50000000 * part // 100)
+        keeper.wait_event("transaction", kind="mined")
+        evm.mine()
         confirmed = keeper.wait_event("transaction", kind="confirmed")
         assert int(confirmed["realised_profit_raw"]) > 0
         # A second keeper on the same journal is kept off.

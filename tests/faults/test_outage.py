@@ -150,20 +150,16 @@ def test_a_stop_does_not_wait_for_a_node_that_hangs(
 
 
 def test_a_node_that_comes_back_with_another_chain_is_refused(
-    local: Local, config: Callable[[str], Path], watch: Callable[[Path], Watched]
+    watch: Callable[[Path], Watched], tmp_path: Path
 ) -> None:
-    port = local.node.port
-    local.node.close()
-    first = start_local(local.folder, port=port)
-    try:
-        keeper = watch(config(first.node.url))
+    first = start_local(tmp_path)
+    with first.node:
+        text = sections(ready_config(first), rpc=[f"poll_interval_s = {POLL_S}"])
+        keeper = watch(first.write(tmp_path / "keeper.toml", text))
         keeper.wait_event("head")
-    finally:
-        first.node.close()
     keeper.wait_event("trouble")
-    with Anvil.start(AnvilOptions(port=port, chain_id=1_234)) as other:
+    with Anvil.start(AnvilOptions(port=first.node.port, chain_id=1_234)) as other:
         assert keeper.process.wait(20) == 2
-        line = keeper.errors().splitlines()[-1]
-        assert line.startswith(f"error: rpc.url {other.url} came back with chain 1234, genesis 0x")
-        assert "this keeper runs on chain 31337" in line
-    local.node = start_local(local.folder).node
+    line = keeper.errors().splitlines()[-1]
+    assert line.startswith(f"error: rpc.url {other.url} came back with chain 1234, genesis 0x")
+    assert "this keeper runs on chain 31337" in line
