@@ -358,13 +358,14 @@ class AnvilEvm:
             self.rpc.call("evm_mine")
         finally:
             if self._automine:
-                self.rpc.call("evm_setAutomine", [True])
+                self._mine_by_itself_again()
         receipt = self.rpc.call("eth_getTransactionReceipt", [tx_hash])
         if receipt is None:
             self.rpc.call("anvil_dropAllTransactions")
             raise ChainError(f"transaction {tx_hash} did not fit into one block")
         result = receipt_result(receipt)
-        self._advance(result.block, result.timestamp)
+        if result.block >= self._number:
+            self._advance(result.block, result.timestamp)
         return result if result.success else self._with_revert_data(tx, result)
 
     def send_many(self, txs: Sequence[Tx]) -> list[TxResult]:
@@ -383,8 +384,18 @@ class AnvilEvm:
                 raise ChainError(f"{missing} of {len(txs)} transactions did not fit into one block")
         finally:
             if self._automine:
-                self.rpc.call("evm_setAutomine", [True])
+                self._mine_by_itself_again()
         return [receipt_result(receipt) for receipt in receipts]
+
+    def _mine_by_itself_again(self) -> None:
+        """Switch the node's own miner on, which looks at new transactions only.
+
+        Somebody else's that came while it was off would lie in the pool until the next one comes.
+        """
+        self.rpc.call("evm_setAutomine", [True])
+        if int(self.rpc.call("txpool_status")["pending"], 16):
+            self.rpc.call("evm_mine")
+            self.sync()
 
     def submit(self, txs: Sequence[Tx]) -> list[str]:
         """Put transactions into the pool and return their hashes.
