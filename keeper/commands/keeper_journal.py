@@ -42,6 +42,8 @@ def _print_decisions(opened: Journal, account: str | None, as_json: bool) -> Non
         return
     console = stdout_console()
     console.print(f"[bold]{len(entries)} decisions[/], one for each change of mind")
+    if not entries:
+        return
     rows = [
         (
             (

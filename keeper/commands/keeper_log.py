@@ -69,7 +69,7 @@ class RunLog:
         self._clock = clock
         self._assets = assets
         self._base_decimals = base_decimals
-        self._reasons: Mapping[str, int] = {}
+        self._reasons: Mapping[str, int] | None = None  # None before the first head, which is always told
         self._spoken_at = clock.monotonic()
         self._quiet_heads = 0
         self._limit: str | None = None
@@ -95,11 +95,13 @@ class RunLog:
 
     def _on_ready(self, fields: Mapping[str, Any]) -> Text:
         style = "bold magenta" if fields["mode"] == "live" else "bold"
+        sender = str(fields["sender"])
         return Text.assemble(
             ("ready", "bold green"),
             "  mode ",
             (str(fields["mode"]), style),
-            f", block {fields['block']}, sender {fields['sender']}",
+            f", block {fields['block']}",
+            f", sender {sender}" if int(sender, 16) else ", without a contract",
         )
 
     def _on_stopped(self, fields: Mapping[str, Any]) -> Text:

@@ -141,13 +141,14 @@ def test_an_event_is_one_line_however_narrow_the_terminal(
 
 def test_a_head_is_told_when_it_changed_something() -> None:
     told = Told()
+    told.log("head", head(0, healthy=3))
     told.log("head", head(1, healthy=3))
-    assert told.lines() == []
     told.log("head", head(2, healthy=2, unprofitable=1))
     told.log("head", head(3, healthy=2, unprofitable=1))
     told.log("head", head(4, healthy=2, unprofitable=1, sent=1))
     told.log("head", head(5, healthy=3))
     assert told.lines() == [
+        "block 0  200 borrowers, nothing to do",
         "block 2  200 borrowers, 1 unprofitable",
         "block 4  200 borrowers, 1 unprofitable  sent 1  3 round trips, 12.3 ms of our own",
         "block 5  200 borrowers, nothing to do",
@@ -156,10 +157,13 @@ def test_a_head_is_told_when_it_changed_something() -> None:
 
 def test_a_heartbeat_shows_that_the_keeper_is_alive() -> None:
     told = Told()
-    for block in range(1, 20):
+    for block in range(20):
         told.clock.advance(HEARTBEAT_S / 10)
         told.log("head", head(block, healthy=3))
-    assert told.lines() == ["block 10  200 borrowers, nothing to do  (10 blocks alike)"]
+    assert told.lines() == [
+        "block 0  200 borrowers, nothing to do",
+        "block 10  200 borrowers, nothing to do  (10 blocks alike)",
+    ]
 
 
 def test_a_crash_lists_a_few_accounts_and_counts_the_others() -> None:
