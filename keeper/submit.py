@@ -25,6 +25,10 @@ LEAST_DEPTH: Final = 2
 """Blocks that a nonce must have been used for, without a receipt of ours, before it counts as lost: a node
 may know a block some time before it knows the receipts in it."""
 
+MOST_FOREIGN: Final = 16
+"""Transactions of our key in the node's pool that the journal does not know and that we still go behind. What
+is given a nonce behind them has to wait for all of them, and where they vanish each is to be paid for."""
+
 
 class TxEventKind(StrEnum):
     """What happened to an intent at a head."""
@@ -302,6 +306,9 @@ class Submitter:
         if tick.sender is None:
             raise ValueError("submit: the tick was made without a sender")
         nonce = self._first_nonce(tick)
+        if (foreign := nonce - self._own_nonce(tick)) > MOST_FOREIGN:
+            why = f"the node has {foreign} transactions of the key in its pool, the journal none of them"
+            return Submission((), tuple(Refusal(order, Reason.LIMIT, why) for order in orders))
         free_wei = tick.sender.balance_wei - self._committed_wei()
         taken = set(self._journal.in_flight())
         prepared: list[tuple[Order, Attempt]] = []
@@ -340,9 +347,12 @@ class Submitter:
         assert tick.sender is not None
         # The journal leads: a node may have lost our transactions, or never have seen them. The node's count
         # is higher only where somebody else uses the key, and then theirs come first.
-        written = self._journal.next_nonce()
-        seen = max(tick.sender.nonce_latest, tick.sender.nonce_pending)
-        return seen if written is None else max(written, seen)
+        return max(self._own_nonce(tick), tick.sender.nonce_pending)
+
+    def _own_nonce(self, tick: Tick) -> int:
+        """Return the first nonce that neither the chain nor the journal has used."""
+        assert tick.sender is not None
+        return max(self._journal.next_nonce() or 0, tick.sender.nonce_latest)
 
     def _committed_wei(self) -> int:
         return sum(worst_cost_wei(p.newest, p.intent) for p in self._pending(self._not_mined()))

@@ -516,3 +516,20 @@ def test_restart_long_after_everything_was_mined_resolves_at_once(bench: Bench) 
     bench.reopen()
     bench.submitter.reconcile(bench.submitter.tick())
     assert states(bench) == [IntentState.CONFIRMED] * 3
+
+
+def test_a_pool_full_of_transactions_that_nobody_wrote_down_is_not_queued_behind(bench: Bench) -> None:
+    """A node that is wrong about its pool once must not have us pay for thousands of empty nonces."""
+    tick = bench.submitter.tick()
+    assert tick.sender is not None
+    orders = [bench.order(i) for i in range(2)]
+    wrong = replace(tick, sender=replace(tick.sender, nonce_pending=5_000))
+    submission = bench.submitter.submit(orders, wrong)
+    assert submission.intents == ()
+    assert {refusal.reason for refusal in submission.refused} == {Reason.LIMIT}
+    assert "5000 transactions" in submission.refused[0].detail
+    assert bench.journal.tx_hashes() == frozenset()
+
+    assert [intent.nonce for intent in bench.submitter.submit(orders, tick).intents] == [0, 1]
+    settle(bench)
+    assert len(bench.executed()) == 2
