@@ -9,16 +9,20 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import time
 from collections.abc import Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import requests
 from requests.utils import get_environ_proxies
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from contracts_abi.errors import InputError, RpcError, RpcUnavailable
 
 _PIECE: Final = 1 << 20
+_LEAST_SECRET: Final = 8
+"""Shorter parts of a URL are names like ``v3``, and words of ordinary messages."""
 
 Json = Any
 Request = tuple[str, Sequence[Json]]
@@ -38,6 +42,14 @@ def masked(url: str) -> str:
     shown = f"{parts.scheme}://{host}" + (f":{port}" if port else "")
     secret = parts.username or parts.password or parts.query or parts.path.strip("/")
     return f"{shown}/***" if secret else shown
+
+
+def _secrets(url: str) -> tuple[str, ...]:
+    """Return the parts of `url` that an error of the node must not repeat, longest first."""
+    parts = urlsplit(url)
+    words = [parts.username, parts.password, parts.query, *parts.path.split("/")]
+    words += [value for _, value in parse_qsl(parts.query)]
+    return tuple(sorted({w for w in words if w and len(w) >= _LEAST_SECRET}, key=len, reverse=True))
 
 
 def _is_http(url: str) -> bool:
@@ -63,15 +75,6 @@ def unhexed(text: str) -> bytes:
     return bytes.fromhex(text.removeprefix("0x"))
 
 
-def _error_from(raw: Json) -> RpcError:
-    if not isinstance(raw, dict):
-        return RpcError(-32603, str(raw))
-    code = raw.get("code")
-    return RpcError(
-        code if isinstance(code, int) else -32603, str(raw.get("message", "no message")), raw.get("data")
-    )
-
-
 class JsonRpc:
     """A JSON-RPC endpoint with one kept-alive connection.
 
@@ -80,7 +83,7 @@ class JsonRpc:
     url
         ``http://`` or ``https://``; credentials in it never appear in errors.
     timeout_s
-        Time allowed for connecting, and again for each wait on the answer.
+        Time allowed for connecting, again for each wait on the answer, and for all of its body.
     """
 
     def __init__(self, url: str, *, timeout_s: float = 30.0) -> None:
@@ -88,6 +91,7 @@ class JsonRpc:
             raise InputError(f"not an RPC URL: {masked(url)}", fix="it must start with http:// or https://")
         self.url = url
         self.shown_url = masked(url)
+        self._secrets = _secrets(url)
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)
         self._session = requests.Session()
@@ -132,7 +136,7 @@ class JsonRpc:
         if not isinstance(reply, dict) or reply.get("id") not in (request_id, None):
             raise RpcUnavailable(f"{self.shown_url}: {method} got an answer that is not JSON-RPC")
         if reply.get("error") is not None:
-            raise _error_from(reply["error"])
+            raise self._error(reply["error"])
         if "result" not in reply:
             raise RpcUnavailable(f"{self.shown_url}: {method} got an answer without a result")
         return reply["result"]
@@ -164,7 +168,7 @@ class JsonRpc:
             ]
         )
         if isinstance(reply, dict) and reply.get("error") is not None:
-            raise _error_from(reply["error"])
+            raise self._error(reply["error"])
         if not isinstance(reply, list):
             raise RpcUnavailable(f"{self.shown_url}: a batch got an answer that is not a batch")
         answers = {entry.get("id"): entry for entry in reply if isinstance(entry, dict)}
@@ -174,7 +178,7 @@ class JsonRpc:
             if answer is None or ("result" not in answer and answer.get("error") is None):
                 raise RpcUnavailable(f"{self.shown_url}: no answer to {method} in a batch")
             error = answer.get("error")
-            results.append(answer["result"] if error is None else _error_from(error))
+            results.append(answer["result"] if error is None else self._error(error))
         return results
 
     def _post(self, body: Json) -> Json:
@@ -184,11 +188,10 @@ class JsonRpc:
             response = self._session.send(
                 request, timeout=self._timeout_s, allow_redirects=False, stream=True
             )
-            # `response.content` would put a large answer together from pieces of 10 kB.
-            content = b"".join(response.iter_content(_PIECE))
-        except requests.Timeout:
+            content = self._content(response)
+        except (requests.Timeout, ReadTimeoutError):
             raise RpcUnavailable(f"{self.shown_url}: no answer within {self._timeout_s:g} s") from None
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError) as error:
             # The library's text repeats the URL with its secrets, so only its kind is shown.
             raise RpcUnavailable(
                 f"{self.shown_url}: no connection ({type(error).__name__})",
@@ -200,3 +203,36 @@ class JsonRpc:
             raise RpcUnavailable(
                 f"{self.shown_url}: HTTP {response.status_code}, {len(content)} bytes that are not JSON"
             ) from None
+
+    def _error(self, raw: Json) -> RpcError:
+        """Return a node's error. Some quote the key in it that they were asked with."""
+        if not isinstance(raw, dict):
+            return RpcError(-32603, self._without_secrets(str(raw)))
+        code = raw.get("code")
+        return RpcError(
+            code if isinstance(code, int) else -32603,
+            self._without_secrets(str(raw.get("message", "no message"))),
+            raw.get("data"),
+        )
+
+    def _without_secrets(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def _content(self, response: requests.Response) -> bytes:
+        """Return the body, which must be here whole in the time that one wait is allowed.
+
+        Read as it comes in: waiting for pieces of a fixed size, as `requests` does, each byte of an answer
+        that trickles would start the wait anew.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        pieces: list[bytes] = []
+        while piece := response.raw.read1(_PIECE, decode_content=True):
+            pieces.append(piece)
+            if time.monotonic() > deadline:
+                response.close()
+                raise RpcUnavailable(
+                    f"{self.shown_url}: the answer is not whole within {self._timeout_s:g} s"
+                )
+        return b"".join(pieces)

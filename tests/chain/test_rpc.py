@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -156,6 +158,44 @@ def test_silence_ends_after_the_timeout(server: Server) -> None:
         rpc.call("eth_chainId")
     release.set()
     assert len(server.bodies) == 1
+
+
+def test_an_answer_that_trickles_in_ends_too() -> None:
+    """Each byte comes well within the time of one wait; all of them would take a minute."""
+    gone = threading.Event()
+
+    def trickle() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n\r\n")
+            while not gone.wait(0.02):
+                connection.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            with (
+                JsonRpc(url, timeout_s=0.3) as rpc,
+                pytest.raises(RpcUnavailable, match=r"whole within 0\.3 s"),
+            ):
+                rpc.call("eth_chainId")
+        finally:
+            gone.set()
+            thread.join()
+
+
+def test_an_error_that_quotes_the_key_is_told_without_it(server: Server) -> None:
+    message = "project 0123456789abcdef: token fedcba98 is over its limit"
+    server.answer = lambda body: json.dumps(
+        {"id": body["id"], "error": {"code": 429, "message": message}}
+    ).encode()
+    url = server.url.replace("key?token=secret", "0123456789abcdef?token=fedcba98")
+    with JsonRpc(url, timeout_s=5) as rpc, pytest.raises(RpcError) as raised:
+        rpc.call("eth_chainId")
+    assert str(raised.value) == "RPC error 429: project ***: token *** is over its limit"
 
 
 def test_a_connection_that_was_closed_meanwhile_is_opened_again(server: Server, rpc: JsonRpc) -> None:
