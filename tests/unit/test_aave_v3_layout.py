@@ -1,15 +1,21 @@
-"""A market found from its provider, by answers made up here: the names that its prices are kept under."""
+"""A market found from its provider and read, by answers made up here."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from eth_abi.abi import encode
+from eth_utils.address import to_checksum_address
 
 from contracts_abi import aave_v3 as abi
 from contracts_abi.calls import Function
 from contracts_abi.errors import DataError
+from simulation.fixed_point import RAY
+from simulation.protocols.aave_v3 import AaveV3
+from simulation.protocols.aave_v3.adapter import IS_LIQUIDATION_ALLOWED
 from simulation.protocols.aave_v3.layout import (
     ZERO_ADDRESS,
     AaveLayout,
@@ -21,6 +27,7 @@ from simulation.protocols.aave_v3.layout import (
 )
 
 PROVIDER, POOL, ORACLE, TREASURY = (f"0x{i:040x}" for i in (1, 2, 3, 4))
+NOW = 1_600_000_000
 TOKENS = ["0x" + byte * 20 for byte in ("a1", "b2", "c3", "d4")]
 MKR = b"MKR".ljust(32, b"\0")
 """What the token answered long before symbols were strings."""
@@ -30,40 +37,70 @@ def string(text: str) -> bytes:
     return encode(["string"], [text])
 
 
-def discovered(symbols: list[bytes]) -> AaveLayout:
-    """Return the layout of a market whose tokens answer `symbols`."""
+@dataclass(frozen=True)
+class Market:
+    """What the contracts of a market answer.
 
-    def answer(fn: Function, *values: Any) -> bytes:
-        return encode(fn.outputs, values)
+    Attributes
+    ----------
+    symbols
+        Answers of the tokens' ``symbol()``.
+    listed
+        How many of `TOKENS` the pool lists.
+    e_mode_source
+        Price source of eMode category 1.
+    """
 
-    tokens = TOKENS[: len(symbols)]
-    by_selector = {
-        abi.GET_POOL.selector: answer(abi.GET_POOL, POOL),
-        abi.GET_PRICE_ORACLE.selector: answer(abi.GET_PRICE_ORACLE, ORACLE),
-        abi.GET_PRICE_ORACLE_SENTINEL.selector: answer(abi.GET_PRICE_ORACLE_SENTINEL, ZERO_ADDRESS),
-        abi.GET_RESERVES_LIST.selector: answer(abi.GET_RESERVES_LIST, tokens),
-        abi.BASE_CURRENCY_UNIT.selector: answer(abi.BASE_CURRENCY_UNIT, 10**8),
-        abi.GET_EMODE_CATEGORY_DATA.selector: answer(
-            abi.GET_EMODE_CATEGORY_DATA, (0, 0, 0, ZERO_ADDRESS, "")
-        ),
-        abi.ERC20_DECIMALS.selector: answer(abi.ERC20_DECIMALS, 18),
-        abi.RESERVE_TREASURY_ADDRESS.selector: answer(abi.RESERVE_TREASURY_ADDRESS, TREASURY),
-    }
+    symbols: tuple[bytes, ...] = (encode(["string"], ["WETH"]), encode(["string"], ["USDC"]))
+    listed: int = 2
+    oracle: str = ORACLE
+    sentinel: str = ZERO_ADDRESS
+    e_mode_source: str = ZERO_ADDRESS
 
-    def one(to: str, data: bytes) -> bytes:
+    def ask(self, calls: Reads) -> Answers:
+        return [self.answer(call.to, call.data) for call in calls]
+
+    def answer(self, to: str, data: bytes) -> bytes:
         if data[:4] == abi.SYMBOL.selector:
-            return symbols[[t.lower() for t in tokens].index(to.lower())]
+            return self.symbols[TOKENS.index(to.lower())]
+        values: dict[Function, Any] = {
+            abi.GET_POOL: POOL,
+            abi.GET_PRICE_ORACLE: self.oracle,
+            abi.GET_PRICE_ORACLE_SENTINEL: self.sentinel,
+            IS_LIQUIDATION_ALLOWED: True,
+            abi.GET_RESERVES_LIST: TOKENS[: self.listed],
+            abi.FLASHLOAN_PREMIUM_TOTAL: 5,
+            abi.BASE_CURRENCY_UNIT: 10**8,
+            abi.ERC20_DECIMALS: 18,
+            abi.RESERVE_TREASURY_ADDRESS: TREASURY,
+            abi.SCALED_TOTAL_SUPPLY: 0,
+            abi.TOTAL_SUPPLY: 0,
+            abi.BALANCE_OF: 10**24,
+            abi.GET_ASSET_PRICE: 10**8,
+        }
+        if data[:4] == abi.GET_EMODE_CATEGORY_DATA.selector:
+            configured = abi.GET_EMODE_CATEGORY_DATA.decode_inputs(data) == (1,)
+            parameters = (9_300, 9_500, 10_100, self.e_mode_source, "one")
+            values[abi.GET_EMODE_CATEGORY_DATA] = parameters if configured else (0, 0, 0, ZERO_ADDRESS, "")
         if data[:4] == abi.GET_RESERVE_DATA.selector:
             (asset,) = abi.GET_RESERVE_DATA.decode_inputs(data)
-            token = [f"0x{10 * i + tokens.index(asset):040x}" for i in (1, 2, 3, 4)]
-            data_of = ((0,), 0, 0, 0, 0, 0, 0, tokens.index(asset), *token, 0, 0, 0)
-            return encode(abi.GET_RESERVE_DATA.outputs, [data_of])
-        return by_selector[data[:4]]
+            number = TOKENS.index(asset)
+            own = [f"0x{10 * i + number:040x}" for i in (1, 2, 3, 4)]
+            values[abi.GET_RESERVE_DATA] = ((0,), RAY, 0, RAY, 0, 0, 0, number, *own, 0, 0, 0)
+        found = {fn.selector: (fn, value) for fn, value in values.items()}
+        fn, value = found[data[:4]]
+        return encode(fn.outputs, [value])
 
-    def execute(calls: Reads) -> Answers:
-        return [one(call.to, call.data) for call in calls]
+    def layout(self) -> AaveLayout:
+        return run_stages(discover_layout(PROVIDER), self.ask)
 
-    return run_stages(discover_layout(PROVIDER), execute)
+
+MARKET = Market()
+
+
+def discovered(symbols: list[bytes]) -> AaveLayout:
+    """Return the layout of a market whose tokens answer `symbols`."""
+    return Market(symbols=tuple(symbols), listed=len(symbols)).layout()
 
 
 def symbols_of(layout: AaveLayout) -> list[str]:
@@ -98,3 +135,26 @@ def test_a_name_is_printable_and_no_category(symbol: str, name: str) -> None:
 def test_a_symbol_that_is_neither_text_nor_word_is_named() -> None:
     with pytest.raises(DataError, match=r"symbol: 33 bytes do not decode"):
         discovered([b"\xff" * 33])
+
+
+def test_a_market_is_read_as_it_was_found() -> None:
+    adapter = AaveV3(MARKET.layout())
+    market = adapter.decode_market(MARKET.ask(adapter.market_reads()), block=1, timestamp=NOW)
+    assert adapter.prices_base(market) == {"WETH": 10**8, "USDC": 10**8}
+    assert (market.flash_loan_premium_bps, market.liquidation_allowed) == (5, None)
+
+
+@pytest.mark.parametrize(
+    ("now", "message"),
+    [
+        (replace(MARKET, listed=3), f"reserves were listed or dropped: {to_checksum_address(TOKENS[2])}"),
+        (replace(MARKET, listed=1), f"reserves were listed or dropped: {to_checksum_address(TOKENS[1])}"),
+        (replace(MARKET, oracle=POOL), f"the market's oracle is {POOL}, expected {ORACLE}"),
+        (replace(MARKET, sentinel=POOL), f"price oracle sentinel is {POOL}, expected none"),
+        (replace(MARKET, e_mode_source=ORACLE), f"eMode category 1 is {ORACLE}, expected none"),
+    ],
+)
+def test_a_market_that_governance_changed_is_not_read_by_its_old_layout(now: Market, message: str) -> None:
+    adapter = AaveV3(MARKET.layout())
+    with pytest.raises(DataError, match=re.escape(message)):
+        adapter.decode_market(now.ask(adapter.market_reads()), block=1, timestamp=NOW)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from contracts_abi.errors import InputError
 from simulation import liquidation
 from simulation.amm.uniswap_v3 import PoolState, amount_out_exact_in, quote_exact_in, swap
+from simulation.fixed_point import MAX_UINT256
 from simulation.liquidation import (
     NoPlan,
     PlanSettings,
@@ -29,6 +31,7 @@ from tests.lending_model import (
     USD,
     Borrower,
     Lender,
+    Outcome,
     pool,
     pools_of,
     snapshot,
@@ -77,6 +80,39 @@ def test_the_parts_of_a_plan_add_up() -> None:
     # One per cent of the proceeds may slip.
     assert plan.min_profit_raw == plan.profit_raw - -(-plan.proceeds_raw // 100)
     assert 5 < plan.impact_bps < 25
+
+
+@dataclass(frozen=True)
+class Shifted(Lender):
+    """Repays this much more than it is asked to, or less; only the largest size it answers as asked."""
+
+    shift_raw: int = 0
+
+    def liquidation_quote(
+        self,
+        market: Mapping[str, int],
+        account: Borrower,
+        debt_asset: str,
+        collateral_asset: str,
+        debt_to_cover_raw: int,
+    ) -> Outcome:
+        asked = super().liquidation_quote(market, account, debt_asset, collateral_asset, debt_to_cover_raw)
+        if debt_to_cover_raw == MAX_UINT256:
+            return asked
+        return replace(asked, debt_repaid_raw=asked.debt_repaid_raw + self.shift_raw)
+
+
+def test_profit_counts_what_the_protocol_takes_and_not_what_it_was_offered() -> None:
+    plain, frugal = planned(), planned(model=Shifted(shift_raw=-5))
+    assert frugal.debt_to_cover_raw == plain.debt_to_cover_raw
+    assert frugal.flash_premium_raw == plain.flash_premium_raw, "all that was offered is borrowed"
+    assert frugal.profit_raw == plain.profit_raw + 5
+
+
+def test_a_liquidation_that_leaves_nothing_is_not_worth_it() -> None:
+    spare_raw = planned().net_profit_raw
+    assert planned(model=Shifted(shift_raw=spare_raw - 1)).net_profit_raw == 1
+    assert refused(model=Shifted(shift_raw=spare_raw)).reason is Reason.UNPROFITABLE
 
 
 def test_the_contract_is_never_asked_for_less_than_gas_and_the_least_profit() -> None:

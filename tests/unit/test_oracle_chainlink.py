@@ -150,6 +150,15 @@ def test_flux_bounds_go_by_other_names() -> None:
     assert (context.min_answer, context.max_answer) == (5, 9)
 
 
+@pytest.mark.parametrize(("function", "bounds"), [(MIN_ANSWER, (3, None)), (MAX_ANSWER, (None, 3))])
+def test_one_bound_alone_is_read_as_well(function: Function, bounds: tuple[int | None, int | None]) -> None:
+    chain = proxy() | contract(AGG, {function: 3})
+    source = build(resolved(PROXY, chain))
+    _, results = read(source, chain)
+    context = source.context(results, timestamp=T0)
+    assert (context.min_answer, context.max_answer) == bounds
+
+
 def test_an_aggregator_without_bounds_has_none() -> None:
     feed = resolved(PROXY, proxy())
     assert (feed.aggregator, feed.min_answer, feed.max_answer) == (AGG, None, None)

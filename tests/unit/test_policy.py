@@ -10,6 +10,7 @@ import pytest
 
 from contracts_abi.errors import InputError, UnknownNameError
 from oracle.snapshot import plain_snapshot
+from oracle.types import GuardedPrice, PriceStatus
 from simulation.interfaces import Policy
 from simulation.policy import excess_seizure_bps, policies
 from simulation.policy.three_price import ThreePricePolicy
@@ -284,3 +285,14 @@ def test_excess_seizure_is_unknown_with_any_price_unknown_and_zero_for_one_asset
         assert excess_seizure_bps("ETH", "USDC", full, lacking) is None
         assert excess_seizure_bps("ETH", "USDC", lacking, full) is None
     assert excess_seizure_bps("ETH", "ETH", view("b", ETH=None), full) == 0
+
+
+@pytest.mark.parametrize("mantissa", [0, -1])
+def test_excess_seizure_has_no_ratio_with_a_price_that_no_guard_refused(mantissa: int) -> None:
+    full = view("a", ETH=100_00000000, USDC=1_00000000)
+    reading = dataclasses.replace(full.prices["USDC"].reading, mantissa=mantissa)
+    let_through = dataclasses.replace(
+        full, prices={**full.prices, "USDC": GuardedPrice(reading, PriceStatus.OK)}
+    )
+    assert excess_seizure_bps("ETH", "USDC", full, let_through) is None
+    assert excess_seizure_bps("ETH", "USDC", let_through, full) is None

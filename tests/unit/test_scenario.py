@@ -170,6 +170,28 @@ def test_an_answer_out_of_bounds_is_not_transmitted() -> None:
     assert minutes(feed_rounds(parse_scenario(text.encode()), "ETH/USD")) == [(0, 100_00000000, "first")]
 
 
+@pytest.mark.parametrize("bound", ["max_answer = 10300000000", "min_answer = 10000000000"])
+def test_an_answer_at_a_bound_is_transmitted(bound: str) -> None:
+    text = SMALL.replace("deviation_bps = 150", f"deviation_bps = 150\n{bound}")
+    assert feed_rounds(parse_scenario(text.encode()), "ETH/USD") == feed_rounds(small(), "ETH/USD")
+
+
+def test_a_change_by_exactly_the_threshold_calls_for_a_round() -> None:
+    text = SMALL.replace("deviation_bps = 150", "deviation_bps = 100").replace(
+        "heartbeat_s = 120", "heartbeat_s = 86400"
+    )
+    rounds = feed_rounds(parse_scenario(text.encode()), "ETH/USD")
+    assert minutes(rounds)[:2] == [(0, 100_00000000, "first"), (1, 101_00000000, "deviation")]
+
+
+def test_a_composite_feed_multiplies_what_its_base_published_at_its_scale() -> None:
+    text = SMALL.replace(
+        'kind = "chainlink"\nheartbeat_s = 120', 'kind = "chainlink"\ndecimals = 0\nheartbeat_s = 120'
+    ).replace('price = "100"', 'price = "100.4"')
+    first = feed_rounds(parse_scenario(text.encode()), "stETH/USD")[0]
+    assert (first.answer_e8, first.truth_e8) == (90_00000000, 90_36000000)
+
+
 def test_a_composite_feed_updates_with_its_base_and_inherits_its_fault() -> None:
     scenario = with_faults(
         'op = "freeze"\nfeed = "ETH/USD"\nat = 2020-03-12T00:01:00Z\nuntil = 2020-03-12T00:06:00Z'

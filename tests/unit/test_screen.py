@@ -131,6 +131,24 @@ def test_values_below_the_contracts_resolution_are_near() -> None:
     assert status.tolist() == [NEAR]
 
 
+def test_room_for_amounts_is_taken_on_both_sides() -> None:
+    """Amounts eight roundings off, the collateral down and the debt up: the real health factor is 1."""
+    off = 8 * 2.0**-53
+    rows: list[list[Position]] = [[(C, 0, 1.0 - off, 1.0), (D, 0, 1.0 + off, 1.0)]]
+    _, status = build_screen(book_of(rows), Rounding(amount_roundings=8)).run([1.0, 1.0, 1.0]).by_row()
+    assert status.tolist() == [NEAR]
+
+
+@pytest.mark.parametrize(("collateral", "debt"), [(9.5, 10.0), (10.0, 10.5)])
+def test_an_amount_may_be_half_a_raw_unit_off(collateral: float, debt: float) -> None:
+    """A token without decimals at 100: the contract's balances are 10 and 10, and nothing to liquidate."""
+    rows: list[list[Position]] = [[(C, 0, collateral, 1.0), (D, 0, debt, 1.0)]]
+    book = replace(book_of(rows), assets=tuple(Asset(f"A{i}", "", 0) for i in range(3)))
+    rounding = Rounding(amount_units=0.5)
+    assert build_screen(book, rounding).run([100.0, 1.0, 1.0]).status.tolist() == [NEAR]
+    assert build_screen(book, Rounding()).run([100.0, 1.0, 1.0]).status.tolist() == [L]
+
+
 def test_threads_and_reused_output_give_the_same_bytes() -> None:
     rng = np.random.default_rng(3)
     rows: list[list[Position]] = []
