@@ -517,10 +517,17 @@ class Node:
         *,
         fee_blocks: int = 10,
         percentile: float = 60.0,
+        chain_id: int | None = None,
     ) -> Tick:
         """Return head, fees, the sender's state and what is watched, in one round trip.
 
         The answers may straddle a new block: a receipt can be newer than the head.
+
+        Raises
+        ------
+        RpcUnavailable
+            Also when the node answers for another chain than `chain_id`: an endpoint can be moved while we
+            run, and the nonces of another chain would tell that ours are lost.
         """
         requests: list[tuple[str, list[Any]]] = [
             ("eth_getBlockByNumber", ["latest", False]),
@@ -534,7 +541,12 @@ class Node:
             ]
         requests += [("eth_getTransactionReceipt", [tx_hash]) for tx_hash in watch.tx_hashes]
         requests += [("eth_getBlockByNumber", [hex(number), False]) for number in watch.blocks]
-        answers = iter(self._all(requests))
+        if chain_id is not None:
+            requests.append(("eth_chainId", []))
+        several = self._all(requests)
+        if chain_id is not None and (found := _quantity(several[-1], "eth_chainId")) != chain_id:
+            raise RpcUnavailable(f"the node answers for chain {found}, not {chain_id}")
+        answers = iter(several)
         head, fees = _head(next(answers)), _fee_history(next(answers))
         state = None
         if sender is not None:

@@ -287,7 +287,12 @@ class Submitter:
 
     def tick(self) -> Tick:
         """Return the newest head with all that `submit` and `follow` need, in one round trip."""
-        return self._node.tick(self.sender, self.watch(), percentile=self._policy.tip_percentile)
+        return self._node.tick(
+            self.sender,
+            self.watch(),
+            percentile=self._policy.tip_percentile,
+            chain_id=self._journal.identity.chain_id,
+        )
 
     # ------------------------------------------------------------------------------------------------- submit
 

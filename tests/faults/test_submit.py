@@ -19,6 +19,7 @@ from keeper.journal import Journal
 from keeper.rpc import SendOutcome
 from keeper.submit import Submission, TxEvent, TxEventKind
 from keeper.types import FINAL_STATES, AttemptKind, IntentState
+from simulation.chain.anvil import Anvil, AnvilOptions
 from simulation.types import Reason
 from tests.faults.bench import ETHER, GWEI, KEY, SENDER, Bench, running_bench
 from tests.faults.proxy import Spoil
@@ -531,5 +532,21 @@ def test_a_pool_full_of_transactions_that_nobody_wrote_down_is_not_queued_behind
     assert bench.journal.tx_hashes() == frozenset()
 
     assert [intent.nonce for intent in bench.submitter.submit(orders, tick).intents] == [0, 1]
+    settle(bench)
+    assert len(bench.executed()) == 2
+
+
+def test_an_endpoint_that_was_moved_to_another_chain_says_nothing_of_ours(bench: Bench) -> None:
+    """The key has used its nonces there; on our chain its transactions wait in the pool."""
+    submit(bench, 2)
+    ours = bench.proxy.target
+    with Anvil.start(AnvilOptions(mining=False, chain_id=10)) as other:
+        other.rpc.call("anvil_setNonce", [SENDER, "0x100"])
+        other.rpc.call("anvil_mine", ["0x10"])
+        bench.proxy.target = other.url
+        with pytest.raises(ChainError, match="chain 10, not"):
+            bench.submitter.tick()
+        bench.proxy.target = ours
+    assert states(bench) == [IntentState.SENT] * 2
     settle(bench)
     assert len(bench.executed()) == 2
