@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contracts_abi.errors import DataError
+from contracts_abi.errors import DataError, RpcError
 from contracts_abi.liquidator import (
     LIQUIDATE_FLASH,
     LIQUIDATED,
@@ -32,6 +32,9 @@ SIMULATION_GAS_FACTOR = 2
 REFUND_MARGIN_BPS = 2_500
 """Least margin on top of the gas used: up to a fifth of all gas is refunded at the end (EIP-3529), and has to
 be there until then."""
+
+_RATE_LIMITED = (429, -32005, -32029)
+"""JSON-RPC codes by which endpoints limit the rate of requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +145,9 @@ def prepare(
         for p, blob in zip(plans, blobs, strict=True)
     ]
     before = ahead if ours else ()
-    simulations = node.simulate([*before, *ours], head, timestamp=timestamp)[len(before) :]
+    simulations = _as_many_as_it_takes(node, before, ours, head, timestamp)
     out: list[Prepared] = []
-    for priced, intent_id, blob, simulated in zip(plans, intent_ids, blobs, simulations, strict=True):
+    for priced, intent_id, blob, simulated in zip(plans, intent_ids, blobs, simulations, strict=False):
         plan = priced.plan
         if not simulated.success:
             out.append(Prepared(plan, None, Reason.SIMULATION_FAILED, f"simulation: {_why(simulated)}"))
@@ -181,7 +184,35 @@ def prepare(
             budget_wei=min(wei_of_eth(fees.max_gas_cost_eth), priced.in_wei(profit_raw)),
         )
         out.append(Prepared(plan, order, Reason.LIQUIDATE, f"simulated profit {profit_raw} raw, gas {gas}"))
+    out += [
+        Prepared(p.plan, None, Reason.SIMULATION_FAILED, "the node does not simulate so many at a time")
+        for p in plans[len(simulations) :]
+    ]
     return out
+
+
+def _as_many_as_it_takes(
+    node: Node, before: Sequence[TxCall], ours: Sequence[TxCall], head: Head, timestamp: int
+) -> list[Simulation]:
+    """Simulate the first of `ours`, all if the node allows it.
+
+    Endpoints have limits of their own on gas, calls and time. What is refused whole is asked for by half: to
+    act on some beats to act on none when there is most to do.
+    """
+    count = len(ours)
+    while True:
+        try:
+            return node.simulate([*before, *ours[:count]], head, timestamp=timestamp)[len(before) :]
+        except RpcError as error:
+            # Asked too often, it will not take a shorter one either.
+            if count <= 1 or _asked_too_often(error):
+                raise
+            count //= 2
+
+
+def _asked_too_often(error: RpcError) -> bool:
+    text = error.message.lower()
+    return error.code in _RATE_LIMITED or "too many requests" in text or "rate limit" in text
 
 
 def _why(simulated: Simulation) -> str:

@@ -112,6 +112,9 @@ def global_breach(limits: LimitsSection, usage: Usage, tick: Tick, *, now: int) 
     age = now - tick.head.timestamp
     if age > limits.max_head_age_s:
         return Breach(Limit.HEAD_AGE, f"block {tick.head.number} is {age} s old")
+    if -age > limits.max_head_age_s:
+        # One of the two clocks is wrong, and then an old block may look like a new one.
+        return Breach(Limit.HEAD_AGE, f"block {tick.head.number} is {-age} s ahead of this machine's clock")
     balance = None if tick.sender is None else tick.sender.balance_wei
     if balance is not None and balance < wei_of_eth(limits.min_balance_eth):
         return Breach(Limit.BALANCE, f"the sender has {balance} wei left")

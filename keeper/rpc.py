@@ -304,6 +304,14 @@ def _quantity(value: object, what: str) -> int:
     raise _malformed(what, value)
 
 
+def _count(value: object, what: str) -> int:
+    """Return a number of blocks, seconds or units of gas; one that the journal cannot hold is no answer."""
+    number = _quantity(value, what)
+    if number >= 1 << 63:
+        raise _malformed(what, value)
+    return number
+
+
 def _bytes(value: object, what: str) -> bytes:
     if isinstance(value, str) and value.startswith("0x"):
         try:
@@ -340,13 +348,13 @@ def _list(value: object, what: str) -> list[Any]:
 def _head(value: object) -> Head:
     block = _mapping(value, "block")
     return Head(
-        number=_quantity(block.get("number"), "block number"),
+        number=_count(block.get("number"), "block number"),
         block_hash=_hash(block.get("hash"), "block hash"),
         parent_hash=_hash(block.get("parentHash"), "parent hash"),
-        timestamp=_quantity(block.get("timestamp"), "block timestamp"),
+        timestamp=_count(block.get("timestamp"), "block timestamp"),
         base_fee_wei=_quantity(block.get("baseFeePerGas", "0x0"), "base fee"),
-        gas_limit=_quantity(block.get("gasLimit"), "block gas limit"),
-        gas_used=_quantity(block.get("gasUsed"), "block gas used"),
+        gas_limit=_count(block.get("gasLimit"), "block gas limit"),
+        gas_used=_count(block.get("gasUsed"), "block gas used"),
     )
 
 
@@ -360,7 +368,7 @@ def _log(value: object) -> Log:
         address=_address(log.get("address"), "log address"),
         topics=tuple(_bytes(t, "log topic") for t in _list(log.get("topics"), "log topics")),
         data=_bytes(log.get("data"), "log data"),
-        block=_quantity(log.get("blockNumber"), "log block"),
+        block=_count(log.get("blockNumber"), "log block"),
         block_hash=_hash(log.get("blockHash"), "log block hash"),
         tx_hash=_hash(log.get("transactionHash"), "log transaction"),
         log_index=_quantity(log.get("logIndex"), "log index"),
@@ -374,10 +382,10 @@ def _receipt(value: object) -> TxReceipt | None:
     receipt = _mapping(value, "receipt")
     return TxReceipt(
         tx_hash=_hash(receipt.get("transactionHash"), "receipt hash"),
-        block=_quantity(receipt.get("blockNumber"), "receipt block"),
+        block=_count(receipt.get("blockNumber"), "receipt block"),
         block_hash=_hash(receipt.get("blockHash"), "receipt block hash"),
         success=_quantity(receipt.get("status"), "receipt status") == 1,
-        gas_used=_quantity(receipt.get("gasUsed"), "receipt gas"),
+        gas_used=_count(receipt.get("gasUsed"), "receipt gas"),
         effective_gas_price_wei=_quantity(receipt.get("effectiveGasPrice"), "receipt gas price"),
         logs=tuple(_log(entry) for entry in _list(receipt.get("logs"), "receipt logs")),
     )
@@ -551,8 +559,8 @@ class Node:
         state = None
         if sender is not None:
             state = SenderState(
-                nonce_latest=_quantity(next(answers), "nonce"),
-                nonce_pending=_quantity(next(answers), "pending nonce"),
+                nonce_latest=_count(next(answers), "nonce"),
+                nonce_pending=_count(next(answers), "pending nonce"),
                 balance_wei=_quantity(next(answers), "balance"),
             )
         receipts = {tx_hash: _receipt(next(answers)) for tx_hash in watch.tx_hashes}
@@ -802,7 +810,7 @@ def _simulated_tx(value: object) -> Simulation:
     return Simulation(
         success=_quantity(call.get("status"), "eth_simulateV1 status") == 1,
         return_data=_bytes(error.get("data") or call.get("returnData") or "0x", "eth_simulateV1 data"),
-        gas_used=_quantity(call.get("gasUsed"), "eth_simulateV1 gas"),
+        gas_used=_count(call.get("gasUsed"), "eth_simulateV1 gas"),
         logs=tuple(_log(entry) for entry in _list(call.get("logs") or [], "eth_simulateV1 logs")),
         error=str(error.get("message", "")),
     )

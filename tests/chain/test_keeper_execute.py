@@ -12,7 +12,7 @@ import pytest
 
 from contracts_abi import aave_v3
 from contracts_abi.calls import function
-from contracts_abi.errors import DataError
+from contracts_abi.errors import DataError, RpcError
 from contracts_abi.liquidator import LIQUIDATE_FLASH, LIQUIDATE_INVENTORY
 from keeper.config import ExecutionSection, FeesSection, Mode
 from keeper.decide import decide
@@ -300,6 +300,25 @@ def test_node_without_simulate_v1_runs_each_plan_alone(crash: Crash, monkeypatch
     assert "owner only" in item.detail
     (item,) = crash.prepare(crash.plans[:1], liquidator=RECEIVER)
     assert item.reason is Reason.SIMULATION_FAILED
+
+
+def test_a_node_that_refuses_a_long_simulation_is_asked_for_a_shorter_one(
+    crash: Crash, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = crash.running.connected.node
+    call = node.call
+
+    def limited(method: str, *params: Any) -> Any:
+        if sum(len(block["calls"]) for block in params[0]["blockStateCalls"]) > 3:
+            raise RpcError(-38015, "more gas than this endpoint allows")
+        return call(method, *params)
+
+    monkeypatch.setattr(node, "call", limited)
+    plans = crash.plans[:6]
+    prepared = crash.prepare(plans)
+    assert [item.plan for item in prepared] == list(plans)
+    assert [item.reason for item in prepared] == [Reason.LIQUIDATE] * 3 + [Reason.SIMULATION_FAILED] * 3
+    assert "so many" in prepared[3].detail
 
 
 # -------------------------------------------------------------------------------------------------- inventory

@@ -45,6 +45,7 @@ def test_nothing_trips_without_a_reason() -> None:
     ("changes", "tick", "use", "now", "limit"),
     [
         ({"max_head_age_s": 30}, TICK, usage(), NOW + 31, Limit.HEAD_AGE),
+        ({"max_head_age_s": 30}, TICK, usage(), NOW - 31, Limit.HEAD_AGE),
         (*({"min_balance_eth": 2}, TICK, usage(), NOW, Limit.BALANCE),),
         ({"max_gas_loss_per_day_eth": "0.02"}, TICK, usage(loss(), loss(BOB)), NOW, Limit.GAS_LOSS),
         ({"max_reverts_per_hour": 2}, TICK, usage(loss(), loss(BOB)), NOW, Limit.REVERTS),

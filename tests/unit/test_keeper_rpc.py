@@ -136,6 +136,12 @@ def test_a_call_that_the_node_gave_up_is_not_an_answer_of_the_contract() -> None
         node.read([call], HASH)
 
 
+@pytest.mark.parametrize("key", ["number", "timestamp", "gasLimit", "gasUsed"])
+def test_a_number_that_no_chain_has_is_no_answer(key: str) -> None:
+    with pytest.raises(RpcUnavailable, match="not an answer"):
+        Node(Scripted(BLOCK | {key: "0x" + "f" * 64})).head()
+
+
 @pytest.mark.parametrize("ratio", ["0x1", None, [], {"a": 1}, ["x"], [None], [-1], True])
 @pytest.mark.parametrize("key", ["gasUsedRatio", "reward"])
 def test_fee_history_of_another_shape_is_no_answer(key: str, ratio: object) -> None:
