@@ -125,7 +125,7 @@ def chain_fork(
 
 @keeper_app.command("init")
 def keeper_init(
-    rpc: Annotated[str, typer.Option(help="Endpoint of the chain.")],
+    rpc: Annotated[str, typer.Option(help="Endpoint of the chain: a URL, or env:NAME or file:PATH of one.")],
     provider: Annotated[str, typer.Option(help="Address of Aave's PoolAddressesProvider.")],
     config: Annotated[Path, typer.Option("--config", "-c", help="File to write.")] = Path("keeper.toml"),
     uniswap_factory: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,8 +59,9 @@ def init(
     provider = address_option(provider, "--provider")
     references = [_reference(text) for text in reference]
     swaps = _router(uniswap_factory, router)
-    node = Node.connect(rpc_url)
-    chain_id = chain_id_of(node, "--rpc", masked(rpc_url))
+    rpc_url, endpoint = _endpoint(rpc_url)
+    node = Node.connect(endpoint.reveal())
+    chain_id = chain_id_of(node, "--rpc", masked(endpoint.reveal()))
     head = node.head()
     check_code(node, {"--provider": provider})
     layout = read_layout(node, head, provider, "--provider")
@@ -87,7 +89,9 @@ def init(
         password_file=password_file,
     )
     try:
-        with config_file.open("x", encoding="utf-8") as file:
+        # An endpoint's key stands in its URL: for nobody else to read.
+        descriptor = os.open(config_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
         deployed = "" if liquidator is None else f"; the Liquidator stands at {liquidator}"
@@ -95,7 +99,7 @@ def init(
     with_reference = {symbol for symbol, _ in references}
     found = {
         "config": str(config_file),
-        "rpc": masked(rpc_url),
+        "rpc": masked(endpoint.reveal()),
         "chain_id": chain_id,
         "pool": layout.pool,
         "oracle": layout.oracle,
@@ -116,6 +120,19 @@ def init(
     if liquidator is None:
         print("no Liquidator: this keeper observes; --deploy with a key makes it able to act")
     print(f"next: marginline keeper doctor --config {config_file}")
+
+
+def _endpoint(given: str) -> tuple[str, Secret]:
+    """Return what the configuration is to say of the endpoint, and the URL itself.
+
+    A reference stays one: a key in the URL is then neither an argument, which every process can read, nor
+    text in the configuration.
+    """
+    scheme, _, rest = given.partition(":")
+    if scheme not in ("env", "file"):
+        return given, Secret(given)
+    reference = f"file:{Path(rest).expanduser().absolute()}" if scheme == "file" and rest else given
+    return reference, resolve_secret(reference, what="--rpc")
 
 
 def _check_options(

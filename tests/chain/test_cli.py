@@ -109,6 +109,24 @@ def test_init_deploys_a_contract_that_only_the_key_may_use(
     assert checks["key"]["detail"].startswith(local.owner)
 
 
+@pytest.mark.parametrize("kind", ["env", "file"])
+def test_init_keeps_an_endpoint_with_a_key_in_it_to_its_owner(
+    kind: str, local: Local, inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, secret = tmp_path / "keeper.toml", tmp_path / "endpoint"
+    url = local.node.url + "/?key=0123456789abcdef"
+    secret.write_text(url + "\n")
+    monkeypatch.setenv("ENDPOINT_OF_A_TEST", url)
+    reference = {"env": "env:ENDPOINT_OF_A_TEST", "file": f"file:{secret}"}[kind]
+    arguments = [reference if word == local.node.url else word for word in local.init_arguments(config)]
+    ran = inside(*arguments, "--json")
+    assert ran.code == 0, ran.err
+    assert f'url = "{reference}"' in config.read_text()
+    assert "0123456789abcdef" not in config.read_text() + ran.out + ran.err
+    assert config.stat().st_mode & 0o777 == 0o600
+    assert inside("keeper", "scan", "--config", str(config), "--json").code == 0
+
+
 def test_init_takes_several_references_for_an_asset(local: Local, inside: Inside, tmp_path: Path) -> None:
     config = tmp_path / "keeper.toml"
     other = local.market.asset("WETH").feed
