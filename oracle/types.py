@@ -19,6 +19,7 @@ class FeedKind(StrEnum):
     PULL = "pull"
     AMM_TWAP = "amm_twap"
     AMM_EMA = "amm_ema"
+    AMM_SPOT = "amm_spot"
     RATE = "rate"
     COMPOSITE = "composite"
     CONSTANT = "constant"

@@ -1,0 +1,42 @@
+"""Field types that the models of files share: times, exact decimals and pairs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, TypeAlias
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+
+def _unix(value: object) -> object:
+    """Turn a TOML date-time with an offset into unix seconds."""
+    if not isinstance(value, datetime):
+        raise ValueError("needs a date and time with an offset, such as 2020-03-12T09:00:00Z")
+    if value.tzinfo is None:
+        raise ValueError("has no time zone; write the offset, such as Z for UTC")
+    if value.microsecond:
+        raise ValueError("has a fraction of a second; times are whole seconds")
+    return int(value.timestamp())
+
+
+def _positive_decimal(value: object) -> object:
+    """Turn a decimal string into a `Decimal`; a TOML float would already have lost digits."""
+    if not isinstance(value, str):
+        raise ValueError('must be a quoted decimal, such as "169.54"')
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        raise ValueError('is not a decimal number such as "169.54"') from None
+    if not number.is_finite() or number <= 0:
+        raise ValueError("must be finite and above zero")
+    return number
+
+
+UnixSeconds: TypeAlias = Annotated[
+    int, BeforeValidator(_unix), WithJsonSchema({"type": "string", "format": "date-time"})
+]
+PositiveDecimal: TypeAlias = Annotated[
+    Decimal, BeforeValidator(_positive_decimal), WithJsonSchema({"type": "string", "format": "decimal"})
+]
+Pair: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+$")]
