@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-from eth_utils.address import is_address, to_checksum_address
+from eth_utils.address import is_address
 
-from contracts_abi.calls import Call, Function, function
+from contracts_abi.calls import Call, Function, checksummed, function
 from contracts_abi.errors import DataError, InputError
 from oracle.types import FeedKind
 
@@ -330,7 +330,7 @@ def explore(
     """
     if not is_address(address):
         raise InputError(f"{address!r} is not an address", fix="give 0x and 40 hex digits")
-    root = to_checksum_address(address)
+    root = checksummed(address)
     nodes: dict[str, OracleNode] = {}
     frontier = [root]
     for _ in range(depth):
@@ -437,7 +437,7 @@ def _with_reserves(node: OracleNode, provider: str, execute: Execute) -> OracleN
     if not _present(pool):
         return node
     (data,) = execute([_GET_RESERVES_LIST.call(pool)])
-    reserves: list[str] = [to_checksum_address(at) for at in _decoded(_GET_RESERVES_LIST, data) or ()]
+    reserves: list[str] = [checksummed(at) for at in _decoded(_GET_RESERVES_LIST, data) or ()]
     answers = execute(
         [
             *(_GET_SOURCE.call(node.address, reserve) for reserve in reserves),

@@ -13,6 +13,7 @@ from eth_utils.address import is_address, to_checksum_address
 
 from contracts_abi.errors import ChainError, InputError, RpcError, UnknownNameError
 from contracts_abi.multicall import MULTICALL3_ADDRESS
+from keeper.commands.keeper_setup import endpoint_option
 from keeper.compose import chain_id_of, check_code, check_router, find_pools, read_layout
 from keeper.config import FeesSection, Mode, RouterSection, Secret, resolve_secret
 from keeper.fees import FeePolicy, market_fees
@@ -59,7 +60,7 @@ def init(
     provider = address_option(provider, "--provider")
     references = [_reference(text) for text in reference]
     swaps = _router(uniswap_factory, router)
-    rpc_url, endpoint = _endpoint(rpc_url)
+    rpc_url, endpoint = endpoint_option(rpc_url)
     node = Node.connect(endpoint.reveal())
     chain_id = chain_id_of(node, "--rpc", masked(endpoint.reveal()))
     head = node.head()
@@ -120,19 +121,6 @@ def init(
     if liquidator is None:
         print("no Liquidator: this keeper observes; --deploy with a key makes it able to act")
     print(f"next: marginline keeper doctor --config {config_file}")
-
-
-def _endpoint(given: str) -> tuple[str, Secret]:
-    """Return what the configuration is to say of the endpoint, and the URL itself.
-
-    A reference stays one: a key in the URL is then neither an argument, which every process can read, nor
-    text in the configuration.
-    """
-    scheme, _, rest = given.partition(":")
-    if scheme not in ("env", "file"):
-        return given, Secret(given)
-    reference = f"file:{Path(rest).expanduser().absolute()}" if scheme == "file" and rest else given
-    return reference, resolve_secret(reference, what="--rpc")
 
 
 def _check_options(

@@ -7,7 +7,7 @@ from typing import Final
 
 from contracts_abi.errors import InputError
 from keeper.compose import Connected
-from keeper.config import KeeperConfig, Mode, load_config
+from keeper.config import KeeperConfig, Mode, Secret, load_config, resolve_secret
 from keeper.signer import Signer
 from keeper.sync import Discovery, ScanStore
 
@@ -39,6 +39,19 @@ def configured(path: Path, mode: str | None = None) -> KeeperConfig:
             f"--mode {wanted} goes beyond mode = {config.mode.value!r} in {path}", fix="change the file"
         )
     return config.model_copy(update={"mode": wanted})
+
+
+def endpoint_option(given: str) -> tuple[str, Secret]:
+    """Return what a configuration is to say of an endpoint given as ``--rpc``, and the URL itself.
+
+    A reference stays one: a key in the URL is then neither an argument, which every process can read, nor
+    text in the configuration.
+    """
+    scheme, _, rest = given.partition(":")
+    if scheme not in ("env", "file"):
+        return given, Secret(given)
+    reference = f"file:{Path(rest).expanduser().absolute()}" if scheme == "file" and rest else given
+    return reference, resolve_secret(reference, what="--rpc")
 
 
 def sender_of(connected: Connected) -> str:

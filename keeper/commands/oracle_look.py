@@ -1,0 +1,355 @@
+"""``marginline oracle graph`` and ``oracle check``: what stands behind a feed, and how it is now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.tree import Tree
+
+from contracts_abi.calls import Call
+from contracts_abi.errors import CheckFailed, DataError, InputError
+from contracts_abi.feeds import GET_ROUND_DATA, LATEST_ROUND_DATA
+from keeper.commands.console import plain_table, require_writable, stdout_console
+from keeper.commands.keeper_setup import endpoint_option
+from keeper.rpc import Head, Node
+from oracle.graph import OracleGraph, OracleNode, explore
+from oracle.guards import basic_guards
+from oracle.interfaces import FeedContext, SequencerFacts
+from oracle.snapshot import REQUIRED, judge
+from oracle.sources.chainlink import ChainlinkSource, FeedShape, complete, resolve
+from oracle.types import GuardedPrice, GuardStatus, NoData, PriceObs, PriceStatus, Reading
+from simulation.report.oracle_graph import graph_svg, node_lines
+
+_BPS: Final = 10_000
+_STATUS: Final[Mapping[GuardStatus, str]] = {
+    GuardStatus.OK: "[green]ok[/]",
+    GuardStatus.VIOLATED: "[red]violated[/]",
+    GuardStatus.NOT_APPLICABLE: "[dim]not applicable[/]",
+}
+
+
+# -------------------------------------------------------------------------------------------------- graph
+
+
+def graph(address: str, *, rpc_url: str, block: int | None, svg: Path | None, as_json: bool) -> None:
+    """Show the contracts that a price comes from."""
+    if svg is not None:
+        require_writable("--svg", svg)
+    node, head = _connected(rpc_url, block)
+    found = explore(
+        address, lambda calls: node.read(list(calls), head), block=head.number, timestamp=head.timestamp
+    )
+    if svg is not None:
+        svg.write_text(graph_svg(found), encoding="utf-8")
+    if as_json:
+        print(json.dumps(graph_json(found)))
+        return
+    console = stdout_console()
+    console.print(_tree(found), soft_wrap=True)
+    console.print(f"{len(found.nodes)} contracts, {len(found.leaves())} leaves, block {found.block}")
+    if svg is not None:
+        console.print(f"picture: {svg}", soft_wrap=True)
+
+
+def graph_json(found: OracleGraph) -> dict[str, Any]:
+    """Return a tree as JSON; exact integers beyond 2**53 are text."""
+
+    def plain(node: OracleNode) -> dict[str, Any]:
+        record = asdict(node)
+        for name in ("answer", "min_answer", "max_answer"):
+            record[name] = None if record[name] is None else str(record[name])
+        return {**record, "bounds_vacuous": node.bounds_vacuous}
+
+    return {
+        "root": found.root,
+        "block": found.block,
+        "timestamp": found.timestamp,
+        "nodes": [plain(node) for node in found.nodes.values()],
+    }
+
+
+def _tree(found: OracleGraph) -> Tree:
+    """Return the tree as text; a contract that stands in several places is told whole in the first."""
+    told: set[str] = set()
+
+    def label(at: str, role: str) -> str:
+        name, *rest = node_lines(found.nodes[at], found.timestamp)
+        head = (f"[dim]{escape(role)}:[/] " if role else "") + f"[bold]{escape(name)}[/]"
+        if at in told:
+            return f"{head}\n[dim]{at}, see above[/]"
+        return "\n".join([head, *(f"[dim]{escape(line)}[/]" for line in rest)])
+
+    def grow(branch: Tree, at: str) -> None:
+        if at in told:
+            return
+        told.add(at)
+        for leg in found.nodes[at].legs:
+            grow(branch.add(label(leg.address, leg.role)), leg.address)
+
+    root = Tree(label(found.root, ""))
+    grow(root, found.root)
+    return root
+
+
+# -------------------------------------------------------------------------------------------------- check
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the last rounds of a feed show.
+
+    Attributes
+    ----------
+    rounds
+        How many could be read.
+    longest_gap_s
+        Longest time between two of them; None with fewer than two.
+    largest_move_bps
+        Largest move between two of them, relative to the larger.
+    """
+
+    rounds: int
+    longest_gap_s: int | None
+    largest_move_bps: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FeedHealth:
+    """A feed as it is now."""
+
+    address: str
+    description: str
+    head: Head
+    guarded: GuardedPrice
+    past: Past
+
+
+def check(
+    feed: str,
+    *,
+    rpc_url: str,
+    heartbeat_s: int | None,
+    reference: str | None,
+    sequencer: str | None,
+    rounds: int,
+    as_json: bool,
+) -> None:
+    """Tell whether a live feed is to be believed now.
+
+    Raises
+    ------
+    CheckFailed
+        When it is not.
+    """
+    node, head = _connected(rpc_url, None)
+    health = feed_health(
+        node,
+        head,
+        feed,
+        heartbeat_s=heartbeat_s,
+        reference=reference,
+        sequencer=sequencer,
+        rounds=rounds,
+    )
+    if as_json:
+        print(json.dumps(health_json(health)))
+    else:
+        _print_health(stdout_console(), health, heartbeat_s)
+    if health.guarded.status is not PriceStatus.OK:
+        raise CheckFailed(
+            f"{health.address} is {health.guarded.status.value}: "
+            + "; ".join(health.guarded.reasons or ("no reason given",))
+        )
+
+
+def feed_health(
+    node: Node,
+    head: Head,
+    address: str,
+    *,
+    heartbeat_s: int | None = None,
+    reference: str | None = None,
+    sequencer: str | None = None,
+    rounds: int = 48,
+) -> FeedHealth:
+    """Return a feed's reading at `head`, held against the guards with its last rounds as history.
+
+    Parameters
+    ----------
+    heartbeat_s
+        As the feed's operator publishes it; it stands on no contract.
+    reference
+        A second feed of the same pair, to confirm or to contradict.
+    sequencer
+        Uptime feed of a layer 2.
+    rounds
+        How many rounds to look back.
+    """
+
+    def read(calls: Sequence[Call[Any]]) -> list[bytes | None]:
+        return node.read(list(calls), head)
+
+    source, reading, context = _reading(address, read, head, heartbeat_s)
+    peers = []
+    if reference is not None:
+        _, other, _ = _reading(reference, read, head, heartbeat_s)
+        # Named by the user as the same pair; a description is free text.
+        peers.append(replace(other, base=reading.base, quote=reading.quote))
+    if sequencer is not None:
+        context = replace(context, sequencer=_sequencer(sequencer, read))
+    history = _history(source, reading, read, rounds)
+    guarded = judge(reading, history, peers, context, basic_guards(), REQUIRED)
+    assert source.feed is not None
+    return FeedHealth(source.address, source.feed.description, head, guarded, _past(history, reading))
+
+
+def _reading(
+    address: str, read: Any, head: Head, heartbeat_s: int | None
+) -> tuple[ChainlinkSource, Reading, FeedContext]:
+    resolved = complete(resolve(address), read)
+    base, _, quote = resolved.description.partition("/")
+    source = ChainlinkSource(
+        base=base.strip() or "?",
+        quote=quote.strip() or "?",
+        address=resolved.address,
+        heartbeat_s=heartbeat_s,
+        feed=resolved,
+    )
+    results = read(source.reads())
+    reading = source.decode(results, block=head.number, timestamp=head.timestamp)
+    return source, reading, source.context(results, timestamp=head.timestamp)
+
+
+def _sequencer(address: str, read: Any) -> SequencerFacts:
+    (data,) = read([LATEST_ROUND_DATA.call(address)])
+    try:
+        _, answer, started_at, _, _ = LATEST_ROUND_DATA.decode(data or b"")
+    except DataError:
+        raise InputError(
+            f"--sequencer: {address} is no uptime feed: latestRoundData() gave no round",
+            fix="check the address and the chain",
+        ) from None
+    return SequencerFacts(answer, started_at)
+
+
+def _history(source: ChainlinkSource, reading: Reading, read: Any, rounds: int) -> list[PriceObs]:
+    """Return the rounds before the latest one within its phase, oldest first, without those never written."""
+    if isinstance(reading, NoData) or reading.round_key is None:
+        return []
+    assert source.feed is not None
+    if source.feed.shape is FeedShape.ANSWER_ONLY:
+        return []
+    phase, latest = reading.round_key
+    ids = [(phase << 64) | n for n in range(max(1, latest - rounds), latest)]
+    past: list[PriceObs] = []
+    for data in read([GET_ROUND_DATA.call(source.address, i) for i in ids]):
+        try:
+            round_id, answer, _, updated_at, _ = GET_ROUND_DATA.decode(data or b"")
+        except DataError:
+            continue
+        if updated_at:
+            past.append(
+                replace(
+                    reading,
+                    mantissa=answer,
+                    published_at=updated_at,
+                    observed_at=updated_at,
+                    round_key=(phase, round_id & (2**64 - 1)),
+                    answered_key=None,
+                    block=None,
+                    raw=data or b"",
+                )
+            )
+    return past
+
+
+def _past(history: Sequence[PriceObs], reading: Reading) -> Past:
+    rounds = [*history, *([reading] if isinstance(reading, PriceObs) else [])]
+    pairs = list(pairwise(rounds))
+    gaps = [(b.published_at or 0) - (a.published_at or 0) for a, b in pairs]
+    moves = [
+        -(-abs(b.mantissa - a.mantissa) * _BPS // max(a.mantissa, b.mantissa))
+        for a, b in pairs
+        if min(a.mantissa, b.mantissa) > 0
+    ]
+    return Past(len(rounds), max(gaps, default=None), max(moves, default=None))
+
+
+def health_json(health: FeedHealth) -> dict[str, Any]:
+    """Return a feed's health as JSON; prices are text."""
+    reading = health.guarded.reading
+    price = None if isinstance(reading, NoData) else reading
+    return {
+        "feed": health.address,
+        "description": health.description,
+        "block": health.head.number,
+        "timestamp": health.head.timestamp,
+        "status": health.guarded.status.value,
+        "answer": None if price is None else str(price.mantissa),
+        "decimals": None if price is None else price.decimals,
+        "updated_at": None if price is None else price.published_at,
+        "reasons": list(health.guarded.reasons),
+        "findings": [
+            {**asdict(f), "status": f.status.value, "actions": sorted(f.actions), "inputs": dict(f.inputs)}
+            for f in health.guarded.findings
+        ],
+        "history": asdict(health.past),
+    }
+
+
+def _print_health(console: Console, health: FeedHealth, heartbeat_s: int | None) -> None:
+    reading, status = health.guarded.reading, health.guarded.status
+    colour = "green" if status is PriceStatus.OK else "red"
+    console.print(
+        f"[bold]{escape(health.description or health.address)}[/] at block {health.head.number}: "
+        f"[{colour}]{status.value}[/]",
+        soft_wrap=True,
+    )
+    if isinstance(reading, PriceObs):
+        age = (
+            ""
+            if reading.published_at is None
+            else f", {health.head.timestamp - reading.published_at:,} s old"
+        )
+        console.print(
+            f"  {Decimal(reading.mantissa).scaleb(-reading.decimals):f}{age}, round {reading.round_key}",
+            soft_wrap=True,
+        )
+    table = plain_table("guard", "", "status", "finding")
+    table.columns[3].no_wrap = False
+    for finding in health.guarded.findings:
+        table.add_row(finding.guard, finding.name, _STATUS[finding.status], escape(finding.message))
+    console.print(table)
+    past = health.past
+    if past.longest_gap_s is not None:
+        console.print(
+            f"last {past.rounds} rounds: longest gap {past.longest_gap_s:,} s, "
+            f"largest move {'unknown' if past.largest_move_bps is None else past.largest_move_bps} bps",
+            soft_wrap=True,
+        )
+    if heartbeat_s is None:
+        console.print(
+            "the heartbeat stands on no contract: give it as its operator publishes it, --heartbeat SECONDS",
+            soft_wrap=True,
+        )
+
+
+def _connected(rpc_url: str, block: int | None) -> tuple[Node, Head]:
+    _, endpoint = endpoint_option(rpc_url)
+    node = Node.connect(endpoint.reveal())
+    if block is None:
+        return node, node.head()
+    head = node.block(block)
+    if head is None:
+        raise InputError(
+            f"--block: the chain has no block {block}", fix=f"its newest is {node.head().number}"
+        )
+    return node, head
