@@ -214,7 +214,7 @@ SHAPES: Final = (
     Shape("adapter", FeedKind.COMPOSITE, ("maxStaleness", "feed"), {"feed": "price"}, ("maxStaleness",)),
     Shape("adapter", FeedKind.COMPOSITE, ("latestAnswer", "priceFeed"), {"priceFeed": "price"}),
     Shape("adapter", FeedKind.COMPOSITE, ("latestAnswer", "source"), {"source": "price"}),
-    Shape("aggregator", FeedKind.PUSH, ("latestRoundData",), {}, ("heartbeat", "deviation_bps")),
+    Shape("price feed", FeedKind.PUSH, ("latestRoundData",)),
     Shape("answer without a time", FeedKind.PUSH, ("latestAnswer",)),
 )
 

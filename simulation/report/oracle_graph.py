@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
@@ -16,6 +17,7 @@ _GAP_Y: Final = 22
 _LINE: Final = 17
 _MARGIN: Final = 24
 _CHARACTERS: Final = 40
+_ADDRESS: Final = re.compile(r"(0x[0-9a-fA-F]{6})[0-9a-fA-F]{28}([0-9a-fA-F]{6})")
 
 # One colour a kind of price: who writes it, a pool makes it, a formula makes it, nobody does.
 _COLOURS: Final[Mapping[FeedKind | None, str]] = {
@@ -53,7 +55,7 @@ def bounds_text(node: OracleNode) -> str:
     if node.bounds_vacuous:
         return "bounds bind nothing"
     shown = [
-        "unknown" if bound is None else f"{Decimal(bound).scaleb(-(node.decimals or 0)):f}"
+        "unknown" if bound is None else f"{Decimal(bound).scaleb(-(node.decimals or 0)).normalize():f}"
         for bound in (low, high)
     ]
     return f"bounds {shown[0]} to {shown[1]}"
@@ -82,11 +84,14 @@ def graph_svg(graph: OracleGraph) -> str:
     height = {at: _LINE * len(node_lines(node, graph.timestamp)) + 16 for at, node in graph.nodes.items()}
     place: dict[str, tuple[int, int]] = {}
     bottom: dict[int, int] = {}
-    for at in graph.nodes:
+    beside: dict[str, int] = {}
+    for at, node in graph.nodes.items():
         depth = column[at]
-        top = bottom.get(depth, _MARGIN)
+        top = max(bottom.get(depth, _MARGIN), beside.get(at, 0))
         place[at] = (_MARGIN + depth * (_WIDTH + _GAP_X), top)
         bottom[depth] = top + height[at] + _GAP_Y
+        for leg in node.legs:
+            beside.setdefault(leg.address, top)
     wide = _MARGIN + (max(column.values()) + 1) * (_WIDTH + _GAP_X) - _GAP_X + _MARGIN
     high = max(bottom.values()) + _MARGIN - _GAP_Y
     edges = [
@@ -147,7 +152,8 @@ def _box(node: OracleNode, place: tuple[int, int], tall: int, timestamp: int) ->
 def _cut(text: str, length: int) -> str:
     if len(text) <= length:
         return text
-    # Addresses are known by their ends.
+    # Addresses are known by their ends; one that stands alone has room for most of itself.
     if text.startswith("0x"):
         return f"{text[:22]}…{text[-12:]}"
-    return text[: length - 1] + "…"
+    shorter = _ADDRESS.sub(r"\1…\2", text)
+    return shorter if len(shorter) <= length else shorter[: length - 1] + "…"
