@@ -23,6 +23,8 @@ LATEST_ROUND = function("latestRound()(uint256)")
 GET_ANSWER = function("getAnswer(uint256)(int256)")
 GET_TIMESTAMP = function("getTimestamp(uint256)(uint256)")
 
+OWNER = function("owner()(address)")
+
 # On the proxy only.
 AGGREGATOR = function("aggregator()(address)")
 PHASE_ID = function("phaseId()(uint16)")

@@ -223,8 +223,9 @@ class LimitsSection(Section):
     """Gas paid for reverts and cancellations in 24 hours of block time."""
     max_reverts_per_account: Annotated[int, Field(ge=1)] = 6
     """Reverts of one account in 24 hours, then it is left alone until the oldest is that old."""
-    max_reverts_per_hour: Annotated[int, Field(ge=1)] = 10
-    """Reverts of all accounts together in an hour."""
+    max_reverts_per_hour: Annotated[int, Field(ge=1)] = 100
+    """Reverts of all accounts together in an hour. Lost races are part of a crash, and what they may cost is
+    bounded by `max_gas_loss_per_day_eth`; this stops a keeper whose every attempt fails."""
     revert_backoff_blocks: Annotated[int, Field(ge=0)] = 1
     """Blocks before an account whose liquidation reverted is tried again; doubles with each revert."""
     min_balance_eth: Amount = Decimal("0.05")

@@ -7,7 +7,7 @@ guarded reference sources, and the pools in which seized collateral would be sol
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from contracts_abi.aave_v3 import ALLOWANCE, BALANCE_OF
@@ -16,6 +16,7 @@ from contracts_abi.errors import DataError, InputError
 from contracts_abi.multicall import MAX_CALLS, aggregate
 from keeper.rpc import Head, Node
 from oracle.snapshot import Feed, History, accept, plain_snapshot, rewind, snapshot, snapshot_reads
+from oracle.sources.chainlink import ChainlinkSource, complete, resolve
 from oracle.types import PriceSnapshot
 from simulation.amm.uniswap_v3 import PoolKey, PoolLayout, PoolState, decode_pool, pool_reads
 from simulation.interfaces import ProtocolAdapter
@@ -180,6 +181,7 @@ class Reader:
             timestamp=head.timestamp,
         )
         self._history = accept(self._history, reference)
+        self._feeds = self._renewed(answers[at : at + len(price_reads)], head)
         at += len(price_reads)
         funds = {} if self._funds is None else self._funds.decode(answers[at : at + len(fund_reads)])
         at += len(fund_reads)
@@ -187,6 +189,32 @@ class Reader:
         self._layouts |= {address: _next_layout(state) for address, state in pools.items()}
         book = self._adapter.decode_accounts(market, accounts, answers[len(small) :])
         return HeadView(head, market, book, self._protocol_view(market, head), reference, pools, funds)
+
+    def _renewed(self, answers: Sequence[bytes | None], head: Head) -> tuple[Feed, ...]:
+        """Return the feeds, with those resolved again whose proxy took another aggregator.
+
+        In the head of the change itself the bounds are unknown, and no worse than that.
+        """
+        at, feeds = 0, []
+        for feed in self._feeds:
+            sources = []
+            for source in feed.sources:
+                own = answers[at : at + len(source.reads())]
+                at += len(own)
+                if isinstance(source, ChainlinkSource) and source.changes(own):
+                    source = self._resolved(source, head)
+                sources.append(source)
+            feeds.append(replace(feed, sources=tuple(sources)))
+        return tuple(feeds)
+
+    def _resolved(self, source: ChainlinkSource, head: Head) -> ChainlinkSource:
+        try:
+            return source.resolved(
+                complete(resolve(source.address), lambda calls: self._node.read(list(calls), head))
+            )
+        except InputError:
+            # Half-way through a change it may be no feed at all; the next head asks again.
+            return source
 
     def _execute(
         self, small: Sequence[Call[Any]], large: Sequence[Call[Any]], head: Head

@@ -16,17 +16,25 @@ from simulation.chain.anvil import Anvil, AnvilOptions
 from simulation.chain.fork import fork as fork_chain
 from simulation.chain.market import Deployment
 from simulation.chain.seed import SeededState, load_or_build
-from simulation.chain.toolchain import cache_dir, ensure_toolchain
+from simulation.chain.solc import ensure_oracle_toolchain
+from simulation.chain.toolchain import Progress, cache_dir, ensure_toolchain, node_tools
 
 NODE_CHECK_S: Final = 0.5
 """How often a waiting command looks whether its node still runs."""
+
+
+def set_up_everything(progress: Progress) -> None:
+    """Fetch and compile all that any command or test needs; what is there already takes no time."""
+    with node_tools(progress) as tools:
+        ensure_toolchain(progress, tools)
+        ensure_oracle_toolchain(progress, tools)
 
 
 def setup_toolchain() -> None:
     """Install node and artifacts, or say that they are there."""
     console = stderr_console()
     with console.status("local chain and protocol artifacts"):
-        ensure_toolchain(lambda text: console.log(text))
+        set_up_everything(lambda text: console.log(text))
     console.print(f"ready: {cache_dir()}")
 
 

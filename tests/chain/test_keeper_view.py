@@ -19,10 +19,10 @@ from keeper.compose import LENS_ADDRESS, Connected
 from keeper.rpc import Head
 from keeper.view import LEAST_REACH_TICKS, REACH_TICKS, HeadView, Reader, check_symbols
 from oracle.snapshot import Feed
-from oracle.types import PriceObs, PriceStatus
+from oracle.types import GuardStatus, PriceObs, PriceStatus
 from simulation.amm import uniswap_v3 as amm
 from simulation.chain.artifacts import own
-from simulation.chain.evm import labelled_address
+from simulation.chain.evm import Tx, labelled_address
 from simulation.protocols.aave_v3 import AaveV3
 from simulation.types import SwapHop
 from tests.keeper_bench import E8, Stage, staged
@@ -237,6 +237,32 @@ def test_reference_that_stopped_is_unknown(stage: Stage, connected: Connected) -
     view = connected.reader().read(connected.node.head(), accounts(stage))
     assert set(view.reference.unknown()) == set(stage.market.assets)
     assert view.protocol.unknown() == ()  # the protocol does not look at ages
+
+
+def test_reference_that_took_another_aggregator_is_known_again_from_the_next_head_on(
+    stage: Stage, connected: Connected
+) -> None:
+    feed = stage.market.asset("WETH").reference_feed
+    owner = stage.read(feeds.OWNER.call(feed))
+    answer = stage.first_price_e8("WETH")
+    stage.evm.sync()
+    # A lower bound so near that the answer counts as standing at it.
+    created = stage.evm.create(
+        owner, own("PriceAggregator").creation_code(8, "WETH / USD", 3_600, 50, answer - 1, 10**15)
+    )
+    reader = settled(connected, stage)
+    stage.send(
+        Tx(owner, created, feeds.TRANSMIT.encode(answer)),
+        Tx(owner, feed, feeds.PROPOSE_AGGREGATOR.encode(created)),
+        Tx(owner, feed, feeds.CONFIRM_AGGREGATOR.encode(created)),
+    )
+
+    def bound(view: HeadView) -> GuardStatus:
+        return next(f for f in view.reference.prices["WETH"].findings if f.guard == "G06").status
+
+    assert bound(reader.read(connected.node.head(), accounts(stage))) is not GuardStatus.VIOLATED
+    stage.mine()
+    assert bound(reader.read(connected.node.head(), accounts(stage))) is GuardStatus.VIOLATED
 
 
 def test_pool_that_cannot_be_read_is_missing_and_the_others_are_there(
