@@ -24,8 +24,10 @@ app = typer.Typer(
 )
 chain_app = typer.Typer(no_args_is_help=True, help="A local chain with a real Aave V3 and Uniswap V3.")
 keeper_app = typer.Typer(no_args_is_help=True, help="The keeper: find, explain and clear unsafe accounts.")
+oracle_app = typer.Typer(no_args_is_help=True, help="Price oracles: how they failed, and how one is now.")
 app.add_typer(chain_app, name="chain")
 app.add_typer(keeper_app, name="keeper")
+app.add_typer(oracle_app, name="oracle")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
@@ -217,6 +219,22 @@ def keeper_doctor(config: Config = Path("keeper.toml"), json_: JsonFlag = False)
     from keeper.commands.keeper_doctor import doctor
 
     doctor(config_file=config, as_json=json_)
+
+
+@oracle_app.command("incidents")
+def oracle_incidents(json_: JsonFlag = False) -> None:
+    """List the real oracle failures that come with Marginline, each one to be replayed."""
+    from keeper.commands.oracle_replay import incidents
+
+    incidents(as_json=json_)
+
+
+@oracle_app.command("schema")
+def oracle_schema() -> None:
+    """Print the JSON Schema of scenario files, for editors and for checks of your own."""
+    from keeper.commands.oracle_replay import schema
+
+    schema()
 
 
 def main() -> None:
