@@ -68,13 +68,13 @@ def demo(
 
 @app.command()
 def parity(
-    protocol: Annotated[str, typer.Argument(help="Protocol to compare, for example aave-v3.")],
+    protocol: Annotated[str, typer.Argument(help="For example aave-v3; oracle for all price sources.")],
     backend: Annotated[str, typer.Option(help="revm or anvil.")] = "anvil",
     cases: Annotated[int, typer.Option(min=1, help="Random states to compare.")] = 60,
     seed: Seed = 1,
     json_: JsonFlag = False,
 ) -> None:
-    """Compare a protocol model with the real bytecode, to the wei. Exit 1 on any mismatch."""
+    """Compare a model or a price source with the real bytecode, to the wei. Exit 1 on any mismatch."""
     from keeper.commands.parity import run_parity_command
 
     run_parity_command(protocol, backend=backend, cases=cases, seed=seed, as_json=json_)

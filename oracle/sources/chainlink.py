@@ -40,8 +40,8 @@ from oracle.types import FeedKind, NoData, PriceObs, Reading
 ZERO_ADDRESS = "0x" + "00" * 20
 
 # FluxAggregator.sol, before OCR.
-MIN_SUBMISSION = function("minSubmissionValue()(int192)")
-MAX_SUBMISSION = function("maxSubmissionValue()(int192)")
+MIN_SUBMISSION = function("minSubmissionValue()(int256)")
+MAX_SUBMISSION = function("maxSubmissionValue()(int256)")
 
 # How wrappers name the feed behind them: Aave's CAPO and stablecoin adapters, then common names.
 BEHIND = tuple(

@@ -115,7 +115,7 @@ UNITS: Final[Mapping[str, Unit]] = {
         tuple(
             f"{_CHAINLINK}/{name}.sol"
             for name in (
-                *("EACAggregatorProxy", "AggregatorProxy", "FluxAggregator", "SimpleReadAccessController"),
+                *("EACAggregatorProxy", "AggregatorProxy", "FluxAggregator", "SimpleWriteAccessController"),
                 "tests/MockV3Aggregator",
             )
         ),

@@ -22,7 +22,7 @@ from simulation.chain.aave_v3 import MINT, deploy_aave, deploy_tokens
 from simulation.chain.artifacts import AAVE
 from simulation.chain.evm import Evm, TxResult, find_log, labelled_address, read, transact
 from simulation.chain.market import DEFAULT_MARKET
-from simulation.chain.parity.harness import CaseResult, Mismatch, Verdict, parity_adapters
+from simulation.chain.parity.harness import CaseResult, Compared, Mismatch, Verdict, parity_adapters
 from simulation.chain.toolchain import node_modules
 from simulation.fixed_point import MAX_UINT256, WAD
 from simulation.protocols.aave_v3 import errors
@@ -148,6 +148,16 @@ class AaveV3Parity:
     kind: ClassVar[Literal["aave-v3"]] = "aave-v3"
 
     rules: Rules = V3_0
+
+    @property
+    def compared(self) -> Compared:
+        """What is held equal with what."""
+        return Compared("simulation.protocols.aave_v3", "@aave/core-v3 1.19.3: Pool, AaveOracle, tokens")
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """What the contract can do with a case."""
+        return tuple(Verdict)
 
     @property
     def tags(self) -> tuple[str, ...]:

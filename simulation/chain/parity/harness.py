@@ -34,6 +34,25 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """What is held equal.
+
+    Attributes
+    ----------
+    model
+        Our code, as an import path or a registry name.
+    contract
+        The contracts, with the package and version that they come from.
+    ours
+        Whether we wrote the contracts too; agreement then proves less.
+    """
+
+    model: str
+    contract: str
+    ours: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Mismatch:
     """One value on which model and contract part."""
 
@@ -49,7 +68,7 @@ class CaseResult:
     Attributes
     ----------
     verdict
-        What the contract did.
+        What the contract did; one of the adapter's `verdicts`.
     code
         With which code it reverted; None when it did not.
     tags
@@ -58,7 +77,7 @@ class CaseResult:
         Where the model said something else; empty when it agrees on everything compared.
     """
 
-    verdict: Verdict
+    verdict: str
     code: str | None
     tags: frozenset[str]
     mismatches: tuple[Mismatch, ...]
@@ -68,7 +87,17 @@ W = TypeVar("W")
 
 
 class ParityAdapter(Protocol[W]):
-    """One protocol's side of the harness. `W` is what it deployed."""
+    """One protocol's or price source's side of the harness. `W` is what it deployed."""
+
+    @property
+    def compared(self) -> Compared:
+        """What is held equal with what."""
+        ...
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """What the contract can do with a case; the counts of a run add up to its cases."""
+        ...
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -84,7 +113,10 @@ class ParityAdapter(Protocol[W]):
         ...
 
 
-parity_adapters: Registry[type[Any]] = Registry("protocol with a parity test", "simulation.chain.parity")
+parity_adapters: Registry[type[Any]] = Registry("parity test", "simulation.chain.parity")
+
+ORACLE: Final = "oracle"
+"""Stands for all parity tests of price sources; their names begin with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +127,8 @@ class ParityResult:
     ----------
     protocol, backend, seed, cases
         What was run. Case i depends on the seed and i only.
+    compared
+        What was held equal with what.
     mismatches
         Cases in which model and contract part in anything.
     verdicts
@@ -111,8 +145,9 @@ class ParityResult:
     backend: str
     seed: int
     cases: int
+    compared: Compared
     mismatches: int
-    verdicts: dict[Verdict, int]
+    verdicts: dict[str, int]
     codes: dict[str, int]
     tags: dict[str, int]
     details: tuple[tuple[int, Mismatch], ...]
@@ -124,8 +159,11 @@ class ParityResult:
             "backend": self.backend,
             "seed": self.seed,
             "cases": self.cases,
+            "model": self.compared.model,
+            "contract": self.compared.contract,
+            "ours": self.compared.ours,
             "mismatches": self.mismatches,
-            **{str(verdict): self.verdicts[verdict] for verdict in Verdict},
+            **{str(verdict): count for verdict, count in self.verdicts.items()},
             **self.tags,
             "revert_codes": dict(sorted(self.codes.items())),
             "details": [
@@ -164,7 +202,7 @@ def run_parity(
     first: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> ParityResult:
-    """Compare a protocol's model with its bytecode.
+    """Compare a protocol's model, or a price source, with its bytecode.
 
     Parameters
     ----------
@@ -189,7 +227,7 @@ def run_parity(
     """
     adapter: ParityAdapter[Any] = parity_adapters.get(protocol)()
     results = run_cases(adapter, backend, cases=cases, seed=seed, first=first)
-    verdicts: Counter[Verdict] = Counter()
+    verdicts: Counter[str] = Counter()
     codes: Counter[str] = Counter()
     tags: Counter[str] = Counter(dict.fromkeys(adapter.tags, 0))
     details: list[tuple[int, Mismatch]] = []
@@ -208,12 +246,27 @@ def run_parity(
         backend=backend,
         seed=seed,
         cases=cases,
+        compared=adapter.compared,
         mismatches=parted,
-        verdicts={verdict: verdicts[verdict] for verdict in Verdict},
+        verdicts={verdict: verdicts[verdict] for verdict in adapter.verdicts},
         codes=dict(codes),
         tags=dict(tags),
         details=tuple(details[:MAX_DETAILS]),
     )
+
+
+def parity_names(wanted: str) -> tuple[str, ...]:
+    """Return the parity tests that a name stands for: `ORACLE` for all of price sources, else itself.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none.
+    """
+    if wanted == ORACLE:
+        return tuple(name for name in sorted(parity_adapters) if name.startswith(f"{ORACLE}-"))
+    parity_adapters.get(wanted)
+    return (wanted,)
 
 
 def run_cases(
