@@ -1,0 +1,1 @@
+"""Replays: what an oracle did to a lending market, with and without guards, and the evidence of it."""
