@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from simulation.report import figures
+from simulation.report import figures, plotting
 from simulation.report.record import DemoRecord, FilledRange
 from simulation.report.summary import (
     FAULT_WORDS,
@@ -79,7 +79,7 @@ def render_demo(record: DemoRecord) -> str:
         .render(
             record=record,
             summary=summary,
-            colours=figures,
+            colours=plotting,
             fault_words=FAULT_WORDS,
             plotly_js=Markup(get_plotlyjs()),
             figures=specs,

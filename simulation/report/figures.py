@@ -1,56 +1,30 @@
-"""The demo report's figures as plain plotly specifications: dictionaries of data and layout.
-
-Built by hand and not through plotly's classes: nothing is imported, nothing depends on the machine, and
-the same record gives the same bytes. Colours mean the same thing everywhere: grey is the market, blue the
-protocol, green the reference, orange what a sale would fetch, vermilion harm.
-"""
+"""The demo report's figures as plain plotly specifications: dictionaries of data and layout."""
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any
 
 from simulation.fixed_point import WAD
+from simulation.report.plotting import (
+    COLLATERALS,
+    EXECUTABLE,
+    HARM,
+    INK,
+    LIQUIDATION,
+    MARKET,
+    MUTED,
+    PROTOCOL,
+    REFERENCE,
+    Spec,
+)
+from simulation.report.plotting import axis as _axis
+from simulation.report.plotting import layout as _layout
+from simulation.report.plotting import plot_time as _time
+from simulation.report.plotting import title as _title
 from simulation.report.record import BlockRow, DemoRecord, LiquidationRow
 from simulation.report.summary import FAULT_WORDS, protocol_price_at, usd
-
-Spec: TypeAlias = dict[str, Any]
-
-INK = "#1b2430"
-MUTED = "#66717f"
-GRID = "#e8ebef"
-MARKET = "#aab4c0"
-PROTOCOL = "#0072b2"
-REFERENCE = "#009e73"
-EXECUTABLE = "#e69f00"
-HARM = "#d55e00"
-LIQUIDATION = "#8b3f96"
-# One colour a collateral, apart from those above and from each other for every kind of colour vision.
-COLLATERALS = ("#3b5b92", "#c2722c", "#7a9c3b", "#8b3f96", "#5f6b7a")
-
-FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-
-
-def _time(t: int) -> str:
-    return datetime.fromtimestamp(t, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def _axis(**extra: Any) -> Spec:
-    return {
-        "gridcolor": GRID,
-        "linecolor": "#c8ced6",
-        "zeroline": False,
-        "automargin": True,
-        "tickfont": {"size": 11, "color": MUTED},
-        "title": {"font": {"size": 11, "color": MUTED}, "standoff": 8},
-        **extra,
-    }
-
-
-def _title(text: str) -> Spec:
-    return {"text": text, "font": {"size": 11, "color": MUTED}, "standoff": 8}
 
 
 def _time_axis(record: DemoRecord, **extra: Any) -> Spec:
@@ -66,19 +40,6 @@ def _time_axis(record: DemoRecord, **extra: Any) -> Spec:
         **span,
         **extra,
     )
-
-
-def _layout(height: int, **extra: Any) -> Spec:
-    return {
-        "height": height,
-        "margin": {"l": 56, "r": 16, "t": 16, "b": 40},
-        "font": {"family": FONT, "size": 12, "color": INK},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "hoverlabel": {"font": {"family": FONT, "size": 12}, "bgcolor": "#ffffff", "bordercolor": "#c8ced6"},
-        "showlegend": False,
-        **extra,
-    }
 
 
 def _fault_shapes(record: DemoRecord, symbol: str | None = None) -> tuple[list[Spec], list[Spec]]:
