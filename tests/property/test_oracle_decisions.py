@@ -33,6 +33,7 @@ from oracle.types import (
 
 NOW = 1_700_000_000
 
+UNVIOLATED = (GuardStatus.OK, GuardStatus.NOT_APPLICABLE)
 amounts = st.one_of(st.integers(0, 100), st.integers(0, 2**128))
 
 
