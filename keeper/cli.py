@@ -43,11 +43,15 @@ def version() -> None:
 
 
 @app.command()
-def setup() -> None:
+def setup(
+    forge: Annotated[
+        bool, typer.Option("--forge", help="Also Foundry's forge, which runs a replay's proof of concept.")
+    ] = False,
+) -> None:
     """Install the local chain and the protocol artifacts from npm into the cache folder."""
     from keeper.commands.chain import setup_toolchain
 
-    setup_toolchain()
+    setup_toolchain(forge=forge)
 
 
 @app.command()

@@ -17,24 +17,26 @@ from simulation.chain.fork import fork as fork_chain
 from simulation.chain.market import Deployment
 from simulation.chain.seed import SeededState, load_or_build
 from simulation.chain.solc import ensure_oracle_toolchain
-from simulation.chain.toolchain import Progress, cache_dir, ensure_toolchain, node_tools
+from simulation.chain.toolchain import Progress, cache_dir, ensure_forge, ensure_toolchain, node_tools
 
 NODE_CHECK_S: Final = 0.5
 """How often a waiting command looks whether its node still runs."""
 
 
-def set_up_everything(progress: Progress) -> None:
+def set_up_everything(progress: Progress, *, forge: bool) -> None:
     """Fetch and compile all that any command or test needs; what is there already takes no time."""
     with node_tools(progress) as tools:
         ensure_toolchain(progress, tools)
         ensure_oracle_toolchain(progress, tools)
+        if forge:
+            ensure_forge(progress, tools)
 
 
-def setup_toolchain() -> None:
+def setup_toolchain(*, forge: bool) -> None:
     """Install node and artifacts, or say that they are there."""
     console = stderr_console()
     with console.status("local chain and protocol artifacts"):
-        set_up_everything(lambda text: console.log(text))
+        set_up_everything(lambda text: console.log(text), forge=forge)
     console.print(f"ready: {cache_dir()}")
 
 

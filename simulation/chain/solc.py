@@ -12,6 +12,7 @@ import hashlib
 import json
 import posixpath
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,14 @@ _DRIVER: Final = (
     "const solc = require(process.argv[1]);"
     "const compile = solc.cwrap('solidity_compile', 'string', ['string', 'number', 'number']);"
     "process.stdout.write(compile(require('fs').readFileSync(0, 'utf8'), 0, 0));"
+)
+# Forge asks a compiler for its version, then gives it standard JSON; both as solc itself takes them.
+_PROGRAM: Final = (
+    "const solc = require(process.argv[1]);"
+    "if (process.argv.includes('--version')) {"
+    "  console.log('solc, the solidity compiler commandline interface');"
+    "  console.log('Version: ' + solc.cwrap('solidity_version', 'string', [])());"
+    "} else {" + _DRIVER + "}"
 )
 _FIX: Final = "run: marginline setup"
 _IMPORT = re.compile(r"""^\s*import\s+(?:[^"';]*\sfrom\s*)?["']([^"']+)["']""", re.MULTILINE)
@@ -213,6 +222,23 @@ def ensure_oracle_toolchain(progress: Progress | None = None, tools: NodeTools |
     return True
 
 
+def solc_program(version: str) -> Path:
+    """Return a program that takes ``--version`` and ``--standard-json`` as solc does, for ``forge --use``.
+
+    Raises
+    ------
+    InputError
+        If there is no such compiler.
+    ToolError
+        If the compiler is not installed, or there is no Node.js on PATH.
+    """
+    command = [_node_on_path(), "-e", _PROGRAM, str(_script(_compiler(version)))]
+    path = cache_dir() / "solc" / f"solc-{version}"
+    write_atomically(path, f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n'.encode())
+    path.chmod(0o755)
+    return path
+
+
 def _packages() -> tuple[NpmPackage, ...]:
     return (*ORACLE_PACKAGES, *COMPILERS.values())
 
@@ -313,10 +339,8 @@ def _shipped(base: Path, name: str) -> str:
 
 def _run_solc(compiler: NpmPackage, given: str, node: Callable[[], str] | None) -> dict[str, Any]:
     """Run the compiler; returns contract name to its output, of the contracts that have code."""
-    script = compiler.folder / "soljson.js"
-    if not script.is_file():
-        raise ToolError(f"the Solidity compiler {compiler.version} is not there", fix=_FIX)
-    done = run_tool([(node or _node_on_path)(), "-e", _DRIVER, str(script)], compiler.folder, given)
+    script = str(_script(compiler))
+    done = run_tool([(node or _node_on_path)(), "-e", _DRIVER, script], compiler.folder, given)
     try:
         output = json.loads(done.stdout)
     except ValueError:
@@ -331,6 +355,13 @@ def _run_solc(compiler: NpmPackage, given: str, node: Callable[[], str] | None) 
         for name, contract in contracts.items()
         if contract["evm"]["bytecode"]["object"]
     }
+
+
+def _script(compiler: NpmPackage) -> Path:
+    script = compiler.folder / "soljson.js"
+    if not script.is_file():
+        raise ToolError(f"the Solidity compiler {compiler.version} is not there", fix=_FIX)
+    return script
 
 
 def _node_on_path() -> str:

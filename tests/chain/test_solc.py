@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from contracts_abi.errors import DataError, InputError, ToolError
 from simulation.chain import revm
 from simulation.chain.artifacts import chainlink, openzeppelin, pyth, uniswap_v2
 from simulation.chain.evm import labelled_address, read
-from simulation.chain.solc import UNITS, compile_sources, compile_unit
+from simulation.chain.solc import UNITS, compile_sources, compile_unit, solc_program, standard_json
 from simulation.chain.toolchain import cache_dir, node_modules
 
 SIX = (
@@ -103,6 +105,24 @@ def test_without_node_the_fix_is_named(cache: Path, monkeypatch: pytest.MonkeyPa
 def test_without_the_compiler_the_fix_is_named(cache: Path) -> None:
     with pytest.raises(ToolError, match=r"compiler 0\.6\.6 is not there; run: marginline setup"):
         compile_sources({"Six.sol": SIX})
+
+
+@needs_node
+def test_the_compiler_serves_as_a_program(cache: Path) -> None:
+    _installed_compiler(cache)
+    program = solc_program("0.6.6")
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    assert told.startswith("solc, the solidity compiler")
+    assert "Version: 0.6.6+commit.6c089d02" in told
+    given = standard_json({"Six.sol": SIX}, {}, node_modules())
+    done = subprocess.run(
+        [program, "--allow-paths", ".", "--standard-json"],
+        input=given,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["contracts"]["Six.sol"]["Six"]["evm"]["bytecode"]["object"]
 
 
 def test_a_missing_import_is_named(cache: Path) -> None:

@@ -13,6 +13,8 @@ import pytest
 from contracts_abi.errors import ToolError
 from simulation.chain import toolchain
 from simulation.chain.toolchain import (
+    COMPILERS,
+    ORACLE_PACKAGES,
     PACKAGES,
     NpmPackage,
     anvil_version,
@@ -215,6 +217,9 @@ def test_the_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: p
 def test_every_pin_is_a_sha512() -> None:
     import base64
 
-    pins = [*PACKAGES, *toolchain._ANVIL_PACKAGES.values()]
+    pins = [
+        *(*PACKAGES, *ORACLE_PACKAGES, *COMPILERS.values()),
+        *(*toolchain._ANVIL_PACKAGES.values(), *toolchain._FORGE_PACKAGES.values()),
+    ]
     assert all(len(base64.b64decode(package.integrity, validate=True)) == 64 for package in pins)
-    assert len({package.name for package in pins}) == len(pins)
+    assert len({package.folder for package in pins}) == len(pins)
