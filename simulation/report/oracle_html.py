@@ -62,9 +62,7 @@ def render_replay_html(record: ReplayRecord) -> str:
             ablation=[] if record.matrix is None else [(r, ablation_cells(r)) for r in record.matrix.alone],
             standing=RECORD_WORDS.get(record.record, record.record),
             verdicts=VERDICT_CLASSES,
-            silent=sorted(
-                {f"{g.guard} {g.name}: {g.message}" for g in record.guards if not g.ok + g.violated}
-            ),
+            silent=never_applicable(record),
         )
     )
 
