@@ -67,9 +67,9 @@ class Stage:
     @contextmanager
     def trial(self) -> Iterator[None]:
         """Undo at the end whatever is done inside."""
-        snapshot = self.evm.snapshot()
+        snapshot, now = self.evm.snapshot(), self.now
         try:
             yield
         finally:
             self.evm.revert(snapshot)
-            self.evm.warp(self.now)
+            self.move_to(now)

@@ -1,0 +1,149 @@
+"""A real Uniswap V3 pool whose spot price is moved by real swaps, and what those swaps cost.
+
+Core and periphery are npm's; the price goes exactly where it is wanted, since a swap stops at the limit price
+that it is given, and what it took and gave is what the pool says in its event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from contracts_abi import uniswap_v3 as abi
+from contracts_abi.aave_v3 import APPROVE
+from contracts_abi.errors import InputError
+from simulation.amm.uniswap_v3 import get_sqrt_ratio_at_tick
+from simulation.chain.aave_v3 import MINT
+from simulation.chain.artifacts import aave, uniswap_core, uniswap_periphery
+from simulation.chain.evm import ZERO_ADDRESS, find_log, labelled_address
+from simulation.chain.plays.stage import OWNER, Stage
+
+PROVIDER: Final = labelled_address("liquidity provider")
+
+_FOREVER: Final = 2**64
+_PLENTY: Final = 2**120
+"""More of a token than any swap here takes; what it does not take stays where it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """One swap.
+
+    Attributes
+    ----------
+    trader
+        Who made it.
+    amount0, amount1
+        What the pool received of each token, raw; negative is what it paid out.
+    tick
+        Where it left the price.
+    """
+
+    trader: str
+    amount0: int
+    amount1: int
+    tick: int
+
+
+@dataclass(slots=True)
+class V3Pool:
+    """A pool on a stage.
+
+    Attributes
+    ----------
+    stage
+        Where it is.
+    pool, token0, token1
+        Addresses.
+    fee_pips
+        Fee tier, hundredths of a basis point.
+    router, position_manager
+        The periphery's contracts.
+    trades
+        Every swap so far.
+    """
+
+    stage: Stage
+    pool: str
+    token0: str
+    token1: str
+    fee_pips: int
+    router: str
+    position_manager: str
+    trades: list[Trade] = field(default_factory=list)
+
+    def tick(self) -> int:
+        """Return the tick of the spot price."""
+        return int(self.stage.read(abi.SLOT0.call(self.pool))[1])
+
+    def provide(self, lower: int, upper: int, amount0: int, amount1: int) -> int:
+        """Add liquidity between two ticks with at most these amounts; returns the liquidity."""
+        for token, amount in ((self.token0, amount0), (self.token1, amount1)):
+            self._fund(PROVIDER, token, amount, self.position_manager)
+        spacing = self.stage.read(abi.TICK_SPACING.call(self.pool))
+        if lower % spacing or upper % spacing:
+            raise InputError(f"ticks {lower} and {upper} are not multiples of the pool's spacing {spacing}")
+        order = (
+            *(self.token0, self.token1, self.fee_pips, lower, upper, amount0, amount1),
+            *(0, 0, PROVIDER, _FOREVER),
+        )
+        result = self.stage.act(PROVIDER, self.position_manager, abi.MINT, order)
+        return int(find_log(result, abi.MINT_EVENT, self.pool)["amount"])
+
+    def remember(self, observations: int) -> None:
+        """Let the pool keep so many observations; until then its averages do not reach back."""
+        self.stage.act(OWNER, self.pool, abi.INCREASE_OBSERVATION_CARDINALITY_NEXT, observations)
+
+    def move_to(self, tick: int, trader: str) -> Trade | None:
+        """Swap until the spot price stands in `tick`; returns the swap, None when it stands there already.
+
+        Where there is no liquidity the price moves for nothing, as it did in the pools that were attacked so.
+        """
+        now = self.tick()
+        if now == tick:
+            return None
+        down = tick < now
+        token_in, token_out = (self.token0, self.token1) if down else (self.token1, self.token0)
+        self._fund(trader, token_in, _PLENTY, self.router)
+        # One unit above the tick's own price: at that price itself a pool that came from above is one lower.
+        limit = get_sqrt_ratio_at_tick(tick) + 1
+        order = (token_in, token_out, self.fee_pips, trader, _FOREVER, _PLENTY, 0, limit)
+        result = self.stage.act(trader, self.router, abi.EXACT_INPUT_SINGLE, order)
+        swap = find_log(result, abi.SWAP_EVENT, self.pool)
+        trade = Trade(trader, swap["amount0"], swap["amount1"], swap["tick"])
+        self.trades.append(trade)
+        return trade
+
+    def spent(self, trader: str) -> tuple[int, int]:
+        """Return what a trader has put into the pool of each token, on balance, raw."""
+        own = [trade for trade in self.trades if trade.trader == trader]
+        return sum(trade.amount0 for trade in own), sum(trade.amount1 for trade in own)
+
+    def _fund(self, account: str, token: str, amount: int, spender: str) -> None:
+        self.stage.act(OWNER, token, MINT, account, amount)
+        self.stage.act(account, token, APPROVE, spender, amount)
+
+
+def deploy_pool(stage: Stage, token0: str, token1: str, fee_pips: int, tick: int) -> V3Pool:
+    """Deploy Uniswap V3 and a pool without liquidity at `tick`.
+
+    Raises
+    ------
+    InputError
+        If the tokens are not in the pool's order, which is by address.
+    """
+    if int(token0, 16) >= int(token1, 16):
+        raise InputError(f"token0 {token0} is not below token1 {token1}")
+    weth = stage.create(aave("WETH9Mocked").creation_code())
+    factory = stage.create(uniswap_core("UniswapV3Factory").creation_code())
+    router = stage.create(uniswap_periphery("SwapRouter").creation_code(factory, weth))
+    manager = stage.create(
+        uniswap_periphery("NonfungiblePositionManager").creation_code(factory, weth, ZERO_ADDRESS)
+    )
+    if not stage.read(abi.FEE_AMOUNT_TICK_SPACING.call(factory, fee_pips)):
+        # Core 1.0.1 knows three fee tiers; governance enabled the fourth, 100 with a spacing of 1.
+        stage.act(OWNER, factory, abi.ENABLE_FEE_AMOUNT, fee_pips, max(1, fee_pips // 50))
+    stage.act(OWNER, factory, abi.CREATE_POOL, token0, token1, fee_pips)
+    pool = stage.read(abi.GET_POOL.call(factory, token0, token1, fee_pips))
+    stage.act(OWNER, pool, abi.INITIALIZE, get_sqrt_ratio_at_tick(tick) + 1)
+    return V3Pool(stage, pool, token0, token1, fee_pips, router, manager)
