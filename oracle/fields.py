@@ -1,4 +1,4 @@
-"""Field types that the models of files share: times, exact decimals and pairs."""
+"""Field types that the models of files share: times, exact decimals, pairs and addresses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, TypeAlias
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from eth_utils.address import is_address
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from contracts_abi.calls import checksummed
 
 
 def _unix(value: object) -> object:
@@ -40,3 +43,12 @@ PositiveDecimal: TypeAlias = Annotated[
     Decimal, BeforeValidator(_positive_decimal), WithJsonSchema({"type": "string", "format": "decimal"})
 ]
 Pair: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+$")]
+
+
+def _checksummed(value: str) -> str:
+    if not is_address(value):
+        raise ValueError("is no address: 0x and 40 hex digits are needed")
+    return checksummed(value)
+
+
+Address: TypeAlias = Annotated[str, AfterValidator(_checksummed)]
