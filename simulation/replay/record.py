@@ -17,8 +17,8 @@ from oracle.strict import StrictModel, input_error
 Number: TypeAlias = Annotated[str, Field(pattern=r"^-?\d+(\.\d+)?$")]
 """A decimal as text."""
 
-Bps: TypeAlias = Annotated[str, Field(pattern=r"^-?\d+$")]
-"""Basis points as text: a price off by 1e12 is beyond what every JSON reader takes as a number."""
+Whole: TypeAlias = Annotated[str, Field(pattern=r"^-?\d+$")]
+"""An integer as text: a price off by 1e12, in basis points, is too large a number for many JSON readers."""
 
 
 class DataFile(StrictModel):
@@ -55,9 +55,11 @@ class FeedCell(StrictModel):
 
     truth: Number = Field(description="true price")
     raw: Number | None = Field(description="what the feed said; null when it said nothing")
+    mantissa: Whole | None = Field(description="the answer as the contract gives it, an integer")
+    decimals: int | None = Field(description="scale of that integer")
     published_at: int | None = Field(description="unix seconds that the answer carries")
     status: str = Field(description="ok, refused or missing, by the guards")
-    deviation_bps: Bps | None = Field(description="said against true, signed, away from zero")
+    deviation_bps: Whole | None = Field(description="said against true, signed, away from zero")
     violated: tuple[str, ...] = Field(description="guards violated, by id")
     reason: str = Field(description="why there is no answer; empty when there is one")
 
@@ -116,9 +118,24 @@ class EconomicsRecord(StrictModel):
     bad_debt_by_step: tuple[Number, ...]
 
 
+class MarketInfo(StrictModel):
+    """One asset of the lending market."""
+
+    symbol: str
+    decimals: int
+    pair: str | None = Field(description="pair that prices it; null counts 1")
+    feed: str | None = Field(description="feed that the protocol reads for it")
+    max_ltv_bps: int
+    liquidation_threshold_bps: int
+    liquidation_bonus_bps: int
+    slippage_bps: int
+    liquidity: Number | None
+
+
 class EconomicsPair(StrictModel):
     """The same accounts twice."""
 
+    markets: tuple[MarketInfo, ...]
     model: str = Field(description="what they were played in")
     exact: bool = Field(description="false for a generic model that stands in")
     notes: tuple[str, ...] = Field(description="what was assumed where the scenario is silent")
@@ -132,7 +149,7 @@ class FeedSummary(StrictModel):
     feed: str
     tolerance_bps: int = Field(description="deviation from which the feed counts as mispriced")
     first_divergence: int | None
-    max_deviation_bps: Bps | None
+    max_deviation_bps: Whole | None
     max_deviation_at: int | None
     mispriced_s: int
     missing_s: int = Field(description="seconds without an answer")
