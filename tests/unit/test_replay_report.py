@@ -1,4 +1,4 @@
-"""A replay's reports: the same record gives the same bytes, nothing is fetched, no text of others is markup."""
+"""A replay's reports: the same record gives the same bytes, nothing is fetched, no foreign text is markup."""
 
 from __future__ import annotations
 
