@@ -1,0 +1,60 @@
+"""Rigs: for each kind of feed the contracts that bring its price about on chain. One file a kind.
+
+A mechanism says what a feed answers; a rig lets contracts say it. It gets what the mechanism gets (the prices
+that the feed's providers see, and the acts that change the machine itself) and never the mechanism's answers,
+so that the two can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from oracle.mechanisms import FeedModel, World
+from oracle.registry import Registry
+from simulation.chain.plays.stage import Stage
+
+rigs: Registry[type[Any]] = Registry("rig of a feed kind", "simulation.chain.plays.rigs")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a rig is built from.
+
+    Attributes
+    ----------
+    stage
+        Where to deploy.
+    name
+        The feed's name in the scenario.
+    model
+        Its description there.
+    world
+        What its mechanism sees.
+    sources
+        Name to address of the feeds that it reads, built before it.
+    tokens
+        Asset to token of the market.
+    """
+
+    stage: Stage
+    name: str
+    model: FeedModel
+    world: World
+    sources: Mapping[str, str]
+    tokens: Mapping[str, str]
+
+
+@runtime_checkable
+class Rig(Protocol):
+    """One feed on chain."""
+
+    @property
+    def source(self) -> str:
+        """The contract that a consumer reads; it has ``latestAnswer()`` and ``decimals()``."""
+        ...
+
+    def step(self, i: int) -> None:
+        """Bring the feed's contracts to step `i`: posts, trades and pokes at the stage's time."""
+        ...
