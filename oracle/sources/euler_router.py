@@ -1,8 +1,8 @@
 """Euler's router: which oracle answers for a pair, and through which vaults.
 
 Contracts: ``EulerRouter.sol``, ``CrossAdapter.sol``, ``ChainlinkOracle.sol``, ``ScaleUtils.sol`` of
-euler-xyz/euler-price-oracle (18a3e34d). A pair is looked up in this order: base and quote are one; an oracle is
-configured for the pair, either way round; the base is a vault that is resolved, then again with what its
+euler-xyz/euler-price-oracle (18a3e34d). A pair is looked up in this order: base and quote are one; an oracle
+is configured for the pair, either way round; the base is a vault that is resolved, then again with what its
 shares are worth; the fallback oracle.
 
 What the fallback is not: it is asked for pairs that nobody configured, and never when a configured oracle

@@ -1,7 +1,7 @@
 """Liquity's price feed (v1): Chainlink first, Tellor behind it, and the last good price behind both.
 
 Contract: ``PriceFeed.sol`` of liquity/dev (39f1f7f8, Solidity 0.6.11). `fetch_price` is its state machine as
-a pure function. It trusts a source until it breaks or freezes, and goes back to Chainlink only when both agree.
+a pure function. It trusts a source until it breaks or freezes, and goes back to Chainlink when both agree.
 
 Trap: Chainlink counts as broken when its *previous* round is missing, and the first round of a new phase has
 no predecessor under its round id less one. Each time the proxy takes a new aggregator, Liquity leaves
