@@ -76,7 +76,7 @@ class CapoFeed(FeedModel):
         readings: list[Reading] = []
         contexts: list[FeedContext] = []
         for i, (t, block) in enumerate(zip(world.steps, world.blocks, strict=True)):
-            parameters = self._parameters(world, t)
+            parameters = self.parameters(world, t)
             ratio = raw(world.seen[ratio_pair][i], self.ratio_decimals)
             under, context = base_step(self, name, self.base_feed, world, i)
             readings.append(_capped(self, names, under, ratio, parameters, t, block))
@@ -87,7 +87,7 @@ class CapoFeed(FeedModel):
             contexts.append(wrapped(context, cap=facts, rate=rate, legs=legs))
         return Played(name, tuple(readings), tuple(contexts))
 
-    def _parameters(self, world: World, t: int) -> CapParameters:
+    def parameters(self, world: World, t: int) -> CapParameters:
         """Return what the cap is made of at `t`: the last that was written."""
         ratio, at, growth = self.snapshot_ratio, self.snapshot_at, self.growth_bps_year
         for act in world.acts:
