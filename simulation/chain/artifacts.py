@@ -30,6 +30,7 @@ _AAVE_FOLDERS = {
     "AaveProtocolDataProvider": "misc",
     "MintableERC20": "mocks/tokens",
     "WETH9Mocked": "mocks/tokens",
+    "PriceOracle": "mocks/oracle",
     "BorrowLogic": _AAVE_LOGIC,
     "BridgeLogic": _AAVE_LOGIC,
     "ConfiguratorLogic": _AAVE_LOGIC,
