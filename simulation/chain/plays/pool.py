@@ -19,11 +19,10 @@ from simulation.chain.aave_v3 import MINT, AaveDeployment, deploy_aave, deploy_t
 from simulation.chain.artifacts import own
 from simulation.chain.evm import find_log, labelled_address
 from simulation.chain.market import AssetSpec, MarketSpec, RateSpec
-from simulation.chain.plays.stage import OWNER, Stage
+from simulation.chain.plays.stage import OWNER, PRICE_DECIMALS, Stage
 from simulation.fixed_point import BPS, WAD
 from simulation.replay.lending import Account, Market, Quotes, Seizure
 
-PRICE_DECIMALS: Final = 8
 LENDER: Final = labelled_address("lender")
 KEEPER: Final = labelled_address("keeper")
 

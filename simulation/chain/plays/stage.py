@@ -14,6 +14,9 @@ T = TypeVar("T")
 OWNER: Final = labelled_address("deployer")
 """Deploys and administers everything on the stand."""
 
+PRICE_DECIMALS: Final = 8
+"""Scale of the prices of Aave's oracle."""
+
 
 class Stage:
     """An EVM at the time of one step.

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from contracts_abi.calls import Function
 from oracle.mechanisms import FeedModel, World
 from oracle.registry import Registry
 from simulation.chain.plays.stage import Stage
@@ -48,11 +49,27 @@ class Site:
 
 @runtime_checkable
 class Rig(Protocol):
-    """One feed on chain."""
+    """One feed on chain. A class of rigs is called with its `Site`.
+
+    Attributes
+    ----------
+    early
+        Whether it is built long before the first step, because its answers reach back: averages, delays.
+    answer
+        The function of `source` that tells the price, without arguments; the price is its first word.
+    """
+
+    early: ClassVar[bool]
+    answer: ClassVar[Function]
 
     @property
     def source(self) -> str:
-        """The contract that a consumer reads; it has ``latestAnswer()`` and ``decimals()``."""
+        """The contract that a consumer reads."""
+        ...
+
+    @property
+    def decimals(self) -> int:
+        """Scale of its answer."""
         ...
 
     def step(self, i: int) -> None:

@@ -1,0 +1,104 @@
+"""The feeds of a scenario on chain: built in the order in which they read each other, moved step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from contracts_abi.calls import Call
+from contracts_abi.errors import CallReverted, InputError
+from oracle.mechanisms import FeedModel, World
+from simulation.chain.plays.rigs import Rig, Site, rigs
+from simulation.chain.plays.rigs.leaves import at_eight
+from simulation.chain.plays.stage import Stage
+
+
+class Stand:
+    """The rigs of some feeds, and of those that they read.
+
+    Feeds that need a past are built at once; the others when the first step is due, so that what is written
+    into them then has the time that the scenario gives it.
+
+    Parameters
+    ----------
+    stage
+        Where to build.
+    models, worlds
+        Feed name to its description, and to what its mechanism sees.
+    names
+        Feeds that are read from outside.
+    tokens
+        Asset to token.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        models: Mapping[str, FeedModel],
+        worlds: Mapping[str, World],
+        names: Iterable[str],
+        tokens: Mapping[str, str],
+    ) -> None:
+        self._stage = stage
+        self._models = models
+        self._worlds = worlds
+        self._tokens = tokens
+        self._order = _in_order(models, names)
+        self.rigs: dict[str, Rig] = {}
+        self.at_eight: dict[str, str] = {}
+        self._build(early=True)
+
+    def begin(self) -> None:
+        """Build the rest, at the stage's time, and bring all feeds to the first step."""
+        self._build(early=False)
+        self.step(0)
+        for name, rig in self.rigs.items():
+            self.at_eight[name] = at_eight(self._stage, rig.source, rig.answer, rig.decimals)
+
+    def step(self, i: int) -> None:
+        """Bring all feeds to step `i`, those that others read first."""
+        for name in self._order:
+            self.rigs[name].step(i)
+
+    def answers(self) -> dict[str, int | None]:
+        """Return each feed's answer at its own scale; None where it reverts."""
+        return {name: self._answer(rig) for name, rig in self.rigs.items()}
+
+    def _answer(self, rig: Rig) -> int | None:
+        # The first word whatever else comes behind it; prices are signed on some feeds and not on others.
+        call = Call(rig.source, rig.answer.selector, _first_word, f"{rig.answer.name} of {rig.source}")
+        try:
+            return self._stage.read(call)
+        except CallReverted:
+            return None
+
+    def _build(self, *, early: bool) -> None:
+        for name in self._order:
+            kind = rigs.get(self._models[name].kind)
+            if kind.early != early:
+                continue
+            if early and self._models[name].feeds():
+                raise InputError(
+                    f"feed {name} needs a past and reads other feeds: it cannot be built on chain"
+                )
+            sources = {read: self.rigs[read].source for read in self._models[name].feeds()}
+            self.rigs[name] = kind(
+                Site(self._stage, name, self._models[name], self._worlds[name], sources, self._tokens)
+            )
+
+
+def _first_word(data: bytes) -> int:
+    return int.from_bytes(data[:32], signed=True)
+
+
+def _in_order(models: Mapping[str, FeedModel], names: Iterable[str]) -> list[str]:
+    """Return the feeds and all that they read, each behind what it reads."""
+    order: dict[str, None] = {}
+
+    def add(name: str) -> None:
+        for read in models[name].feeds():
+            add(read)
+        order[name] = None
+
+    for name in names:
+        add(name)
+    return list(order)
