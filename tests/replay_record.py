@@ -17,8 +17,8 @@ from simulation.replay.record import (
     CheckRow,
     ClaimRow,
     DataFile,
-    EconomicsPair,
     EconomicsRecord,
+    EconomicsRuns,
     FaultInfo,
     FeedCell,
     FeedInfo,
@@ -44,16 +44,17 @@ USDC = Market("USDC", 6, liquidity_raw=1_000_000 * 10**6)
 MARKETS = {"COIN": COIN, "USDC": USDC}
 
 
-def _steps(*, guarded: bool) -> list[Step]:
+def _steps(run: str) -> list[Step]:
     out = []
     for i, text in enumerate(TRUTH):
         true = Fraction(text)
-        said: Fraction | None = max(true, FLOOR)
-        if guarded and true <= FLOOR:
+        said: Fraction | None = true if run == "truthful" else max(true, FLOOR)
+        if run == "guarded" and true <= FLOOR:
             said = None
-        quotes = Quotes.same({"COIN": said, "USDC": Fraction(1)})
-        refusals = {} if said is not None else {"COIN": "price unknown: G06 at its minimum"}
-        out.append(Step(_t(i), i, {"COIN": true, "USDC": Fraction(1)}, quotes, quotes, refusals))
+        prices = {"COIN": said, "USDC": Fraction(1)}
+        why = {} if said is not None else {"COIN": "price unknown: G06 at its minimum"}
+        quotes = Quotes(prices, prices, why)
+        out.append(Step(_t(i), i, {"COIN": true, "USDC": Fraction(1)}, quotes, quotes))
     return out
 
 
@@ -149,8 +150,8 @@ def replay_record() -> ReplayRecord:
     accounts = [Account("saver", {"COIN": 10**6 * 10**18}, {"USDC": 50_000 * 10**6})]
     thieves = [Borrower("attacker", {"COIN": 8 * 10**6 * 10**18}, "USDC")]
     runs = {
-        guarded: play_accounts(model, _steps(guarded=guarded), accounts, thieves, guarded=guarded)
-        for guarded in (False, True)
+        run: play_accounts(model, _steps(run), accounts, thieves, guarded=run == "guarded")
+        for run in ("unguarded", "guarded", "truthful")
     }
     return ReplayRecord(
         tool_version="0.0.0",
@@ -234,7 +235,7 @@ def replay_record() -> ReplayRecord:
                 accepted_mispriced_s=0,
             ),
         ),
-        economics=EconomicsPair(
+        economics=EconomicsRuns(
             model=model.label,
             exact=False,
             notes=("the scenario names no keeper: one without limits is assumed",),
@@ -251,8 +252,9 @@ def replay_record() -> ReplayRecord:
                     liquidity=None,
                 ),
             ),
-            unguarded=_economics(runs[False]),
-            guarded=_economics(runs[True]),
+            unguarded=_economics(runs["unguarded"]),
+            guarded=_economics(runs["guarded"]),
+            truthful=_economics(runs["truthful"]),
         ),
         matrix=MatrixRecord(
             alone=(

@@ -41,8 +41,6 @@ class Step:
         Asset to its true price; all are known.
     borrowing, liquidating
         The prices that the protocol borrows and liquidates at; an asset that it refuses is None there.
-    refusals
-        Asset to why it is refused, for the report.
     base_fee_wei
         Base fee; None when the scenario has no gas series.
     gas_price_usd
@@ -54,7 +52,6 @@ class Step:
     truth: Mapping[str, Fraction]
     borrowing: Quotes
     liquidating: Quotes
-    refusals: Mapping[str, str] = field(default_factory=dict)
     base_fee_wei: int | None = None
     gas_price_usd: Fraction | None = None
 
@@ -368,7 +365,7 @@ class _Game:
                 )
             )
             return
-        why = _why(step, step.borrowing, supplied.assets(), who.asset)
+        why = _why(step.borrowing, supplied.assets(), who.asset)
         if why:
             self._tell_once(step, Deed.BORROW_REFUSED, who.id, why)
         elif first:
@@ -393,7 +390,7 @@ class _Game:
                 continue
             due = self.model.due(account, step.liquidating)
             if due is None:
-                why = _why(step, step.liquidating, account.assets(), "")
+                why = _why(step.liquidating, account.assets())
                 self._tell_once(step, Deed.LIQUIDATION_REFUSED, account_id, why or "no price")
                 continue
             self.refused.discard((Deed.LIQUIDATION_REFUSED, account_id))
@@ -535,13 +532,12 @@ def _largest(
     return asset, amounts[asset]
 
 
-def _why(step: Step, quotes: Quotes, held: Iterable[str], borrowed: str) -> str:
+def _why(quotes: Quotes, held: Iterable[str], borrowed: str = "") -> str:
     """Return why the protocol has no price of an asset that it needs; empty when it has all."""
-    shut = [a for a in held if quotes.collateral.get(a) is None and quotes.debt.get(a) is None]
-    shut += [a for a in held if quotes.collateral.get(a) is None and a not in shut]
+    shut = [a for a in held if quotes.collateral.get(a) is None or quotes.debt.get(a) is None]
     if borrowed and quotes.debt.get(borrowed) is None:
         shut.append(borrowed)
-    return "; ".join(f"{a}: {step.refusals.get(a, 'no price')}" for a in dict.fromkeys(shut))
+    return "; ".join(f"{a}: {quotes.why.get(a, 'no price')}" for a in dict.fromkeys(shut))
 
 
 def _idle(working: Sequence[Keeper], step: Step) -> str:

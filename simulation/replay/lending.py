@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Protocol, TypeAlias
 
@@ -93,10 +93,19 @@ def _added(held: Mapping[str, int], change: Mapping[str, int] | None) -> dict[st
 
 @dataclass(frozen=True, slots=True)
 class Quotes:
-    """The prices that a protocol acts on: what collateral counts, and what debt counts."""
+    """The prices that a protocol acts on.
+
+    Attributes
+    ----------
+    collateral, debt
+        What an asset counts on either side of an account.
+    why
+        Why an asset without a price has none, for the report.
+    """
 
     collateral: Prices
     debt: Prices
+    why: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def same(cls, prices: Prices) -> Quotes:

@@ -132,8 +132,8 @@ class MarketInfo(StrictModel):
     liquidity: Number | None
 
 
-class EconomicsPair(StrictModel):
-    """The same accounts twice."""
+class EconomicsRuns(StrictModel):
+    """The same accounts three times: at what the feeds said, at the guarded decision, and at the truth."""
 
     markets: tuple[MarketInfo, ...]
     model: str = Field(description="what they were played in")
@@ -141,6 +141,7 @@ class EconomicsPair(StrictModel):
     notes: tuple[str, ...] = Field(description="what was assumed where the scenario is silent")
     unguarded: EconomicsRecord
     guarded: EconomicsRecord
+    truthful: EconomicsRecord = Field(description="what is lost here was not the oracle's fault")
 
 
 class FeedSummary(StrictModel):
@@ -301,7 +302,7 @@ class ReplayRecord(StrictModel):
     fired: tuple[FiredRow, ...]
     guards: tuple[GuardCount, ...]
     summaries: tuple[FeedSummary, ...]
-    economics: EconomicsPair | None
+    economics: EconomicsRuns | None
     matrix: MatrixRecord | None
     checks: tuple[CheckRow, ...]
     finding: Finding

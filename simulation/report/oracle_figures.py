@@ -226,11 +226,12 @@ def deviation(record: ReplayRecord, feed: str) -> Spec:
 
 
 def bad_debt(record: ReplayRecord) -> Spec:
-    """Return bad debt at true prices over time, unguarded and guarded."""
+    """Return bad debt at true prices over time, one line a run."""
     assert record.economics is not None
     runs = (
         ("unguarded", record.economics.unguarded, HARM, None),
         ("guarded", record.economics.guarded, REFERENCE, "dot"),
+        ("had the feeds told the truth", record.economics.truthful, MARKET, "dash"),
     )
     data = [
         {

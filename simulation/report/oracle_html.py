@@ -11,6 +11,7 @@ from simulation.replay.text import duration_text, percent_text, stamp, usd_text
 from simulation.report import oracle_figures, plotting
 from simulation.report.oracle_md import ABLATION_COLUMNS, MAX_ACTIONS, ablation_cells
 from simulation.report.oracle_view import (
+    ECONOMICS_COLUMNS,
     RECORD_WORDS,
     economics_rows,
     grouped_actions,
@@ -57,6 +58,7 @@ def render_replay_html(record: ReplayRecord) -> str:
             tables=tables,
             headline=headline(record),
             economics=economics_rows(record),
+            economics_columns=ECONOMICS_COLUMNS,
             actions=actions,
             ablation_columns=ABLATION_COLUMNS,
             ablation=[] if record.matrix is None else [(r, ablation_cells(r)) for r in record.matrix.alone],

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from simulation.replay.record import AblationRow, MatrixRecord, ReplayRecord
 from simulation.replay.text import duration_text, percent_text, stamp, usd_text
 from simulation.report.oracle_view import (
+    ECONOMICS_COLUMNS,
     RECORD_WORDS,
     economics_rows,
     grouped_actions,
@@ -164,7 +165,7 @@ def _economics(record: ReplayRecord) -> str:
     if not economics.exact:
         out.append("**The model is generic: the figures show the order of the loss, not the wei.**")
     out += [f"- {note}" for note in economics.notes]
-    out += ["", _table(("", "unguarded", "guarded"), economics_rows(record))]
+    out += ["", _table(ECONOMICS_COLUMNS, economics_rows(record))]
     for name, run in (("unguarded", economics.unguarded), ("guarded", economics.guarded)):
         lines = [(stamp(t), text) for t, texts in grouped_actions(run) for text in texts]
         out.append(f"### Protocol actions, {name}\n")

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from simulation.replay.record import ReplayRecord
 from simulation.replay.text import duration_text, stamp, usd_text
-from simulation.report.oracle_view import RECORD_WORDS, economics_rows, headline
+from simulation.report.oracle_view import ECONOMICS_COLUMNS, RECORD_WORDS, economics_rows, headline
 
 VERDICT_STYLES = {"stops": "green", "detects": "green", "reduces": "yellow", "worse": "red"}
 
@@ -70,7 +70,7 @@ def _fired(record: ReplayRecord) -> Table:
 def _economics(record: ReplayRecord) -> Table:
     assert record.economics is not None
     title = f"What it cost ({record.economics.model})"
-    table = _table(title, "", "unguarded", "guarded", right=("unguarded", "guarded"))
+    table = _table(title, *ECONOMICS_COLUMNS, right=ECONOMICS_COLUMNS[1:])
     for row in economics_rows(record):
         table.add_row(*row)
     return table

@@ -264,22 +264,27 @@ ECONOMICS_LINES: tuple[tuple[str, str], ...] = (
 )
 
 
-def economics_rows(record: ReplayRecord) -> list[tuple[str, str, str]]:
-    """Return what it cost as rows: name, unguarded, guarded."""
+ECONOMICS_COLUMNS = ("", "unguarded", "guarded", "had the feeds told the truth")
+
+
+def economics_rows(record: ReplayRecord) -> list[tuple[str, ...]]:
+    """Return what it cost as rows of `ECONOMICS_COLUMNS`."""
     if record.economics is None:
         return []
-    bare, held = record.economics.unguarded, record.economics.guarded
+    runs = (record.economics.unguarded, record.economics.guarded, record.economics.truthful)
 
     def cell(run: EconomicsRecord, name: str) -> str:
         amount = getattr(run, name)
         return "no price" if amount is None else usd_text(amount)
 
-    rows = [(title, cell(bare, name), cell(held, name)) for title, name in ECONOMICS_LINES]
-    counts = (
-        ("accounts wrongly liquidated", len(bare.wrongly_liquidated), len(held.wrongly_liquidated)),
-        ("liquidations", bare.liquidations, held.liquidations),
-    )
-    return rows[:2] + [(title, f"{a:,}", f"{b:,}") for title, a, b in counts] + rows[2:]
+    rows: list[tuple[str, ...]] = [
+        (title, *(cell(run, name) for run in runs)) for title, name in ECONOMICS_LINES
+    ]
+    counts: list[tuple[str, ...]] = [
+        ("accounts wrongly liquidated", *(f"{len(run.wrongly_liquidated):,}" for run in runs)),
+        ("liquidations", *(f"{run.liquidations:,}" for run in runs)),
+    ]
+    return rows[:2] + counts + rows[2:]
 
 
 def reported_at(record: ReplayRecord, feed: str, t: int) -> FeedCell | None:

@@ -30,14 +30,14 @@ def step(
     """A moment with one moving price; the dollar is a dollar."""
     true = Fraction(truth)
     said = true if reported == "" else None if reported is None else Fraction(reported)
-    quotes = Quotes.same({"ETH": said, "USD": Fraction(1)})
+    prices = {"ETH": said, "USD": Fraction(1)}
+    quotes = Quotes(prices, prices, {"ETH": guard} if guard else {})
     return Step(
         t=t,
         block=t,
         truth={"ETH": true, "USD": Fraction(1)},
         borrowing=quotes,
         liquidating=quotes,
-        refusals={"ETH": guard} if guard else {},
         base_fee_wei=None if base_fee_gwei is None else base_fee_gwei * 10**9,
         gas_price_usd=None if base_fee_gwei is None else Fraction(base_fee_gwei, 10**9) * true,
     )
