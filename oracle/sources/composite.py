@@ -113,6 +113,27 @@ Leg = Annotated[
 """A source inside another: a table with its ``kind``, or the source itself."""
 
 
+def parts(legs: Sequence[Any], results: Sequence[bytes | None]) -> list[tuple[Any, Sequence[bytes | None]]]:
+    """Return each source with its share of the answers, in order."""
+    found, at = [], 0
+    for leg in legs:
+        count = len(leg.reads())
+        found.append((leg, results[at : at + count]))
+        at += count
+    return found
+
+
+def longest_heartbeat(readings: Sequence[Reading], contexts: Sequence[FeedContext]) -> int | None:
+    """Return the longest promise of the legs that carry a time; None when one of them promises nothing."""
+    promised = [
+        context.heartbeat_s
+        for reading, context in zip(readings, contexts, strict=True)
+        if isinstance(reading, PriceObs) and reading.published_at is not None
+    ]
+    known = [s for s in promised if s is not None]
+    return max(known) if known and len(known) == len(promised) else None
+
+
 @sources.register("composite")
 class CompositeSource(StrictModel):
     """A product of sources, as old as the oldest and as bad as the worst of them.
@@ -129,7 +150,7 @@ class CompositeSource(StrictModel):
     name
         Source id; ``composite:<base>/<quote>`` by default.
     heartbeat_s, grace_s
-        The longest promise of the legs; by default the longest that a leg states.
+        The longest promise of the legs; by default the longest that they state, if all do that carry a time.
     """
 
     kind: ClassVar[Literal["composite"]] = "composite"
@@ -164,7 +185,9 @@ class CompositeSource(StrictModel):
 
     def decode(self, results: Sequence[bytes | None], *, block: int, timestamp: int) -> Reading:
         """Return the product of the legs' readings."""
-        readings = [leg.decode(part, block=block, timestamp=timestamp) for leg, part in self._parts(results)]
+        readings = [
+            leg.decode(part, block=block, timestamp=timestamp) for leg, part in parts(self.legs, results)
+        ]
         return compose(
             readings,
             base=self.base,
@@ -177,20 +200,12 @@ class CompositeSource(StrictModel):
 
     def context(self, results: Sequence[bytes | None], *, timestamp: int) -> FeedContext:
         """Return the kinds of the legs, and the longest heartbeat among them."""
-        parts = self._parts(results)
-        contexts = [leg.context(part, timestamp=timestamp) for leg, part in parts]
-        readings = [leg.decode(part, block=0, timestamp=timestamp) for leg, part in parts]
+        by_leg = parts(self.legs, results)
+        contexts = [leg.context(part, timestamp=timestamp) for leg, part in by_leg]
+        readings = [leg.decode(part, block=0, timestamp=timestamp) for leg, part in by_leg]
         return FeedContext(
             now=timestamp,
-            heartbeat_s=self.heartbeat_s or max((c.heartbeat_s or 0 for c in contexts), default=0) or None,
+            heartbeat_s=self.heartbeat_s or longest_heartbeat(readings, contexts),
             grace_s=self.grace_s,
             legs=tuple(r.kind for r in readings if isinstance(r, PriceObs)),
         )
-
-    def _parts(self, results: Sequence[bytes | None]) -> list[tuple[Any, Sequence[bytes | None]]]:
-        parts, at = [], 0
-        for leg in self.legs:
-            count = len(leg.reads())
-            parts.append((leg, results[at : at + count]))
-            at += count
-        return parts
