@@ -85,6 +85,14 @@ def openzeppelin(name: str) -> Artifact:
     return _compiled("openzeppelin", name)
 
 
+def uniswap_twap(name: str) -> Artifact:
+    """Return ``OracleLibraryCaller`` or ``TwapFeed``: Uniswap's oracle library behind functions to call.
+
+    ``TwapFeed(pool, base, quote, base amount, window, decimals)`` answers what that amount is worth.
+    """
+    return _compiled("uniswap-twap", name)
+
+
 def pyth(name: str) -> Artifact:
     """Return a contract of Pyth's Solidity SDK, compiled from its authors' source."""
     return _compiled("pyth", name)

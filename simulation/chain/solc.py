@@ -118,6 +118,56 @@ contract Vault is ERC4626 {
 }
 """
 
+# Uniswap's oracle library has internal functions only.
+_TWAP = """// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.7.6;
+
+import "@uniswap/v3-periphery/contracts/libraries/OracleLibrary.sol";
+
+contract OracleLibraryCaller {
+    function consult(address pool, uint32 secondsAgo) external view returns (int24, uint128) {
+        return OracleLibrary.consult(pool, secondsAgo);
+    }
+
+    function getQuoteAtTick(int24 tick, uint128 baseAmount, address base, address quote)
+        external
+        pure
+        returns (uint256)
+    {
+        return OracleLibrary.getQuoteAtTick(tick, baseAmount, base, quote);
+    }
+
+    function getOldestObservationSecondsAgo(address pool) external view returns (uint32) {
+        return OracleLibrary.getOldestObservationSecondsAgo(pool);
+    }
+}
+
+contract TwapFeed {
+    address public immutable pool;
+    address public immutable base;
+    address public immutable quote;
+    uint128 public immutable baseAmount;
+    uint32 public immutable window;
+    uint8 public immutable decimals;
+
+    constructor(
+        address pool_, address base_, address quote_, uint128 amount_, uint32 window_, uint8 decimals_
+    ) {
+        pool = pool_;
+        base = base_;
+        quote = quote_;
+        baseAmount = amount_;
+        window = window_;
+        decimals = decimals_;
+    }
+
+    function latestAnswer() external view returns (int256) {
+        (int24 tick, ) = OracleLibrary.consult(pool, window);
+        return int256(OracleLibrary.getQuoteAtTick(tick, baseAmount, base, quote));
+    }
+}
+"""
+
 UNITS: Final[Mapping[str, Unit]] = {
     "chainlink": Unit(
         "0.6.6",
@@ -130,6 +180,7 @@ UNITS: Final[Mapping[str, Unit]] = {
         ),
     ),
     "openzeppelin": Unit("0.8.19", own={"Vault.sol": _VAULT}),
+    "uniswap-twap": Unit("0.7.6", own={"Twap.sol": _TWAP}),
     "pyth": Unit("0.8.19", ("@pythnetwork/pyth-sdk-solidity/MockPyth.sol",)),
 }
 """What `ensure_oracle_toolchain` compiles, by name."""

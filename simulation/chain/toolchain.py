@@ -60,15 +60,21 @@ class NpmPackage:
         """Where it is unpacked."""
         return node_modules() / (self.alias or self.name)
 
+    @property
+    def stamp(self) -> str:
+        """What marks it as unpacked: its bytes, and which of its files were kept."""
+        return f"{self.integrity} {self.keeps}"
+
     def installed(self) -> bool:
         """Return whether exactly this package is in place."""
         try:
-            return (self.folder / _STAMP).read_text(encoding="ascii") == self.integrity
+            return (self.folder / _STAMP).read_text(encoding="ascii") == self.stamp
         except OSError:
             return False
 
 
 _CONTRACTS = r"(package\.json|LICENSE.*|artifacts/contracts/.*(?<!\.dbg)\.json)"
+_WITH_SOURCES = rf"({_CONTRACTS}|contracts/(interfaces|libraries)/.*\.sol)"
 
 PACKAGES: Final = (
     NpmPackage(
@@ -81,13 +87,13 @@ PACKAGES: Final = (
         "@uniswap/v3-core",
         "1.0.1",
         "7pVk4hEm00j9tc71Y9+ssYpO6ytkeI0y7WE9P6UcmNzhxPePwyAxImuhVsTqWK9YFvzgtvzJHi64pBl4jUzKMQ==",
-        _CONTRACTS,
+        _WITH_SOURCES,
     ),
     NpmPackage(
         "@uniswap/v3-periphery",
         "1.4.4",
         "S4+m+wh8HbWSO3DKk4LwUCPZJTpCugIsHrWR86m/OrUyvSqGDTXKFfc2sMuGXCZrD1ZqO3rhQsKgdWg3Hbb2Kw==",
-        _CONTRACTS,
+        _WITH_SOURCES,
     ),
 )
 
@@ -102,6 +108,13 @@ COMPILERS: Final[Mapping[str, NpmPackage]] = {
             "p0IO/1fRaHWKN+qR+mUivpwnBpFYD8EoFAzT8VL4lmllNwsyEO7TJJAc2QK0XUeWOYOT92NWKhDNNNLTVbHShA==",
             _COMPILER,
             "solc-0.6.6",
+        ),
+        NpmPackage(
+            "solc",
+            "0.7.6",
+            "WsR/W7CXwh2VnmZapB4JrsDeLlshoKBz5Pz/zYNulB6LBsOEHI2Zj/GeKLMFcvv57OHiXHvxq5ZOQB+EdqxlxQ==",
+            _COMPILER,
+            "solc-0.7.6",
         ),
         NpmPackage(
             "solc",
@@ -413,7 +426,7 @@ def fetch_packages(packages: Sequence[NpmPackage], report: Progress, tools: Node
                 )
             unpacked = folder / f"unpacked-{tarball.stem}"
             unpack(tarball, unpacked, package.keeps)
-            (unpacked / _STAMP).write_text(package.integrity, encoding="ascii")
+            (unpacked / _STAMP).write_text(package.stamp, encoding="ascii")
             _put(unpacked, package, folder)
 
 

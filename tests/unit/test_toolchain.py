@@ -110,11 +110,11 @@ def test_a_second_run_fetches_nothing(packages: tuple[NpmPackage, ...], tmp_path
     assert not [path for path in cache_dir().iterdir() if path.name.startswith(".")]
 
 
-def test_a_package_of_another_version_is_replaced(packages: tuple[NpmPackage, ...]) -> None:
+def test_a_package_of_which_other_files_were_kept_is_replaced(packages: tuple[NpmPackage, ...]) -> None:
     folder = node_modules() / "@test/thing"
     folder.mkdir(parents=True)
     (folder / "old").touch()
-    (folder / ".integrity").write_text("another")
+    (folder / ".integrity").write_text(packages[0].integrity, encoding="ascii")  # as kept files once were
     ensure_toolchain()
     assert not (folder / "old").exists()
     assert packages[0].installed()
