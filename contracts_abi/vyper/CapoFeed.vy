@@ -109,7 +109,7 @@ def getMaxYearlyGrowthRatePercent() -> uint256:
 
 @external
 @view
-def getMaxRatioGrowthPerSecond() -> uint256:
+def getMaxRatioGrowthPerSecondScaled() -> uint256:
     return convert(self.growth_per_second_scaled, uint256)
 
 
