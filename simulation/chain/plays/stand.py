@@ -42,7 +42,8 @@ class Stand:
         self._models = models
         self._worlds = worlds
         self._tokens = tokens
-        self._order = _in_order(models, names)
+        self._read = tuple(names)
+        self._order = _in_order(models, self._read)
         self.rigs: dict[str, Rig] = {}
         self.at_eight: dict[str, str] = {}
         self._build(early=True)
@@ -51,13 +52,18 @@ class Stand:
         """Build the rest, at the stage's time, and bring all feeds to the first step."""
         self._build(early=False)
         self.step(0)
-        for name, rig in self.rigs.items():
+        for name in self._read:
+            rig = self.rigs[name]
             self.at_eight[name] = at_eight(self._stage, rig.source, rig.answer, rig.decimals)
 
     def step(self, i: int) -> None:
         """Bring all feeds to step `i`, those that others read first."""
         for name in self._order:
             self.rigs[name].step(i)
+
+    def costs(self) -> tuple[str, ...]:
+        """Return what moving the feeds took, one line each."""
+        return tuple(line for rig in self.rigs.values() for line in rig.costs())
 
     def answers(self) -> dict[str, int | None]:
         """Return each feed's answer at its own scale; None where it reverts."""

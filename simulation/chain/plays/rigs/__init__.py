@@ -75,3 +75,7 @@ class Rig(Protocol):
     def step(self, i: int) -> None:
         """Bring the feed's contracts to step `i`: posts, trades and pokes at the stage's time."""
         ...
+
+    def costs(self) -> tuple[str, ...]:
+        """Return what moving it against the market took so far, one line each; nothing for most kinds."""
+        ...

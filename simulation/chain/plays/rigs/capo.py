@@ -60,3 +60,7 @@ class CapoRig:
                 wanted.growth_bps_year,
             )
             self._written = wanted
+
+    def costs(self) -> tuple[str, ...]:
+        """Return nothing: nobody trades against it."""
+        return ()

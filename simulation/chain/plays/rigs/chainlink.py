@@ -43,3 +43,7 @@ class ChainlinkRig:
         answer = self._answers[i]
         if self._stage.read(feeds.DUE.call(self._aggregator, answer)):
             self._stage.attempt(OWNER, self._aggregator, feeds.TRANSMIT, answer)
+
+    def costs(self) -> tuple[str, ...]:
+        """Return nothing: nobody trades against it."""
+        return ()

@@ -40,3 +40,7 @@ class MorphoChainlinkRig:
 
     def step(self, i: int) -> None:
         """Do nothing: its price is that of its feeds."""
+
+    def costs(self) -> tuple[str, ...]:
+        """Return nothing: nobody trades against it."""
+        return ()

@@ -1,0 +1,227 @@
+"""Scripts made by hand: a rig answers what its mechanism computes, the pool what the exact model computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from fractions import Fraction
+from typing import Any, ClassVar, Literal
+
+import pytest
+
+from oracle.interfaces import FeedContext
+from oracle.mechanisms import FeedModel, Played, World
+from oracle.mechanisms.capo import CapoFeed
+from oracle.mechanisms.morpho_chainlink import MorphoChainlinkFeed
+from oracle.types import FeedKind, NoData, PriceObs, Reading
+from simulation.chain import revm
+from simulation.chain.anvil import Anvil, AnvilOptions
+from simulation.chain.evm import Evm
+from simulation.chain.plays.play import LEAD_S, ChainPlay, Script, play_script
+from simulation.replay.economics import Borrower, Deed, Step
+from simulation.replay.lending import Account, Market, Quotes
+
+pytestmark = pytest.mark.skipif(
+    not revm.available(), reason="pyrevm has wheels for CPython 3.11 and 3.12 only"
+)
+
+START = 1_773_140_400
+STEP_S = 600
+
+
+class Push(FeedModel):
+    """A push feed that posts at each step."""
+
+    kind: ClassVar[Literal["chainlink"]] = "chainlink"
+
+    heartbeat_s: int = 1
+    deviation_bps: int = 1
+    min_answer: int | None = None
+    max_answer: int | None = None
+    on_bound: str = "freeze"
+    description: str = ""
+
+    def play(self, name: str, world: World) -> Played:
+        """Return the price at each step; out of bounds the last that was in them."""
+        (pair,) = self.pairs(name)
+        base, quote = pair.split("/")
+        readings: list[Reading] = []
+        last: int | None = None
+        for t, block, price in zip(world.steps, world.blocks, world.seen[pair], strict=True):
+            answer = round(price * 10**self.decimals)
+            low, high = self.min_answer, self.max_answer
+            if (low is None or answer >= low) and (high is None or answer <= high):
+                last = answer
+            readings.append(
+                NoData(base, quote, name, t, "no round", block)
+                if last is None
+                else PriceObs(
+                    *(base, quote, last, self.decimals, FeedKind.PUSH, name),
+                    published_at=t,
+                    observed_at=t,
+                    block=block,
+                )
+            )
+        return Played(name, tuple(readings), tuple(FeedContext(now=t) for t in world.steps))
+
+
+def script(
+    models: Mapping[str, FeedModel],
+    truth: Mapping[str, list[str]],
+    reads: Mapping[str, tuple[str, str | None]],
+    markets: list[Market],
+    acts: Mapping[str, tuple[Any, ...]] | None = None,
+    **who: Any,
+) -> Script:
+    """Return a script whose feeds see the truth; `reads` maps an asset to its pair and feed."""
+    exact = {pair: tuple(map(Fraction, prices)) for pair, prices in truth.items()}
+    count = len(next(iter(exact.values())))
+    times = tuple(START + i * STEP_S for i in range(count))
+    played: dict[str, Played] = {}
+    worlds: dict[str, World] = {}
+    for name, model in models.items():
+        worlds[name] = World(times, times, exact, exact, dict(played), (acts or {}).get(name, ()))
+        played[name] = model.play(name, worlds[name])
+
+    def said(symbol: str, i: int) -> Fraction | None:
+        pair, feed = reads[symbol]
+        if feed is None:
+            return exact[pair][i]
+        reading = played[feed].readings[i]
+        return Fraction(reading.mantissa, 10**reading.decimals) if isinstance(reading, PriceObs) else None
+
+    steps = []
+    for i, t in enumerate(times):
+        quotes = Quotes.same({symbol: said(symbol, i) for symbol in reads})
+        steps.append(Step(t, t, {s: exact[pair][i] for s, (pair, _) in reads.items()}, quotes, quotes))
+    return Script(
+        id="by hand",
+        models=models,
+        worlds=worlds,
+        played=played,
+        reads={symbol: feed for symbol, (_, feed) in reads.items() if feed is not None},
+        steps=steps,
+        markets={market.symbol: market for market in markets},
+        **who,
+    )
+
+
+def played(given: Script, evm: Evm | None = None) -> ChainPlay:
+    play = play_script(given, evm or revm.RevmEvm(timestamp=START - LEAD_S))
+    assert play.parted == ()
+    assert len(play.said) == len(given.steps)
+    return play
+
+
+USDC = Market("USDC", 6, liquidity_raw=10_000_000 * 10**6)
+
+
+def at_its_bound() -> Script:
+    return script(
+        {"LUNA/USD": Push(min_answer=10_700_000)},
+        {"LUNA/USD": ["0.2", "0.107", "0.0758", "0.01"], "USDC/USD": ["1"] * 4},
+        {"LUNA": ("LUNA/USD", "LUNA/USD"), "USDC": ("USDC/USD", None)},
+        [Market("LUNA", 18, 5_500, 5_500, 1_000, 500), USDC],
+        borrowers=(Borrower("attacker", {"LUNA": 10**8 * 10**18}, "USDC"),),
+    )
+
+
+def test_a_feed_that_stands_at_its_bound_lends_on_it() -> None:
+    play = played(at_its_bound())
+    assert [said.prices["LUNA"] for said in play.said] == [20_000_000, 10_700_000, 10_700_000, 10_700_000]
+    assert play.economics.bad_debt > 4_000_000
+    assert any(event.deed is Deed.BORROW for event in play.economics.events)
+
+
+def test_both_backends_play_alike() -> None:
+    given = at_its_bound()
+    with Anvil.start(AnvilOptions(timestamp=START - LEAD_S)) as node:
+        there = played(given, node.evm())
+    here = played(given)
+    assert there.backend == "anvil"
+    assert replace(there, backend="revm", economics=here.economics) == here
+    assert replace(there.economics, model=here.economics.model) == here.economics
+
+
+def test_what_the_computation_gets_wrong_is_told() -> None:
+    given = at_its_bound()
+    (reading, *others) = given.played["LUNA/USD"].readings
+    assert isinstance(reading, PriceObs)
+    wrong = replace(given.played["LUNA/USD"], readings=(replace(reading, mantissa=1), *others))
+    quotes = Quotes.same({"LUNA": Fraction("0.3"), "USDC": Fraction(1)})
+    steps = (*given.steps[:2], replace(given.steps[2], borrowing=quotes, liquidating=quotes), given.steps[3])
+    play = play_script(
+        replace(given, played={"LUNA/USD": wrong}, steps=steps), revm.RevmEvm(timestamp=START - LEAD_S)
+    )
+    assert {(parted.t, parted.what) for parted in play.parted} >= {
+        (START, "feed LUNA/USD"),
+        (START + 2 * STEP_S, "price of LUNA"),
+    }
+    assert play.parted[0].chain == "20000000"
+
+
+class CapParams:
+    """The act of an updater that writes a snapshot."""
+
+    kind = "cap_params"
+
+    def __init__(self, at: int, ratio: str, snapshot_at: int) -> None:
+        self.at, self.snapshot_ratio, self.snapshot_at = at, Fraction(ratio), snapshot_at
+        self.growth_bps_year = None
+
+    def active(self, t: int) -> bool:
+        """Return whether it was written by `t`."""
+        return t >= self.at
+
+
+def test_a_snapshot_with_an_old_time_liquidates_the_healthy() -> None:
+    week = 7 * 86_400
+    play = played(
+        script(
+            {
+                "ETH/USD": Push(),
+                "wstETH/USD": CapoFeed.model_validate(
+                    {
+                        "base_feed": "ETH/USD",
+                        "ratio_pair": "wstETH/ETH",
+                        "snapshot_ratio": "1.1572",
+                        "snapshot_at": datetime.fromtimestamp(START - 100 * 86_400, UTC),
+                        "growth_bps_year": 2_500,
+                    }
+                ),
+            },
+            {
+                "ETH/USD": ["2000", "2001.5", "1999", "2000"],
+                "wstETH/ETH": ["1.2288", "1.2288", "1.2289", "1.2289"],
+                "wstETH/USD": ["2457.6", "2459.4", "2456.6", "2457.8"],
+            },
+            {"wstETH": ("wstETH/USD", "wstETH/USD"), "WETH": ("ETH/USD", "ETH/USD")},
+            [Market("wstETH", 18, 9_300, 9_500, 100), Market("WETH", 18, 9_300, 9_500, 100)],
+            acts={"wstETH/USD": (CapParams(START + STEP_S, "1.1919", START + STEP_S - week),)},
+            positions=(Account("looper", {"wstETH": 10**21}, {"WETH": 1_150 * 10**18}),),
+        )
+    )
+    assert play.said[0].prices["wstETH"] == 245_760_000_000
+    capped = Fraction(play.said[2].prices["wstETH"] or 0, play.said[2].prices["WETH"] or 1)
+    assert Fraction("1.19") < capped < Fraction("1.20")
+    assert play.economics.wrongly_liquidated == ("looper",)
+
+
+def test_a_scale_off_by_a_trillion_is_borrowed_on() -> None:
+    play = played(
+        script(
+            {
+                "PAXG/USD": Push(),
+                "PAXG/USDC": MorphoChainlinkFeed(
+                    base_feeds=("PAXG/USD",), base_decimals=18, quote_decimals=6, stated_quote_decimals=18
+                ),
+            },
+            {"PAXG/USD": ["2650", "2651"], "PAXG/USDC": ["2650", "2651"], "USDC/USD": ["1", "1"]},
+            {"PAXG": ("PAXG/USDC", "PAXG/USDC"), "USDC": ("USDC/USD", None)},
+            [Market("PAXG", 18, 8_600, 9_150, 500), USDC],
+            borrowers=(Borrower("attacker", {"PAXG": 132 * 10**15}, "USDC", 230_000 * 10**6),),
+        )
+    )
+    assert play.said[0].prices["PAXG"] == 2650 * 10**12 * 10**8
+    assert play.economics.bad_debt > 229_000
