@@ -69,7 +69,7 @@ class AaveOracleSource(ContractSource):
     base, quote
         Symbols of the pair; the quote is the oracle's base currency.
     address
-        The oracle.
+        The oracle contract to read.
     name
         Source id; ``aave_oracle:<address>`` by default.
     asset

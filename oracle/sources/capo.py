@@ -160,7 +160,7 @@ class CapoSource(ContractSource):
     base, quote
         Symbols of the pair.
     address
-        The adapter.
+        The adapter contract to read.
     name
         Source id; ``capo:<address>`` by default.
     feed
@@ -211,7 +211,7 @@ class CapoStableSource(ContractSource):
     base, quote
         Symbols of the pair.
     address
-        The adapter.
+        The adapter contract to read.
     name
         Source id; ``capo_stable:<address>`` by default.
     feed

@@ -91,7 +91,7 @@ class ScalingSource(ContractSource):
     base, quote
         Symbols of the pair.
     address
-        The scaling feed.
+        The scaling feed to read.
     name
         Source id; ``comet_scaling:<address>`` by default.
     heartbeat_s, grace_s

@@ -25,7 +25,7 @@ class ConstantSource(StrictModel):
     base, quote
         Symbols of the pair.
     mantissa, decimals
-        The price.
+        The price and its scale.
     name
         Source id; ``constant:<base>/<quote>`` by default.
     """

@@ -163,7 +163,7 @@ class EulerRouterSource(ContractSource):
     base, quote
         Symbols of the pair.
     address
-        The router.
+        The router contract to read.
     name
         Source id; ``euler_router:<address>:<asset>`` by default.
     asset, unit_of_account

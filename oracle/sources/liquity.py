@@ -294,7 +294,7 @@ class LiquitySource(ContractSource):
     base, quote
         Symbols of the pair.
     address
-        The price feed.
+        The price feed contract to read.
     name
         Source id; ``liquity:<address>`` by default.
     feed

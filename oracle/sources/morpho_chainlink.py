@@ -159,7 +159,7 @@ class MorphoChainlinkSource(ContractSource):
     base, quote
         Symbols of the collateral and of the loan token.
     address
-        The oracle.
+        The oracle contract to read.
     name
         Source id; ``morpho_chainlink:<address>`` by default.
     base_decimals, quote_decimals

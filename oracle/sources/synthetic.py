@@ -46,7 +46,7 @@ class SyntheticSource(StrictModel):
     start, end, step_s
         Unix seconds of the first and last round, and seconds between rounds.
     mantissa, decimals
-        The first price.
+        The first price and its scale.
     move_ppm
         Greatest move between two rounds, millionths.
     name
