@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
+from contracts_abi.errors import InputError
 from oracle.interfaces import FeedContext
 from oracle.mechanisms import FeedModel, Played, World
 from oracle.mechanisms.capo import CapoFeed
@@ -159,6 +160,117 @@ def test_what_the_computation_gets_wrong_is_told() -> None:
         (START + 2 * STEP_S, "price of LUNA"),
     }
     assert play.parted[0].chain == "20000000"
+
+
+class Swap:
+    """Two feeds that were exchanged when they were configured."""
+
+    kind = "swap_feeds"
+
+    def __init__(self, feed: str, other: str, at: int = START) -> None:
+        self.feed, self.with_, self.at = feed, other, at
+
+    def active(self, t: int) -> bool:
+        """Return whether they are exchanged at `t`."""
+        return t >= self.at
+
+
+def test_exchanged_feeds_price_each_other() -> None:
+    eth, btc = ["3400", "3410", "3405"], ["64000", "64100", "64050"]
+    given = script(
+        {"ETH/USD": Push(), "BTC/USD": Push()},
+        {"ETH/USD": eth, "BTC/USD": btc, "USDC/USD": ["1"] * 3},
+        {"WETH": ("ETH/USD", "ETH/USD"), "WBTC": ("BTC/USD", "BTC/USD"), "USDC": ("USDC/USD", None)},
+        [Market("WETH", 18, 8_000, 8_250, 500), Market("WBTC", 8, 7_000, 7_500, 500), USDC],
+        borrowers=(Borrower("bot", {"WETH": 100 * 10**18}, "USDC"),),
+        positions=(Account("saver", {"WBTC": 10**8}, {"USDC": 30_000 * 10**6}),),
+    )
+    at = START + STEP_S
+    swaps = (Swap("ETH/USD", "BTC/USD", at), Swap("BTC/USD", "ETH/USD", at))
+    readings = {name: given.played[name].readings for name in given.models}
+    crossed = {
+        name: replace(given.played[name], readings=(readings[name][0], *readings[swap.with_][1:]))
+        for name, swap in zip(("ETH/USD", "BTC/USD"), swaps, strict=True)
+    }
+    steps = [given.steps[0]]
+    for i, step in enumerate(given.steps[1:], start=1):
+        prices = {"WETH": Fraction(btc[i]), "WBTC": Fraction(eth[i]), "USDC": Fraction(1)}
+        steps.append(replace(step, borrowing=Quotes.same(prices), liquidating=Quotes.same(prices)))
+    play = played(replace(given, played=crossed, steps=steps, faults=swaps))
+    assert play.said[1].prices["WETH"] == 6_410_000_000_000
+    assert play.economics.wrongly_liquidated == ("saver",)
+    assert play.economics.attacker_profit > 4_000_000
+
+
+def test_a_typed_number_is_no_play_on_chain() -> None:
+    spike = Swap("LUNA/USD", "LUNA/USD")
+    spike.kind = "spike"
+    with pytest.raises(InputError, match="'spike' of LUNA/USD is a typed number, which no contract shows"):
+        played(replace(at_its_bound(), faults=(spike,)))
+
+
+class Product(FeedModel):
+    """A product of two feeds, of which one may be forgotten."""
+
+    kind: ClassVar[Literal["composite"]] = "composite"
+
+    legs: tuple[str, ...]
+
+    def feeds(self) -> tuple[str, ...]:
+        """Return the legs."""
+        return self.legs
+
+    def play(self, name: str, world: World) -> Played:
+        """Return the product of the legs that are not missing."""
+        readings: list[Reading] = []
+        for i, t in enumerate(world.steps):
+            missing = {act.leg for act in world.acts if act.active(t)}  # type: ignore[attr-defined] # our own
+            legs = [world.played[leg].readings[i] for leg in self.legs if leg not in missing]
+            price = Fraction(1)
+            for leg in legs:
+                assert isinstance(leg, PriceObs)
+                price *= Fraction(leg.mantissa, 10**leg.decimals)
+            mantissa = int(price * 10**self.decimals)
+            obs = PriceObs(*("A", "B", mantissa, self.decimals), FeedKind.COMPOSITE, name, t, t)
+            readings.append(obs)
+        return Played(name, tuple(readings), tuple(FeedContext(now=t) for t in world.steps))
+
+
+class MissingLeg(Swap):
+    """A leg that a new configuration forgot."""
+
+    kind = "missing_leg"
+
+    @property
+    def leg(self) -> str:
+        """The leg."""
+        return self.with_
+
+
+def test_a_product_without_a_leg_prices_a_token_at_a_dollar() -> None:
+    at = START + STEP_S
+    play = played(
+        script(
+            {
+                "cbETH/ETH": Push(decimals=18),
+                "ETH/USD": Push(),
+                "cbETH/USD": Product(legs=("cbETH/ETH", "ETH/USD")),
+            },
+            {
+                "cbETH/ETH": ["1.12", "1.121", "1.1205"],
+                "ETH/USD": ["1960", "1962", "1961.5"],
+                "cbETH/USD": ["2195.2", "2199.4", "2197.86"],
+                "USDC/USD": ["1"] * 3,
+            },
+            {"cbETH": ("cbETH/USD", "cbETH/USD"), "USDC": ("USDC/USD", None)},
+            [Market("cbETH", 18, 7_800, 8_100, 700), USDC],
+            acts={"cbETH/USD": (MissingLeg("cbETH/USD", "ETH/USD", at),)},
+            positions=(Account("saver", {"cbETH": 10 * 10**18}, {"USDC": 15_000 * 10**6}),),
+        )
+    )
+    assert [said.prices["cbETH"] for said in play.said] == [219_520_000_000, 112_100_000, 112_050_000]
+    assert play.economics.wrongly_liquidated == ("saver",)
+    assert play.economics.bad_debt > 14_900
 
 
 class CapParams:

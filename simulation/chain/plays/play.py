@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Final, overload
 
+from oracle.faults import FaultModel
 from oracle.mechanisms import FeedModel, Played, World
 from oracle.types import PriceObs, Reading
 from simulation.chain.evm import Evm
@@ -40,6 +41,8 @@ class Script:
         Feed name to what its mechanism answers.
     reads
         Asset to the feed that the protocol reads; the truth is posted for the others.
+    faults
+        Faults that bend what a consumer reads; contracts show only some.
     steps
         The market step by step, at the prices that the feeds report.
     markets
@@ -55,6 +58,7 @@ class Script:
     reads: Mapping[str, str]
     steps: Sequence[Step]
     markets: Mapping[str, Market]
+    faults: Sequence[FaultModel] = ()
     positions: Sequence[Account] = ()
     borrowers: Sequence[Borrower] = ()
     keepers: Sequence[Keeper] = (UNLIMITED_KEEPER,)
@@ -113,7 +117,7 @@ class ChainPlay:
     oracle
         Address of Aave's oracle.
     sources
-        Asset to the contract that it reads.
+        Asset to the contract that it reads at the end.
     said
         One a step.
     economics
@@ -149,7 +153,14 @@ def play_script(script: Script, evm: Evm) -> ChainPlay:
     first = script.steps[0].t
     stage = Stage(evm, max(evm.timestamp(), first - LEAD_S))
     pool = ChainPool(stage, script.markets)
-    stand = Stand(stage, script.models, script.worlds, sorted(set(script.reads.values())), pool.at.tokens)
+    stand = Stand(
+        stage,
+        script.models,
+        script.worlds,
+        sorted(set(script.reads.values())),
+        pool.at.tokens,
+        script.faults,
+    )
     for position in script.positions:
         pool.open(position)
     stage.move_to(first)
@@ -159,10 +170,7 @@ def play_script(script: Script, evm: Evm) -> ChainPlay:
         for symbol in script.markets
         if symbol not in script.reads
     }
-    sources = {symbol: stand.at_eight[feed] for symbol, feed in script.reads.items()}
-    sources |= {symbol: leaf.source for symbol, leaf in leaves.items()}
-    pool.read_from(sources)
-
+    pool.read_from({symbol: leaf.source for symbol, leaf in leaves.items()})
     game = _Game(script, pool, stand, leaves)
     economics = play_accounts(pool, game, script.positions, script.borrowers, script.keepers)
     game.close(economics)
@@ -170,7 +178,7 @@ def play_script(script: Script, evm: Evm) -> ChainPlay:
         id=script.id,
         backend=evm.name,
         oracle=pool.at.aave.oracle,
-        sources=sources,
+        sources=stand.sources(script.reads) | {symbol: leaf.source for symbol, leaf in leaves.items()},
         said=tuple(game.said),
         economics=economics,
         parted=tuple(game.parted),
@@ -210,6 +218,7 @@ class _Game(Sequence[Step]):
                 self._stand.step(i)
                 for symbol, leaf in self._leaves.items():
                     leaf.post(_true_e8(step, symbol))
+            self._pool.read_from(self._stand.sources(self._script.reads))
             yield _at_prices(step, self._look(i, step))
 
     def _look(self, i: int, step: Step) -> Mapping[str, int | None]:

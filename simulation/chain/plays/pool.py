@@ -97,8 +97,10 @@ class ChainPool:
 
     def read_from(self, sources: Mapping[str, str]) -> None:
         """Let the oracle read each asset's price from a contract; assets not named keep theirs."""
-        self._sources |= sources
-        self._set_sources(self._sources)
+        wanted = {**self._sources, **sources}
+        if wanted != self._sources:
+            self._sources = wanted
+            self._set_sources(wanted)
 
     def price(self, symbol: str) -> int | None:
         """Return what `AaveOracle.getAssetPrice` says, USD with 8 decimals; None when it reverts."""

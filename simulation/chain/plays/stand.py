@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from contracts_abi.calls import Call
 from contracts_abi.errors import CallReverted, InputError
+from oracle.faults import FaultModel
 from oracle.mechanisms import FeedModel, World
 from simulation.chain.plays.rigs import Rig, Site, rigs
 from simulation.chain.plays.rigs.leaves import at_eight
@@ -28,6 +30,13 @@ class Stand:
         Feeds that are read from outside.
     tokens
         Asset to token.
+    faults
+        Faults that bend what a consumer of a feed reads, in the order of the file.
+
+    Raises
+    ------
+    InputError
+        If contracts cannot show one of the faults.
     """
 
     def __init__(
@@ -37,12 +46,16 @@ class Stand:
         worlds: Mapping[str, World],
         names: Iterable[str],
         tokens: Mapping[str, str],
+        faults: Iterable[FaultModel] = (),
     ) -> None:
         self._stage = stage
         self._models = models
         self._worlds = worlds
         self._tokens = tokens
-        self._read = tuple(names)
+        self._faults = tuple(faults)
+        _require_shown(self._faults)
+        swapped: list[Any] = [fault for fault in self._faults if fault.kind == _SWAP]
+        self._read = tuple(dict.fromkeys([*names, *(fault.with_ for fault in swapped)]))
         self._order = _in_order(models, self._read)
         self.rigs: dict[str, Rig] = {}
         self.at_eight: dict[str, str] = {}
@@ -59,7 +72,20 @@ class Stand:
     def step(self, i: int) -> None:
         """Bring all feeds to step `i`, those that others read first."""
         for name in self._order:
-            self.rigs[name].step(i)
+            if not self._acting(name, _FREEZE):
+                self.rigs[name].step(i)
+
+    def sources(self, reads: Mapping[str, str]) -> dict[str, str]:
+        """Return the contract that each asset's price is read from now; a swap names another feed's."""
+        return {symbol: self.at_eight[self._stands_for(feed)] for symbol, feed in reads.items()}
+
+    def _stands_for(self, name: str) -> str:
+        swaps: list[Any] = self._acting(name, _SWAP)
+        return str(swaps[-1].with_) if swaps else name
+
+    def _acting(self, name: str, kind: str) -> list[Any]:
+        now = self._stage.now
+        return [f for f in self._faults if f.feed == name and f.kind == kind and f.active(now)]
 
     def costs(self) -> tuple[str, ...]:
         """Return what moving the feeds took, one line each."""
@@ -67,7 +93,7 @@ class Stand:
 
     def answers(self) -> dict[str, int | None]:
         """Return each feed's answer at its own scale; None where it reverts."""
-        return {name: self._answer(rig) for name, rig in self.rigs.items()}
+        return {name: self._answer(self.rigs[self._stands_for(name)]) for name in self.rigs}
 
     def _answer(self, rig: Rig) -> int | None:
         # The first word whatever else comes behind it; prices are signed on some feeds and not on others.
@@ -89,6 +115,20 @@ class Stand:
             sources = {read: self.rigs[read].source for read in self._models[name].feeds()}
             self.rigs[name] = kind(
                 Site(self._stage, name, self._models[name], self._worlds[name], sources, self._tokens)
+            )
+
+
+_FREEZE: Final = "freeze"
+_SWAP: Final = "swap_feeds"
+_SHOWN: Final = frozenset({_FREEZE, _SWAP})
+
+
+def _require_shown(faults: Iterable[FaultModel]) -> None:
+    for fault in faults:
+        if fault.kind not in _SHOWN:
+            raise InputError(
+                f"the fault {fault.kind!r} of {fault.feed} is a typed number, which no contract shows",
+                fix=f"play it without a chain; contracts show: {', '.join(sorted(_SHOWN))}",
             )
 
 
