@@ -5,6 +5,7 @@ Small enough to read, and with everything that a report has a place for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 from simulation.replay.economics import Borrower, Economics, Step, play_accounts
@@ -336,3 +337,38 @@ def replay_record() -> ReplayRecord:
             ),
         ),
     )
+
+
+def with_answers(answers: Sequence[tuple[int | None, str]], decimals: int) -> ReplayRecord:
+    """Return the record with other answers of the protocol's feed.
+
+    Parameters
+    ----------
+    answers
+        Answer (None: the feed reverts) and true price at each step; the last pair holds to the end.
+    decimals
+        Scale of the answers.
+    """
+    record = replay_record()
+    rows = []
+    for i, row in enumerate(record.timeline):
+        answer, truth = answers[min(i, len(answers) - 1)]
+        off = None if answer is None else _bps(Fraction(answer, 10**decimals), Fraction(truth))
+        cell = row.feeds["COIN/USD"].model_copy(
+            update={
+                "truth": truth,
+                "raw": None if answer is None else price_text(Fraction(answer, 10**decimals)),
+                "mantissa": None if answer is None else str(answer),
+                "decimals": None if answer is None else decimals,
+                "published_at": None if answer is None else row.t,
+                "deviation_bps": None if off is None else str(off),
+            }
+        )
+        rows.append(row.model_copy(update={"feeds": {**row.feeds, "COIN/USD": cell}}))
+    cells = [(row.t, row.feeds["COIN/USD"].deviation_bps) for row in rows]
+    size, at, worst = max((abs(int(bps)), -t, bps) for t, bps in cells if bps is not None)
+    summary = record.summaries[0].model_copy(
+        update={"max_deviation_bps": worst if size else "0", "max_deviation_at": -at}
+    )
+    feeds = (record.feeds[0].model_copy(update={"decimals": decimals}), *record.feeds[1:])
+    return record.model_copy(update={"timeline": tuple(rows), "summaries": (summary,), "feeds": feeds})

@@ -17,7 +17,7 @@ from simulation.chain.toolchain import ensure_toolchain, locate_forge
 from simulation.report.oracle_html import render_replay_html
 from simulation.report.oracle_poc import render_poc
 from tests.command_line import ROOT
-from tests.replay_record import replay_record
+from tests.replay_record import replay_record, with_answers
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -88,6 +88,31 @@ def test_the_foundry_test_fails_when_a_figure_is_wrong(folder: Path, tmp_path: P
     done = forge(tmp_path)
     assert done.returncode != 0
     assert "divergence" in done.stdout
+
+
+ONE = 10**8
+
+
+@pytest.mark.parametrize(
+    ("answers", "decimals"),
+    [
+        ([(112 * 10**6, "2200")], 8),  # far too low, as when a leg is missing
+        ([(ONE, "1"), (0, "1"), (None, "1")], 8),  # zero, then nothing
+        ([(None, "1"), (-5 * ONE, "1"), (ONE, "1")], 8),  # nothing first, then below zero
+        ([(2 * 10**36 + 1_998, "1"), (10**36, "1")], 36),
+        ([(2_600 * 10**30, "2600")], 18),  # off by a trillion
+        ([(3, "2")], 0),
+    ],
+)
+def test_both_proofs_hold_for_answers_of_any_kind(
+    tmp_path: Path, answers: list[tuple[int | None, str]], decimals: int
+) -> None:
+    for name, text in render_poc(with_answers(answers, decimals)).items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    by_script = python(tmp_path)
+    assert by_script.returncode == 0, by_script.stderr
+    by_foundry = forge(tmp_path)
+    assert by_foundry.returncode == 0, by_foundry.stdout + by_foundry.stderr
 
 
 def test_a_browser_draws_the_page_without_a_network(tmp_path: Path) -> None:
