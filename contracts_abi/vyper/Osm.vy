@@ -27,13 +27,21 @@ nxt: Value
 
 
 @deploy
-def __init__(_src: address):
+def __init__(_src: address, _hop: uint256, _cur: uint128, _nxt: uint128, _zzz: uint256):
     """
     @param _src Feed of the source's price, 18 decimals
+    @param _hop Length of a turn, seconds; 3600 on mainnet
+    @param _cur Price that is in effect already, 0 for none
+    @param _nxt Price that was taken already, 0 for none
+    @param _zzz Beginning of the turn in which it was taken
     """
+    assert _hop > 0, "OSM/ts-is-zero"
     self.owner = msg.sender
     self.src = _src
-    self.hop = 3_600
+    self.hop = _hop
+    self.cur = Value(val=_cur, has=_cur > 0)
+    self.nxt = Value(val=_nxt, has=_nxt > 0)
+    self.zzz = _zzz
 
 
 @external
