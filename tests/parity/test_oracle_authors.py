@@ -163,22 +163,28 @@ def compound(case: Case) -> Pairs:
 def morpho(case: Case) -> Pairs:
     sides = [[(case.below(20), case.answer(45)) for _ in range(case.below(3))] for _ in range(2)]
     addresses = [[case.feed(*feed) for feed in side] + [ZERO_ADDRESS] * (2 - len(side)) for side in sides]
-    decimals, vault, sample, assets = (case.below(30), case.below(30)), ZERO_ADDRESS, 1, 1
-    if case.chance(0.4):
-        token = case.made(openzeppelin("Token"), 18)
-        vault, sample = case.made(openzeppelin("Vault"), token, 0), int(10 ** case.below(25))
-        transact(case.evm, OWNER, token, function("mint(address,uint256)"), vault, 10 ** case.below(25))
-        assets = case.word(vault, "convertToAssets(uint256)", sample) or 0
+    decimals = case.below(30), case.below(30)
+    vaults = [_vault(case) if case.chance(0.4) else (ZERO_ADDRESS, 1, 1) for _ in range(2)]
+    (vault, sample, assets), (quote_vault, quote_sample, quote_assets) = vaults
     address = case.create(
         case.units["morpho"]["MorphoChainlinkOracleV2"],
         *(vault, sample, *addresses[0], decimals[0]),
-        *(ZERO_ADDRESS, 1, *addresses[1], decimals[1]),
+        *(quote_vault, quote_sample, *addresses[1], decimals[1]),
     )
-    scale = scale_factor(*decimals, *([d for d, _ in side] for side in sides), sample)  # type: ignore[arg-type]
+    base_feeds, quote_feeds = ([scale for scale, _ in side] for side in sides)
+    scale = scale_factor(*decimals, base_feeds, quote_feeds, sample, quote_sample)
     yield address and case.word(address, "SCALE_FACTOR()"), scale
     if address is not None and scale is not None:
         above, below = ([answer for _, answer in side] for side in sides)
-        yield case.word(address, "price()"), morpho_price(scale, above, below, assets)
+        yield case.word(address, "price()"), morpho_price(scale, above, below, assets, quote_assets)
+
+
+def _vault(case: Case) -> tuple[str, int, int]:
+    """Return a vault that somebody gave to, a sample of its shares, and what they are worth."""
+    token = case.made(openzeppelin("Token"), 18)
+    vault, sample = case.made(openzeppelin("Vault"), token, 0), int(10 ** case.below(25))
+    transact(case.evm, OWNER, token, function("mint(address,uint256)"), vault, 10 ** case.below(25))
+    return vault, sample, case.word(vault, "convertToAssets(uint256)", sample) or 0
 
 
 def euler_over_chainlink(case: Case) -> Pairs:
