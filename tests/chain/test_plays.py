@@ -10,16 +10,21 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
+from contracts_abi.calls import Function
 from contracts_abi.errors import InputError
+from contracts_abi.feeds import LATEST_ANSWER
 from oracle.interfaces import FeedContext
 from oracle.mechanisms import FeedModel, Played, World
 from oracle.mechanisms.capo import CapoFeed
 from oracle.mechanisms.morpho_chainlink import MorphoChainlinkFeed
 from oracle.types import FeedKind, NoData, PriceObs, Reading
+from simulation.amm.uniswap_v3 import get_sqrt_ratio_at_tick
 from simulation.chain import revm
 from simulation.chain.anvil import Anvil, AnvilOptions
 from simulation.chain.evm import Evm
 from simulation.chain.plays.play import LEAD_S, ChainPlay, Script, play_script
+from simulation.chain.plays.rigs import Site, rigs
+from simulation.chain.plays.rigs.twap import Band, TwapPlan, TwapStage
 from simulation.replay.economics import Borrower, Deed, Step
 from simulation.replay.lending import Account, Market, Quotes
 
@@ -27,7 +32,7 @@ pytestmark = pytest.mark.skipif(
     not revm.available(), reason="pyrevm has wheels for CPython 3.11 and 3.12 only"
 )
 
-START = 1_773_140_400
+START = 1_773_140_400  # on the hour
 STEP_S = 600
 
 
@@ -186,7 +191,7 @@ def test_exchanged_feeds_price_each_other() -> None:
         positions=(Account("saver", {"WBTC": 10**8}, {"USDC": 30_000 * 10**6}),),
     )
     at = START + STEP_S
-    swaps = (Swap("ETH/USD", "BTC/USD", at), Swap("BTC/USD", "ETH/USD", at))
+    swaps: Any = (Swap("ETH/USD", "BTC/USD", at), Swap("BTC/USD", "ETH/USD", at))
     readings = {name: given.played[name].readings for name in given.models}
     crossed = {
         name: replace(given.played[name], readings=(readings[name][0], *readings[swap.with_][1:]))
@@ -203,7 +208,7 @@ def test_exchanged_feeds_price_each_other() -> None:
 
 
 def test_a_typed_number_is_no_play_on_chain() -> None:
-    spike = Swap("LUNA/USD", "LUNA/USD")
+    spike: Any = Swap("LUNA/USD", "LUNA/USD")
     spike.kind = "spike"
     with pytest.raises(InputError, match="'spike' of LUNA/USD is a typed number, which no contract shows"):
         played(replace(at_its_bound(), faults=(spike,)))
@@ -273,6 +278,90 @@ def test_a_product_without_a_leg_prices_a_token_at_a_dollar() -> None:
     assert play.economics.bad_debt > 14_900
 
 
+class Written(FeedModel):
+    """A price that somebody wrote down."""
+
+    kind: ClassVar[Literal["constant"]] = "constant"
+
+    value: str
+
+    def play(self, name: str, world: World) -> Played:
+        """Return the number at each step."""
+        mantissa = int(Fraction(self.value) * 10**self.decimals)
+        readings = tuple(
+            PriceObs(*("A", "B", mantissa, self.decimals), FeedKind.CONSTANT, name, None, t)
+            for t in world.steps
+        )
+        return Played(name, readings, tuple(FeedContext(now=t) for t in world.steps))
+
+
+def test_a_dollar_that_is_written_down_is_lent_on_while_it_falls() -> None:
+    play = played(
+        script(
+            {"fUSD/USD": Written(value="1")},
+            {"fUSD/USD": ["1", "0.9", "0.69"], "USDC/USD": ["1"] * 3},
+            {"fUSD": ("fUSD/USD", "fUSD/USD"), "USDC": ("USDC/USD", None)},
+            [Market("fUSD", 18, 7_500, 8_000, 500), USDC],
+            borrowers=(Borrower("attacker", {"fUSD": 10**24}, "USDC"),),
+            positions=(Account("saver", {"fUSD": 10**22}, {"USDC": 7_000 * 10**6}),),
+        )
+    )
+    assert {said.prices["fUSD"] for said in play.said} == {10**8}
+    assert play.economics.liquidated == 0
+    assert play.economics.bad_debt == 60_100, "750,000 on 690,000, and 7,000 on 6,900"
+
+
+class Delayed(FeedModel):
+    """Maker's delay in front of a feed."""
+
+    kind: ClassVar[Literal["osm"]] = "osm"
+
+    source: str
+    hop_s: int = 3_600
+
+    def feeds(self) -> tuple[str, ...]:
+        """Return the source."""
+        return (self.source,)
+
+    def play(self, name: str, world: World) -> Played:
+        """Return the price that is in effect at each step, poked as soon as a turn has passed."""
+        source = [obs.mantissa for obs in world.played[self.source].readings if isinstance(obs, PriceObs)]
+        current = following = source[0]
+        turn = world.steps[0] // self.hop_s * self.hop_s
+        readings = []
+        for t, price in zip(world.steps, source, strict=True):
+            if t >= turn + self.hop_s:
+                current, following, turn = following, price, t // self.hop_s * self.hop_s
+            readings.append(PriceObs(*("A", "B", current, 18), FeedKind.PUSH, name, None, t))
+        return Played(name, tuple(readings), tuple(FeedContext(now=t) for t in world.steps))
+
+
+def test_a_delayed_price_is_lent_on_for_two_hours() -> None:
+    hourly = ["194.96", "190.28", "169.54", "132.91", "133.5", "125", "126"]
+    prices = [price for price in hourly for _ in range(3_600 // STEP_S)]
+    play = played(
+        script(
+            {
+                "ETH/USD median": Push(pair="ETH/USD", decimals=18),
+                "ETH/USD": Delayed(source="ETH/USD median"),
+            },
+            {"ETH/USD": prices, "USDC/USD": ["1"] * len(prices)},
+            {"WETH": ("ETH/USD", "ETH/USD"), "USDC": ("USDC/USD", None)},
+            [Market("WETH", 18, 6_600, 6_700, 1_300, 100), USDC],
+            borrowers=(Borrower("late", {"WETH": 1_000 * 10**18}, "USDC", at=START + 3 * 3_600),),
+            positions=(Account("saver", {"WETH": 100 * 10**18}, {"USDC": 10_000 * 10**6}),),
+        )
+    )
+    in_effect = [said.prices["WETH"] for said in play.said]
+    assert in_effect[0] == 19_496_000_000
+    third_hour = 3 * 3_600 // STEP_S
+    assert in_effect[third_hour] == 16_954_000_000, "taken an hour ago, while the market is at 132.91"
+    assert in_effect[third_hour + 5] == 16_954_000_000
+    assert in_effect[third_hour + 6] == 13_291_000_000
+    assert play.economics.attacker_profit < 0, "66 % of 169.54 is less than 132.91"
+    assert play.economics.liquidated > 0
+
+
 class CapParams:
     """The act of an updater that writes a snapshot."""
 
@@ -337,3 +426,81 @@ def test_a_scale_off_by_a_trillion_is_borrowed_on() -> None:
     )
     assert play.said[0].prices["PAXG"] == 2650 * 10**12 * 10**8
     assert play.economics.bad_debt > 229_000
+
+
+class Pooled(FeedModel):
+    """An average over a pool of a token and a dollar, both with the scale of the feed's tokens."""
+
+    kind: ClassVar[Literal["by_hand_twap"]] = "by_hand_twap"
+
+    window_s: int = 1_800
+
+    def plan(self, world: World) -> TwapPlan:
+        """Return a pool that an act moves and an arbitrageur puts back."""
+        (pair,) = self.pairs("VUSD/USD")
+        acts: list[Any] = list(world.acts)
+        attacked = [any(act.active(t) for act in acts) for t in world.steps]
+        ticks = [-270_000 if hit else -276_325 for hit in attacked]
+        band = Band(-276_360, -276_300, Fraction(10**6), Fraction(10**6))
+        return TwapPlan(18, 6, 8, self.window_s, 3_000, (band,), ticks, attacked, world.truth[pair])
+
+    def play(self, name: str, world: World) -> Played:
+        """Return the price at the mean tick of the window that ends at each step."""
+        ticks = self.plan(world).ticks
+        back = self.window_s // STEP_S
+        readings = []
+        for i, t in enumerate(world.steps):
+            past = [ticks[max(0, k)] for k in range(i - back, i)]
+            root = get_sqrt_ratio_at_tick(sum(past) // back)
+            mantissa = root * root * 10**20 >> 192
+            readings.append(PriceObs(*("VUSD", "USD", mantissa, 8), FeedKind.AMM_TWAP, name, None, t))
+        return Played(name, tuple(readings), tuple(FeedContext(now=t) for t in world.steps))
+
+
+@rigs.register("by_hand_twap")
+class PooledRig:
+    """The pool of the feed above."""
+
+    kind: ClassVar[Literal["by_hand_twap"]] = "by_hand_twap"
+    early: ClassVar[bool] = True
+    answer: ClassVar[Function] = LATEST_ANSWER
+
+    def __init__(self, site: Site) -> None:
+        model: Any = site.model
+        self._pool = TwapStage(site.stage, model.plan(site.world))
+        self.source = self._pool.source
+        self.decimals = 8
+
+    def step(self, i: int) -> None:
+        """Trade."""
+        self._pool.step(i)
+
+    def costs(self) -> tuple[str, ...]:
+        """Return what the attacker lost."""
+        return (f"{float(self._pool.cost()):.0f}",)
+
+
+class Moved(Swap):
+    """Somebody moves the pool for one step."""
+
+    def active(self, t: int) -> bool:
+        """Return whether the pool is moved at `t`."""
+        return self.at <= t < self.at + STEP_S
+
+
+def test_a_pool_that_is_moved_for_one_step_is_borrowed_on() -> None:
+    play = played(
+        script(
+            {"VUSD/USD": Pooled()},
+            {"VUSD/USD": ["1"] * 5, "USDC/USD": ["1"] * 5},
+            {"VUSD": ("VUSD/USD", "VUSD/USD"), "USDC": ("USDC/USD", None)},
+            [Market("VUSD", 18, 7_500, 8_000, 500), USDC],
+            acts={"VUSD/USD": (Moved("VUSD/USD", "", START + STEP_S),)},
+            borrowers=(Borrower("attacker", {"VUSD": 10**24}, "USDC", cost=Fraction(1_000_000)),),
+        )
+    )
+    prices = [said.prices["VUSD"] or 0 for said in play.said]
+    assert prices[0] == prices[1] == pytest.approx(10**8, rel=1e-3)
+    assert prices[2] == pytest.approx(10**8 * 1.0001 ** (6_325 / 3), rel=1e-3)
+    assert play.costs == ("2977",), "the fee alone: above its only band the price moves for nothing"
+    assert play.economics.bad_debt > 100_000
