@@ -496,7 +496,7 @@ def test_a_pool_that_is_moved_for_one_step_is_borrowed_on() -> None:
             {"VUSD": ("VUSD/USD", "VUSD/USD"), "USDC": ("USDC/USD", None)},
             [Market("VUSD", 18, 7_500, 8_000, 500), USDC],
             acts={"VUSD/USD": (Moved("VUSD/USD", "", START + STEP_S),)},
-            borrowers=(Borrower("attacker", {"VUSD": 10**24}, "USDC", cost=Fraction(1_000_000)),),
+            borrowers=(Borrower("attacker", {"VUSD": 10**24}, "USDC", cost=Fraction(2_977)),),
         )
     )
     prices = [said.prices["VUSD"] or 0 for said in play.said]
