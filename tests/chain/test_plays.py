@@ -440,7 +440,7 @@ class Pooled(FeedModel):
         (pair,) = self.pairs("VUSD/USD")
         acts: list[Any] = list(world.acts)
         attacked = [any(act.active(t) for act in acts) for t in world.steps]
-        ticks = [-270_000 if hit else -276_325 for hit in attacked]
+        ticks = [-262_000 if hit else -276_325 for hit in attacked]
         band = Band(-276_360, -276_300, Fraction(10**6), Fraction(10**6))
         return TwapPlan(18, 6, 8, self.window_s, 3_000, (band,), ticks, attacked, world.truth[pair])
 
@@ -501,6 +501,6 @@ def test_a_pool_that_is_moved_for_one_step_is_borrowed_on() -> None:
     )
     prices = [said.prices["VUSD"] or 0 for said in play.said]
     assert prices[0] == prices[1] == pytest.approx(10**8, rel=1e-3)
-    assert prices[2] == pytest.approx(10**8 * 1.0001 ** (6_325 / 3), rel=1e-3)
+    assert prices[2] == pytest.approx(10**8 * 1.0001 ** (14_325 / 3), rel=1e-3)
     assert play.costs == ("2977",), "the fee alone: above its only band the price moves for nothing"
     assert play.economics.bad_debt > 100_000
