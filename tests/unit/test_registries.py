@@ -21,6 +21,7 @@ from oracle.sources import sources
 from oracle.strict import StrictModel
 from oracle.types import GuardStatus, NoData
 from simulation.chain.parity import ORACLE, ParityAdapter, parity_adapters
+from simulation.chain.plays.rigs import rigs
 from simulation.interfaces import MarginMethod, Policy, ProtocolAdapter
 from simulation.liquidation import LiquidationModel
 from simulation.margin import margin_methods
@@ -45,6 +46,7 @@ REGISTRIES = {
     "protocols": Kept(protocols, (ProtocolAdapter, LiquidationModel), False),
     "margin methods": Kept(margin_methods, (MarginMethod,), False),
     "parity adapters": Kept(parity_adapters, (ParityAdapter,), False),
+    "rigs": Kept(rigs, (), False),
 }
 ENTRIES = [
     pytest.param(kept, kind, id=f"{what}-{kind}")
