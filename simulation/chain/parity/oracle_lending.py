@@ -1,4 +1,4 @@
-"""Parity of the sources of caps, of Morpho's oracle and of products, against contracts of our own.
+"""Parity of the sources of caps, scales and products, against contracts of our own.
 
 npm ships none of the originals. What is compared here are the contracts that plays on the local chain use
 (``contracts_abi/vyper``), so that a replay and a play on chain say the same; that both say what Aave's and
@@ -15,14 +15,23 @@ from eth_abi.abi import encode as abi_encode
 from contracts_abi.calls import function
 from contracts_abi.errors import CallReverted
 from oracle.interfaces import CapFacts
-from oracle.sources.capo import CapoSource, CapParameters, capped_price, refused_parameters
+from oracle.sources.capo import (
+    MAX_STABLE_CAP,
+    CapoSource,
+    CapoStableSource,
+    CapParameters,
+    capped_price,
+    refused_parameters,
+    stable_price,
+)
+from oracle.sources.comet import MultiplicativeSource, ScalingSource, product_answer, scaled_answer
 from oracle.sources.composite import compose
 from oracle.sources.morpho_chainlink import MorphoChainlinkSource, morpho_price, scale_factor
 from oracle.types import FeedKind, NoData, PriceObs, Reading
 from simulation.chain.artifacts import chainlink, own
 from simulation.chain.evm import Evm, labelled_address, transact
 from simulation.chain.parity.harness import CaseResult, Compared, Mismatch, parity_adapters
-from simulation.chain.parity.oracle import Answer, OracleParity, compare, differ, raw_words, signed
+from simulation.chain.parity.oracle import Answer, OracleParity, answers, compare, differ, raw_words, signed
 
 OWNER: Final = labelled_address("lending owner")
 
@@ -280,3 +289,140 @@ class CompositeParity(OracleParity):
         computed = None if isinstance(product, NoData) else product.mantissa
         verdict = Answer.NO_DATA if answered is None else Answer.READ
         return CaseResult(verdict, None, frozenset(draw.tags), differ("compose", answered, computed))
+
+
+@parity_adapters.register("oracle-capo-stable")
+class CapoStableParity(OracleParity):
+    """`simulation.chain.parity.ParityAdapter` of a capped stablecoin."""
+
+    kind: ClassVar[Literal["oracle-capo-stable"]] = "oracle-capo-stable"
+
+    @property
+    def compared(self) -> Compared:
+        """What is held equal with what."""
+        return Compared("oracle.sources.capo", "contracts_abi/vyper/StableCapFeed.vy", ours=True)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """What cases are counted as."""
+        return ("zero", "negative", "capped", "free", "refused")
+
+    def prepare(self, evm: Evm) -> None:
+        """Deploy nothing: every case has contracts of its own."""
+
+    def run(self, evm: Evm, world: None, rng: np.random.Generator) -> CaseResult:
+        """Deploy an adapter under a price, move the price, and compare; a cap below the price is refused."""
+        draw = _Draw(evm, rng)
+        first, cap = draw.below(2 * 10**8), draw.below(2 * 10**8 + 2)
+        feed = draw.feed(8, first)
+        address = draw.create("StableCapFeed", "address int256", feed, cap)
+        found = differ("refused", address is None, not first <= cap <= MAX_STABLE_CAP)
+        if address is None:
+            draw.tags.add("refused")
+            return CaseResult(Answer.NO_DATA, None, frozenset(draw.tags), found)
+        price, at = draw.answer(12), evm.timestamp() - draw.below(3_600)
+        transact(evm, OWNER, feed, UPDATE_ROUND_DATA, 20, price, at, at)
+        draw.tags.add("capped" if price > cap else "free")
+        answer = _answered(evm, address)
+        source = CapoStableSource(base="A", quote="B", address=address, feed=feed)
+        expected = {"mantissa": answer, "decimals": 8, "published_at": at}
+        found += differ("stable_price", answer, stable_price(price, cap))
+        found += compare(source, evm, expected, {"cap": CapFacts(cap, price)})
+        return CaseResult(Answer.READ, None, frozenset(draw.tags), found)
+
+
+@parity_adapters.register("oracle-comet")
+class CometParity(OracleParity):
+    """`simulation.chain.parity.ParityAdapter` of feeds that scale and multiply."""
+
+    kind: ClassVar[Literal["oracle-comet"]] = "oracle-comet"
+
+    @property
+    def compared(self) -> Compared:
+        """What is held equal with what."""
+        return Compared(
+            "oracle.sources.comet",
+            "contracts_abi/vyper/ScalingFeed.vy, MultiplicativeFeed.vy",
+            ours=True,
+        )
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """What cases are counted as."""
+        return ("zero", "negative", "up", "down", "hidden_age", "overflow", "no_legs")
+
+    def prepare(self, evm: Evm) -> None:
+        """Deploy nothing: every case has contracts of its own."""
+
+    def run(self, evm: Evm, world: None, rng: np.random.Generator) -> CaseResult:
+        """Deploy a scaling and a multiplicative feed over two random ones and compare both."""
+        draw = _Draw(evm, rng)
+        scales = draw.below(19), draw.below(19)
+        said = draw.answer(14), 2**254 if draw.chance(0.1) else draw.answer(14)
+        feeds = draw.feed(scales[0], said[0]), draw.feed(scales[1], said[1])
+        decimals = draw.below(19)
+        draw.tags.add("up" if scales[1] < decimals else "down")
+        scaling = draw.create("ScalingFeed", "address uint8", feeds[1], decimals)
+        product = draw.create(
+            "MultiplicativeFeed", "address address uint8 string", *feeds, decimals, "A times B"
+        )
+        assert scaling is not None
+        assert product is not None
+        found = self._scaling(draw, scaling, said[1], scales[1], decimals)
+        found += self._product(draw, product, feeds, said, scales, decimals)
+        reverts = raw_words(evm, product, "latestRoundData()") is None
+        if reverts:
+            draw.tags.add("overflow")
+        verdict = Answer.NO_DATA if reverts else Answer.READ
+        return CaseResult(verdict, None, frozenset(draw.tags), found)
+
+    def _scaling(
+        self, draw: _Draw, address: str, answer: int, before: int, after: int
+    ) -> tuple[Mismatch, ...]:
+        words = raw_words(draw.evm, address, "latestRoundData()")
+        scaled = scaled_answer(answer, before, after)
+        found = differ("scaled_answer", None if words is None else signed(words[1]), scaled)
+        source = ScalingSource(base="A", quote="B", address=address)
+        expected = words and {
+            "mantissa": signed(words[1]),
+            "decimals": after,
+            "published_at": words[3],
+            "round_key": (words[0] >> 64, words[0] % 2**64),
+        }
+        return found + compare(source, draw.evm, expected or None)
+
+    def _product(
+        self,
+        draw: _Draw,
+        address: str,
+        feeds: tuple[str, str],
+        said: tuple[int, int],
+        scales: tuple[int, int],
+        decimals: int,
+    ) -> tuple[Mismatch, ...]:
+        evm = draw.evm
+        words = raw_words(evm, address, "latestRoundData()")
+        computed = product_answer(*said, *scales, decimals)
+        found = differ("product_answer", None if words is None else signed(words[1]), computed)
+        times = [_sure(evm, feed, "latestTimestamp()") for feed in feeds]
+        known = not draw.chance(0.2)
+        if not known:
+            draw.tags.add("no_legs")
+        source = MultiplicativeSource(
+            base="A", quote="B", address=address, feeds=feeds if known else (feeds[1], feeds[0])
+        )
+        if words is None:
+            return found + compare(source, evm, None)
+        # The contract tells the time of B, the source that of the older.
+        found += differ("time of B", words[3], times[1])
+        hidden = source.hidden_age_s(answers(evm, source.reads()))
+        found += differ("hidden_age_s", max(0, times[1] - times[0]) if known else None, hidden)
+        if hidden:
+            draw.tags.add("hidden_age")
+        expected = {
+            "mantissa": signed(words[1]),
+            "decimals": decimals,
+            "published_at": min(times) if known else None,
+            "round_key": None,
+        }
+        return found + compare(source, evm, expected, {"description": "A times B"})
