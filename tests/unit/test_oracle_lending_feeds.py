@@ -360,3 +360,68 @@ def test_liquity_without_tellor_keeps_its_last_good_price_for_good() -> None:
     assert mantissas(found) == [2_000 * 10**18] * 3
     assert found.contexts[2].description == "Liquity: both_untrusted"
     assert [r.published_at for r in found.readings if isinstance(r, PriceObs)] == [NOW, None, NOW + 120]
+
+
+# --- products ---------------------------------------------------------------------------------------------
+
+
+class MissingLeg(FaultModel):
+    """A wrapper that forgot a leg; fields as the scenario file names them."""
+
+    kind: ClassVar[str] = "missing_leg"
+    stage: ClassVar[Stage] = "mechanism"
+
+    leg: str
+
+
+def forgotten(leg: str, at: int = NOW + 60, until: int | None = None) -> MissingLeg:
+    return MissingLeg(at=iso(at), until=None if until is None else iso(until), feed="cbETH/USD", leg=leg)
+
+
+PRODUCT = {"kind": "composite", "legs": ["cbETH/ETH", "ETH/USD"]}
+
+
+def test_cbeth_of_2026_02_15_stood_at_1_12_for_want_of_the_price_of_ether() -> None:
+    ether = played("ETH/USD", *[2_200 * 10**8] * 3)
+    acts = (forgotten("ETH/USD", until=NOW + 120),)
+    found = play("cbETH/USD", world(RATIO, ether, acts=acts), **PRODUCT)
+    assert mantissas(found) == [2_464 * 10**8, 112 * 10**6, 2_464 * 10**8]
+    assert [c.legs for c in found.contexts] == [(FeedKind.PUSH,) * 2, (FeedKind.PUSH,), (FeedKind.PUSH,) * 2]
+
+
+def test_a_product_of_a_feed_and_a_live_rate_has_the_feed_s_time() -> None:
+    config = {"kind": "composite", "rates": ["wstETH/ETH"]}
+    found = play("wstETH/USD", world(ETH, wstETH_ETH="1.2"), legs=["ETH/USD"], **config)
+    assert mantissas(found)[0] == 2_400 * 10**8
+    assert isinstance(found.readings[1], PriceObs)
+    assert found.readings[1].published_at == NOW + 60
+    assert found.contexts[0].legs == (FeedKind.PUSH, FeedKind.RATE)
+    alone = play("wstETH/ETH", world(wstETH_ETH="1.2"), decimals=18, **config)
+    assert mantissas(alone)[0] == 12 * 10**17
+
+
+def test_a_product_without_any_leg_is_no_price() -> None:
+    acts = (forgotten("ETH/USD"), forgotten("cbETH/ETH"))
+    found = play("cbETH/USD", world(RATIO, ETH, acts=acts), **PRODUCT)
+    assert mantissas(found) == [2_240 * 10**8, None, None]
+
+
+def test_a_leg_that_is_none_is_told_with_the_names_there_are() -> None:
+    with pytest.raises(InputError, match=r"leg of feeds\.cbETH/USD 'ETH/USDC'; did you mean 'ETH/USD'"):
+        play("cbETH/USD", world(RATIO, ETH, acts=(forgotten("ETH/USDC"),)), **PRODUCT)
+
+
+def test_a_feed_at_a_ratio_keeps_its_rounds() -> None:
+    derived = {"feed": "ETH/USD", "num": 1, "den": 3}
+    found = play("third/USD", world(played("ETH/USD", 10, 11, lost())), kind="composite", derive_from=derived)
+    assert mantissas(found) == [3, 4, None]
+    assert isinstance(found.readings[1], PriceObs)
+    assert found.readings[1].round_key == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"legs": ["ETH/USD"], "derive_from": {"feed": "ETH/USD", "num": 1, "den": 1}}]
+)
+def test_a_composite_is_one_thing_or_the_other(config: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="needs either legs and rates, or derive_from"):
+        play("A/B", world(ETH), kind="composite", **config)
