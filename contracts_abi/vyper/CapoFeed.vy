@@ -45,7 +45,8 @@ def __init__(
     @param _ratio_decimals Scale of rates
     @param _minimum_snapshot_delay Seconds that a snapshot must be old when it is written
     @param _snapshot_ratio Rate at the snapshot
-    @param _snapshot_timestamp Time of the snapshot
+    @param _snapshot_timestamp Time of the snapshot; it may be older here than `setCapParameters` lets it be,
+           since a scenario may begin long after a snapshot was written
     @param _yearly_growth_bps Growth of the cap, basis points of the snapshot ratio a year
     """
     BASE_TO_USD_AGGREGATOR = _base
@@ -54,7 +55,8 @@ def __init__(
     MINIMUM_SNAPSHOT_DELAY = _minimum_snapshot_delay
     decimals = staticcall Feed(_base).decimals()
     self.owner = msg.sender
-    self._set(_snapshot_ratio, _snapshot_timestamp, _yearly_growth_bps)
+    assert convert(_snapshot_timestamp, uint256) <= block.timestamp, "snapshot timestamp"
+    self._store(_snapshot_ratio, _snapshot_timestamp, _yearly_growth_bps)
 
 
 @external
@@ -63,7 +65,13 @@ def setCapParameters(_snapshot_ratio: uint104, _snapshot_timestamp: uint48, _yea
     @notice Write a new snapshot. Nothing compares it with the rate of the moment.
     """
     assert msg.sender == self.owner, "owner only"
-    self._set(_snapshot_ratio, _snapshot_timestamp, _yearly_growth_bps)
+    at: uint256 = convert(_snapshot_timestamp, uint256)
+    assert (
+        at > convert(self.snapshot_timestamp, uint256)
+        and at <= block.timestamp - MINIMUM_SNAPSHOT_DELAY
+        and at >= block.timestamp - MAXIMUM_SNAPSHOT_TERM
+    ), "snapshot timestamp"
+    self._store(_snapshot_ratio, _snapshot_timestamp, _yearly_growth_bps)
 
 
 @external
@@ -128,14 +136,8 @@ def _max_ratio() -> uint256:
 
 
 @internal
-def _set(_ratio: uint104, _timestamp: uint48, _growth_bps: uint16):
+def _store(_ratio: uint104, _timestamp: uint48, _growth_bps: uint16):
     assert _ratio != 0, "snapshot ratio is zero"
-    at: uint256 = convert(_timestamp, uint256)
-    assert (
-        at > convert(self.snapshot_timestamp, uint256)
-        and at <= block.timestamp - MINIMUM_SNAPSHOT_DELAY
-        and at >= block.timestamp - MAXIMUM_SNAPSHOT_TERM
-    ), "snapshot timestamp"
     yearly: uint256 = convert(_ratio, uint256) * convert(_growth_bps, uint256) * SCALING_FACTOR
     self.snapshot_ratio = _ratio
     self.snapshot_timestamp = _timestamp
