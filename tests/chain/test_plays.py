@@ -16,6 +16,7 @@ from contracts_abi.feeds import LATEST_ANSWER
 from oracle.interfaces import FeedContext
 from oracle.mechanisms import FeedModel, Played, World
 from oracle.mechanisms.capo import CapoFeed
+from oracle.mechanisms.composite import CompositeFeed
 from oracle.mechanisms.morpho_chainlink import MorphoChainlinkFeed
 from oracle.types import FeedKind, NoData, PriceObs, Reading
 from simulation.amm.uniswap_v3 import get_sqrt_ratio_at_tick
@@ -214,33 +215,6 @@ def test_a_typed_number_is_no_play_on_chain() -> None:
         played(replace(at_its_bound(), faults=(spike,)))
 
 
-class Product(FeedModel):
-    """A product of two feeds, of which one may be forgotten."""
-
-    kind: ClassVar[Literal["composite"]] = "composite"
-
-    legs: tuple[str, ...]
-
-    def feeds(self) -> tuple[str, ...]:
-        """Return the legs."""
-        return self.legs
-
-    def play(self, name: str, world: World) -> Played:
-        """Return the product of the legs that are not missing."""
-        readings: list[Reading] = []
-        for i, t in enumerate(world.steps):
-            missing = {act.leg for act in world.acts if act.active(t)}  # type: ignore[attr-defined] # our own
-            legs = [world.played[leg].readings[i] for leg in self.legs if leg not in missing]
-            price = Fraction(1)
-            for leg in legs:
-                assert isinstance(leg, PriceObs)
-                price *= Fraction(leg.mantissa, 10**leg.decimals)
-            mantissa = int(price * 10**self.decimals)
-            obs = PriceObs(*("A", "B", mantissa, self.decimals), FeedKind.COMPOSITE, name, t, t)
-            readings.append(obs)
-        return Played(name, tuple(readings), tuple(FeedContext(now=t) for t in world.steps))
-
-
 class MissingLeg(Swap):
     """A leg that a new configuration forgot."""
 
@@ -259,7 +233,7 @@ def test_a_product_without_a_leg_prices_a_token_at_a_dollar() -> None:
             {
                 "cbETH/ETH": Push(decimals=18),
                 "ETH/USD": Push(),
-                "cbETH/USD": Product(legs=("cbETH/ETH", "ETH/USD")),
+                "cbETH/USD": CompositeFeed(legs=("cbETH/ETH", "ETH/USD")),
             },
             {
                 "cbETH/ETH": ["1.12", "1.121", "1.1205"],

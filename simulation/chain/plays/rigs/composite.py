@@ -1,18 +1,23 @@
-"""A product of feeds on chain, and what becomes of it when a leg is forgotten."""
+"""A product of feeds and rates on chain, and what becomes of it when a leg is forgotten."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, cast
 
 from contracts_abi.calls import Function, function
+from contracts_abi.errors import InputError
 from contracts_abi.feeds import LATEST_ANSWER
+from oracle.mechanisms.composite import CompositeFeed
+from oracle.mechanisms.wrapping import raw
 from simulation.chain.artifacts import own
 from simulation.chain.plays.rigs import Site, rigs
+from simulation.chain.plays.rigs.leaves import deploy_leaf
 from simulation.chain.plays.stage import OWNER
 
 SET_LEGS: Final = function("set_legs(address[])")
 
 _MISSING_LEG: Final = "missing_leg"
+_RATE_DECIMALS: Final = 18
 
 
 @rigs.register("composite")
@@ -24,25 +29,37 @@ class CompositeRig:
     answer: ClassVar[Function] = LATEST_ANSWER
 
     def __init__(self, site: Site) -> None:
+        model = cast("CompositeFeed", site.model)
+        if model.derive_from is not None:
+            raise InputError(f"feed {site.name} follows another at a ratio, and no rig does", fix="use legs")
         self._site = site
-        self.decimals = site.model.decimals
+        self.decimals = model.decimals
+        self._rates = {
+            pair: [raw(rate, _RATE_DECIMALS) for rate in site.world.seen[pair]] for pair in model.rates
+        }
+        self._leaves = {
+            pair: deploy_leaf(site.stage, pair, _RATE_DECIMALS, rates[0])
+            for pair, rates in self._rates.items()
+        }
+        self._addresses = {feed: site.sources[feed] for feed in model.legs}
+        self._addresses |= {pair: leaf.source for pair, leaf in self._leaves.items()}
         self._named = self._legs(site.stage.now)
-        addresses = [site.sources[leg] for leg in self._named]
-        self.source = site.stage.create(own("ProductFeed").creation_code(self.decimals, addresses))
+        self.source = site.stage.create(own("ProductFeed").creation_code(self.decimals, self._named))
 
     def step(self, i: int) -> None:
-        """Name other legs, if they are others now."""
+        """Post the rates, and name other legs if they are others now."""
+        for pair, leaf in self._leaves.items():
+            leaf.post(self._rates[pair][i])
         legs = self._legs(self._site.world.steps[i])
         if legs != self._named:
-            addresses = [self._site.sources[leg] for leg in legs]
-            self._site.stage.act(OWNER, self.source, SET_LEGS, addresses)
+            self._site.stage.act(OWNER, self.source, SET_LEGS, legs)
             self._named = legs
 
     def costs(self) -> tuple[str, ...]:
         """Return nothing: nobody trades against it."""
         return ()
 
-    def _legs(self, t: int) -> tuple[str, ...]:
+    def _legs(self, t: int) -> list[str]:
         acts: list[Any] = [act for act in self._site.world.acts if act.kind == _MISSING_LEG and act.active(t)]
         missing = {act.leg for act in acts}
-        return tuple(leg for leg in self._site.model.feeds() if leg not in missing)
+        return [address for leg, address in self._addresses.items() if leg not in missing]
