@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import time
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
+from rich.console import Console
 from rich.markup import escape
 
-from keeper.commands.console import plain_table, remarked_table, stdout_console
+from contracts_abi.errors import CheckFailed, InputError
+from keeper import __version__
+from keeper.commands.console import (
+    plain_table,
+    progress_bar,
+    remarked_table,
+    stderr_console,
+    stdout_console,
+)
 from oracle.incidents import incident_ids, incident_path
-from oracle.scenario import Scenario
+from oracle.scenario import Scenario, load_scenario
+from simulation.replay.build import run_replay
+from simulation.replay.record import ReplayRecord
+from simulation.report.oracle_html import render_replay_html
+from simulation.report.oracle_md import render_replay_md
+from simulation.report.oracle_poc import render_poc
+from simulation.report.oracle_terminal import print_replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +102,103 @@ def incidents(*, as_json: bool) -> None:
 def schema() -> None:
     """Print the JSON Schema of ``oracle-scenario/1``."""
     print(json.dumps(Scenario.model_json_schema(by_alias=True), indent=1, sort_keys=True))
+
+
+def replay_command(source: str, *, as_json: bool, out: Path | None, html: bool, matrix: bool) -> None:
+    """Replay an incident or a scenario file, show it, and fail when an expectation did not come true."""
+    if out is not None:
+        require_folder("--out", out)
+    scenario = load_scenario(source)
+    console = stderr_console()
+    with LateBar(console) as bar:
+        record = run_replay(scenario, tool_version=__version__, matrix=matrix, on_progress=bar.update)
+        files = {} if out is None else rendered(record, html=html)
+    if out is not None:
+        write_all(out, files)
+    if as_json:
+        sys.stdout.write(record.to_json())
+    else:
+        print_replay(record, stdout_console())
+        if out is not None:
+            print(f"written to {out}: {', '.join(files)}")
+    broken = [check.text for check in record.checks if not check.ok]
+    if broken:
+        raise CheckFailed(
+            f"{scenario.id}: {len(broken)} of {len(record.checks)} expectations did not come true: "
+            f"{', '.join(broken)}"
+        )
+
+
+def rendered(record: ReplayRecord, *, html: bool) -> dict[str, str]:
+    """Return the files of a report, path below the folder to text."""
+    files = {"report.md": render_replay_md(record), "report.json": record.to_json()}
+    if html:
+        files["report.html"] = render_replay_html(record)
+    return files | {f"poc/{name}": text for name, text in render_poc(record).items()}
+
+
+def write_all(folder: Path, files: Mapping[str, str]) -> None:
+    """Write files below `folder`, making it and what it needs.
+
+    Raises
+    ------
+    InputError
+        If the system refuses.
+    """
+    for name, text in files.items():
+        path = folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"--out: {path} cannot be written: {error.strerror or error}", fix="choose another folder"
+            ) from None
+
+
+def require_folder(option: str, folder: Path) -> None:
+    """Refuse a folder that files cannot be written to, before the work begins.
+
+    Raises
+    ------
+    InputError
+        Naming the option and what is wrong.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{option}: {folder} is a file", fix="give the name of a folder")
+    nearest = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise InputError(f"{option}: {folder} cannot be written", fix="choose another place")
+
+
+class LateBar:
+    """A progress bar that appears only when the work takes longer than two seconds.
+
+    Attributes
+    ----------
+    shown
+        Whether it has appeared.
+    """
+
+    PATIENCE_S: Final = 2.0
+
+    def __init__(self, console: Console) -> None:
+        self._bar = progress_bar(console)
+        self._started = time.monotonic()
+        self.shown = False
+        self._task = self._bar.add_task("", total=1)
+
+    def __enter__(self) -> LateBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.shown:
+            self._bar.stop()
+
+    def update(self, what: str, done: int, total: int) -> None:
+        """Say what is being done and how much of it is."""
+        if not self.shown and time.monotonic() - self._started > self.PATIENCE_S:
+            self.shown = True
+            self._bar.start()
+        if self.shown:
+            self._bar.update(self._task, description=what, completed=done, total=total)
