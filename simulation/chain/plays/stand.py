@@ -59,12 +59,16 @@ class Stand:
         self._order = _in_order(models, self._read)
         self.rigs: dict[str, Rig] = {}
         self.at_eight: dict[str, str] = {}
-        self._build(early=True)
+        for name in self._order:
+            if rigs.get(models[name].kind).early:
+                self._build(name)
 
     def begin(self) -> None:
-        """Build the rest, at the stage's time, and bring all feeds to the first step."""
-        self._build(early=False)
-        self.step(0)
+        """Build the rest, at the stage's time; each answers for the first step before the next is built."""
+        for name in self._order:
+            if name not in self.rigs:
+                self._build(name)
+            self._move(name, 0)
         for name in self._read:
             rig = self.rigs[name]
             self.at_eight[name] = at_eight(self._stage, rig.source, rig.answer, rig.decimals)
@@ -72,8 +76,11 @@ class Stand:
     def step(self, i: int) -> None:
         """Bring all feeds to step `i`, those that others read first."""
         for name in self._order:
-            if not self._acting(name, _FREEZE):
-                self.rigs[name].step(i)
+            self._move(name, i)
+
+    def _move(self, name: str, i: int) -> None:
+        if not self._acting(name, _FREEZE):
+            self.rigs[name].step(i)
 
     def sources(self, reads: Mapping[str, str]) -> dict[str, str]:
         """Return the contract that each asset's price is read from now; a swap names another feed's."""
@@ -103,19 +110,13 @@ class Stand:
         except CallReverted:
             return None
 
-    def _build(self, *, early: bool) -> None:
-        for name in self._order:
-            kind = rigs.get(self._models[name].kind)
-            if kind.early != early:
-                continue
-            if early and self._models[name].feeds():
-                raise InputError(
-                    f"feed {name} needs a past and reads other feeds: it cannot be built on chain"
-                )
-            sources = {read: self.rigs[read].source for read in self._models[name].feeds()}
-            self.rigs[name] = kind(
-                Site(self._stage, name, self._models[name], self._worlds[name], sources, self._tokens)
-            )
+    def _build(self, name: str) -> None:
+        model = self._models[name]
+        kind = rigs.get(model.kind)
+        if kind.early and model.feeds():
+            raise InputError(f"feed {name} needs a past and reads other feeds: it cannot be built on chain")
+        sources = {read: self.rigs[read].source for read in model.feeds()}
+        self.rigs[name] = kind(Site(self._stage, name, model, self._worlds[name], sources, self._tokens))
 
 
 _FREEZE: Final = "freeze"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Final, Literal
 
 from contracts_abi.calls import Function, function
+from contracts_abi.feeds import LATEST_ANSWER
 from simulation.chain.artifacts import own
 from simulation.chain.plays.rigs import Site, rigs
 from simulation.chain.plays.stage import OWNER
@@ -29,8 +30,8 @@ class OsmRig:
         self._stage = site.stage
         self.decimals = DECIMALS
         (source,) = (site.sources[feed] for feed in model.feeds())
-        first = site.world.played[model.feeds()[0]].readings[0]
-        price = getattr(first, "mantissa", 0)
+        # History had poked it before: both prices are what the source says now.
+        price = site.stage.read(LATEST_ANSWER.call(source))
         turn = site.stage.now - site.stage.now % model.hop_s
         code = own("Osm").creation_code(source, model.hop_s, price, price, turn)
         self.source = site.stage.create(code)
