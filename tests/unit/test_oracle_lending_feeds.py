@@ -382,10 +382,10 @@ PRODUCT = {"kind": "composite", "legs": ["cbETH/ETH", "ETH/USD"]}
 
 
 def test_cbeth_of_2026_02_15_stood_at_1_12_for_want_of_the_price_of_ether() -> None:
-    ether = played("ETH/USD", *[2_200 * 10**8] * 3)
+    ether = played("ETH/USD", *[1_964_28571429] * 3)
     acts = (forgotten("ETH/USD", until=NOW + 120),)
     found = play("cbETH/USD", world(RATIO, ether, acts=acts), **PRODUCT)
-    assert mantissas(found) == [2_464 * 10**8, 112 * 10**6, 2_464 * 10**8]
+    assert mantissas(found) == [2_200 * 10**8, 112 * 10**6, 2_200 * 10**8]
     assert [c.legs for c in found.contexts] == [(FeedKind.PUSH,) * 2, (FeedKind.PUSH,), (FeedKind.PUSH,) * 2]
 
 
