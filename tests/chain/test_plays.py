@@ -9,6 +9,8 @@ from fractions import Fraction
 from typing import Any, ClassVar, Literal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from contracts_abi.calls import Function
 from contracts_abi.errors import InputError
@@ -26,7 +28,7 @@ from simulation.chain.evm import Evm
 from simulation.chain.plays.play import LEAD_S, ChainPlay, Script, play_script
 from simulation.chain.plays.rigs import Site, rigs
 from simulation.chain.plays.rigs.twap import Band, TwapPlan, TwapStage
-from simulation.replay.economics import Borrower, Deed, Step
+from simulation.replay.economics import Borrower, Deed, Keeper, Step
 from simulation.replay.lending import Account, Market, Quotes
 
 pytestmark = pytest.mark.skipif(
@@ -478,3 +480,41 @@ def test_a_pool_that_is_moved_for_one_step_is_borrowed_on() -> None:
     assert prices[2] == pytest.approx(10**8 * 1.0001 ** (14_325 / 3), rel=1e-3)
     assert play.costs == ("2977",), "the fee alone: above its only band the price moves for nothing"
     assert play.economics.bad_debt > 100_000
+
+
+@settings(deadline=None, max_examples=15)
+@given(data=st.data())
+def test_any_prices_and_accounts_give_the_same_on_chain(data: st.DataObject) -> None:
+    """Two volatile assets at feeds of any scale, random accounts, a borrower and a keeper of some means."""
+    count = data.draw(st.integers(2, 5), "steps")
+
+    def path(low: int, high: int) -> list[str]:
+        return [str(Fraction(data.draw(st.integers(low, high)), 1_000)) for _ in range(count)]
+
+    raws = st.integers(1, 50 * 10**18)
+    positions = [
+        Account(f"account {i}", {"WETH": data.draw(raws)}, {"USDC": data.draw(st.integers(1, 10**11))})
+        for i in range(data.draw(st.integers(0, 4), "positions"))
+    ]
+    limit = data.draw(st.none() | st.integers(0, 10**5), "inventory")
+    given_script = script(
+        {
+            "ETH/USD": Push(decimals=data.draw(st.sampled_from([6, 8, 18]), "decimals")),
+            "BTC/USD": Push(min_answer=data.draw(st.none() | st.integers(2 * 10**12, 5 * 10**12), "bound")),
+        },
+        {
+            "ETH/USD": path(500_000, 4_000_000),
+            "BTC/USD": path(9_000_000, 60_000_000),
+            "USDC/USD": ["1"] * count,
+        },
+        {"WETH": ("ETH/USD", "ETH/USD"), "WBTC": ("BTC/USD", "BTC/USD"), "USDC": ("USDC/USD", None)},
+        [
+            Market("WETH", 18, 8_000, 8_250, 500, 100),
+            Market("WBTC", 8, 7_000, 7_500, 1_000, 300),
+            Market("USDC", 6, liquidity_raw=10**13),
+        ],
+        positions=tuple(positions),
+        borrowers=(Borrower("borrower", {"WBTC": data.draw(st.integers(1, 10**10))}, "USDC"),),
+        keepers=(Keeper("keeper", inventory=None if limit is None else Fraction(limit)),),
+    )
+    played(given_script)

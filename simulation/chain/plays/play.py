@@ -227,7 +227,8 @@ class _Game(Sequence[Step]):
         block = self._pool.stage.evm.block_number() - 1
         self.said.append(Said(step.t, block, prices, answers))
         for name, answer in answers.items():
-            self._differ(step.t, f"feed {name}", answer, _mantissa(self._script.played[name].readings[i]))
+            computed = _mantissa(self._script.played[name].readings[i])
+            self._differ(step.t, f"feed {name}", answer or None, computed)
         for symbol, price in prices.items():
             self._differ(step.t, f"price of {symbol}", price, _price_e8(step.borrowing.collateral[symbol]))
         return prices
@@ -254,7 +255,8 @@ class _Game(Sequence[Step]):
 
 
 def _mantissa(reading: Reading) -> int | None:
-    return reading.mantissa if isinstance(reading, PriceObs) else None
+    """Return what a feed answers; zero is no price, and an aggregator that never had a round says it."""
+    return (reading.mantissa or None) if isinstance(reading, PriceObs) else None
 
 
 def _price_e8(price: Fraction | None) -> int | None:
