@@ -233,6 +233,24 @@ def oracle_incidents(json_: JsonFlag = False) -> None:
     incidents(as_json=json_)
 
 
+@oracle_app.command("replay")
+def oracle_replay(
+    scenario: Annotated[str, typer.Argument(help="Id of an incident, or a scenario file of your own.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report.md, report.html, report.json and poc/.")
+    ] = None,
+    html: Annotated[bool, typer.Option(help="Write report.html too; it has plotly inside, 5 MB.")] = True,
+    matrix: Annotated[
+        bool, typer.Option(help="Replay with each guard alone as well, which takes most of the time.")
+    ] = True,
+    json_: JsonFlag = False,
+) -> None:
+    """Replay an oracle's failure: what the feeds said, which guard fired, what it cost, with and without."""
+    from keeper.commands.oracle_replay import replay_command
+
+    replay_command(scenario, as_json=json_, out=out, html=html, matrix=matrix)
+
+
 @oracle_app.command("schema")
 def oracle_schema() -> None:
     """Print the JSON Schema of scenario files, for editors and for checks of your own."""
