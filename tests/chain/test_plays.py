@@ -12,12 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts_abi.calls import Function
 from contracts_abi.errors import InputError
-from contracts_abi.feeds import LATEST_ANSWER
 from oracle.interfaces import FeedContext
 from oracle.mechanisms import FeedModel, Played, World
-from oracle.mechanisms.capo import CapoFeed
+from oracle.mechanisms.capo import CapoFeed, CapoStableFeed
+from oracle.mechanisms.comet import MultiplicativeFeed, ScalingFeed
 from oracle.mechanisms.composite import CompositeFeed
 from oracle.mechanisms.morpho_chainlink import MorphoChainlinkFeed
 from oracle.types import FeedKind, NoData, PriceObs, Reading
@@ -26,7 +25,7 @@ from simulation.chain import revm
 from simulation.chain.anvil import Anvil, AnvilOptions
 from simulation.chain.evm import Evm
 from simulation.chain.plays.play import LEAD_S, ChainPlay, Script, play_script
-from simulation.chain.plays.rigs import Site, rigs
+from simulation.chain.plays.rigs import Quiet, Site, rigs
 from simulation.chain.plays.rigs.twap import Band, TwapPlan, TwapStage
 from simulation.replay.economics import Borrower, Deed, Keeper, Step
 from simulation.replay.lending import Account, Market, Quotes
@@ -434,12 +433,11 @@ class Pooled(FeedModel):
 
 
 @rigs.register("by_hand_twap")
-class PooledRig:
+class PooledRig(Quiet):
     """The pool of the feed above."""
 
     kind: ClassVar[Literal["by_hand_twap"]] = "by_hand_twap"
     early: ClassVar[bool] = True
-    answer: ClassVar[Function] = LATEST_ANSWER
 
     def __init__(self, site: Site) -> None:
         model: Any = site.model
@@ -480,6 +478,41 @@ def test_a_pool_that_is_moved_for_one_step_is_borrowed_on() -> None:
     assert prices[2] == pytest.approx(10**8 * 1.0001 ** (14_325 / 3), rel=1e-3)
     assert play.costs == ("2977",), "the fee alone: above its only band the price moves for nothing"
     assert play.economics.bad_debt > 100_000
+
+
+def test_compounds_feeds_and_a_capped_dollar_answer_as_computed() -> None:
+    play = played(
+        script(
+            {
+                "ETH/USD": Push(decimals=8),
+                "rETH/ETH": Push(decimals=18),
+                "rETH/USD": MultiplicativeFeed(feed_a="rETH/ETH", feed_b="ETH/USD"),
+                "DAI/USD raw": Push(pair="DAI/USD", decimals=8),
+                "DAI/USD": CapoStableFeed.model_validate({"base_feed": "DAI/USD raw", "cap": "1.04"}),
+                "WETH/USD": ScalingFeed(base_feed="ETH/USD", decimals=18),
+            },
+            {
+                "ETH/USD": ["2000", "2100", "1900"],
+                "rETH/ETH": ["1.1", "1.1001", "1.1002"],
+                "rETH/USD": ["2200", "2310.21", "2090.38"],
+                "DAI/USD": ["1", "1.09", "1.02"],
+                "WETH/USD": ["2000", "2100", "1900"],
+            },
+            {
+                "rETH": ("rETH/USD", "rETH/USD"),
+                "DAI": ("DAI/USD", "DAI/USD"),
+                "WETH": ("WETH/USD", "WETH/USD"),
+            },
+            [
+                Market("rETH", 18, 7_500, 7_900, 700),
+                Market("DAI", 18, 7_500, 7_800, 500),
+                Market("WETH", 18, 8_000, 8_250, 500),
+            ],
+            positions=(Account("saver", {"rETH": 10**19}, {"DAI": 16_900 * 10**18}),),
+        )
+    )
+    assert [said.prices["DAI"] for said in play.said] == [10**8, 104_000_000, 102_000_000]
+    assert play.economics.liquidated > 0
 
 
 @settings(deadline=None, max_examples=15)

@@ -71,7 +71,7 @@ class Stand:
             self._move(name, 0)
         for name in self._read:
             rig = self.rigs[name]
-            self.at_eight[name] = at_eight(self._stage, rig.source, rig.answer, rig.decimals)
+            self.at_eight[name] = at_eight(self._stage, rig.source, rig.answer, rig.word, rig.decimals)
 
     def step(self, i: int) -> None:
         """Bring all feeds to step `i`, those that others read first."""
@@ -103,12 +103,13 @@ class Stand:
         return {name: self._answer(self.rigs[self._stands_for(name)]) for name in self.rigs}
 
     def _answer(self, rig: Rig) -> int | None:
-        # The first word whatever else comes behind it; prices are signed on some feeds and not on others.
-        call = Call(rig.source, rig.answer.selector, _first_word, f"{rig.answer.name} of {rig.source}")
+        # Its word as it stands: prices are signed on some feeds and not on others.
+        call = Call(rig.source, rig.answer.selector, bytes, f"{rig.answer.name} of {rig.source}")
         try:
-            return self._stage.read(call)
+            words = self._stage.read(call)
         except CallReverted:
             return None
+        return int.from_bytes(words[32 * rig.word : 32 * rig.word + 32], signed=True)
 
     def _build(self, name: str) -> None:
         model = self._models[name]
@@ -131,10 +132,6 @@ def _require_shown(faults: Iterable[FaultModel]) -> None:
                 f"the fault {fault.kind!r} of {fault.feed} is a typed number, which no contract shows",
                 fix=f"play it without a chain; contracts show: {', '.join(sorted(_SHOWN))}",
             )
-
-
-def _first_word(data: bytes) -> int:
-    return int.from_bytes(data[:32], signed=True)
 
 
 def _in_order(models: Mapping[str, FeedModel], names: Iterable[str]) -> list[str]:

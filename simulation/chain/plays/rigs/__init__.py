@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from contracts_abi.calls import Function
+from contracts_abi.feeds import LATEST_ANSWER
 from oracle.mechanisms import FeedModel, World
 from oracle.registry import Registry
 from simulation.chain.plays.stage import Stage
@@ -55,12 +56,13 @@ class Rig(Protocol):
     ----------
     early
         Whether it is built long before the first step, because its answers reach back: averages, delays.
-    answer
-        The function of `source` that tells the price, without arguments; the price is its first word.
+    answer, word
+        The function of `source` that tells the price, without arguments, and which of its words that is.
     """
 
     early: ClassVar[bool]
     answer: ClassVar[Function]
+    word: ClassVar[int]
 
     @property
     def source(self) -> str:
@@ -79,3 +81,18 @@ class Rig(Protocol):
     def costs(self) -> tuple[str, ...]:
         """Return what moving it against the market took so far, one line each; nothing for most kinds."""
         ...
+
+
+class Quiet:
+    """What most rigs share: they need no past, answer ``latestAnswer()``, and nobody trades against them."""
+
+    early: ClassVar[bool] = False
+    answer: ClassVar[Function] = LATEST_ANSWER
+    word: ClassVar[int] = 0
+
+    def step(self, i: int) -> None:
+        """Do nothing: the price is that of the feeds behind."""
+
+    def costs(self) -> tuple[str, ...]:
+        """Return nothing."""
+        return ()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Final, Literal, cast
 
-from contracts_abi.calls import Function, function
-from contracts_abi.feeds import LATEST_ANSWER
-from oracle.mechanisms.capo import CapoFeed
+from contracts_abi.calls import function
+from oracle.mechanisms.capo import CapoFeed, CapoStableFeed
 from oracle.mechanisms.wrapping import raw
 from simulation.chain.artifacts import own
-from simulation.chain.plays.rigs import Site, rigs
+from simulation.chain.plays.rigs import Quiet, Site, rigs
 from simulation.chain.plays.rigs.leaves import deploy_leaf
 from simulation.chain.plays.stage import OWNER
 
@@ -17,12 +16,10 @@ SET_CAP_PARAMETERS: Final = function("setCapParameters(uint104,uint48,uint16)")
 
 
 @rigs.register("capo")
-class CapoRig:
+class CapoRig(Quiet):
     """A capped rate over its base feed: the rate is posted live, the cap is the contract's."""
 
     kind: ClassVar[Literal["capo"]] = "capo"
-    early: ClassVar[bool] = False
-    answer: ClassVar[Function] = LATEST_ANSWER
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -61,6 +58,17 @@ class CapoRig:
             )
             self._written = wanted
 
-    def costs(self) -> tuple[str, ...]:
-        """Return nothing: nobody trades against it."""
-        return ()
+
+@rigs.register("capo_stable")
+class CapoStableRig(Quiet):
+    """A stablecoin's price under a cap that was written when it was deployed."""
+
+    kind: ClassVar[Literal["capo_stable"]] = "capo_stable"
+
+    def __init__(self, site: Site) -> None:
+        model = cast("CapoStableFeed", site.model)
+        self.decimals = model.decimals
+        code = own("StableCapFeed").creation_code(
+            site.sources[model.base_feed], raw(model.cap, model.decimals)
+        )
+        self.source = site.stage.create(code)

@@ -5,20 +5,17 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from contracts_abi import feeds
-from contracts_abi.calls import Function
 from simulation.chain.artifacts import own
-from simulation.chain.plays.rigs import Site, rigs
+from simulation.chain.plays.rigs import Quiet, Site, rigs
 from simulation.chain.plays.rigs.leaves import WIDEST
 from simulation.chain.plays.stage import OWNER
 
 
 @rigs.register("chainlink")
-class ChainlinkRig:
+class ChainlinkRig(Quiet):
     """An aggregator behind a proxy: it says when a round is due, and refuses or clamps at its bounds."""
 
     kind: ClassVar[Literal["chainlink"]] = "chainlink"
-    early: ClassVar[bool] = False
-    answer: ClassVar[Function] = feeds.LATEST_ANSWER
 
     def __init__(self, site: Site) -> None:
         model: Any = site.model
@@ -43,7 +40,3 @@ class ChainlinkRig:
         answer = self._answers[i]
         if self._stage.read(feeds.DUE.call(self._aggregator, answer)):
             self._stage.attempt(OWNER, self._aggregator, feeds.TRANSMIT, answer)
-
-    def costs(self) -> tuple[str, ...]:
-        """Return nothing: nobody trades against it."""
-        return ()

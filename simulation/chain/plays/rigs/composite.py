@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final, Literal, cast
 
-from contracts_abi.calls import Function, function
+from contracts_abi.calls import function
 from contracts_abi.errors import InputError
-from contracts_abi.feeds import LATEST_ANSWER
 from oracle.mechanisms.composite import CompositeFeed
 from oracle.mechanisms.wrapping import raw
 from simulation.chain.artifacts import own
-from simulation.chain.plays.rigs import Site, rigs
+from simulation.chain.plays.rigs import Quiet, Site, rigs
 from simulation.chain.plays.rigs.leaves import deploy_leaf
 from simulation.chain.plays.stage import OWNER
 
@@ -21,12 +20,10 @@ _RATE_DECIMALS: Final = 18
 
 
 @rigs.register("composite")
-class CompositeRig:
+class CompositeRig(Quiet):
     """A contract that multiplies its legs; its owner leaves one out while an act says so."""
 
     kind: ClassVar[Literal["composite"]] = "composite"
-    early: ClassVar[bool] = False
-    answer: ClassVar[Function] = LATEST_ANSWER
 
     def __init__(self, site: Site) -> None:
         model = cast("CompositeFeed", site.model)
@@ -54,10 +51,6 @@ class CompositeRig:
         if legs != self._named:
             self._site.stage.act(OWNER, self.source, SET_LEGS, legs)
             self._named = legs
-
-    def costs(self) -> tuple[str, ...]:
-        """Return nothing: nobody trades against it."""
-        return ()
 
     def _legs(self, t: int) -> list[str]:
         acts: list[Any] = [act for act in self._site.world.acts if act.kind == _MISSING_LEG and act.active(t)]

@@ -45,8 +45,8 @@ def deploy_leaf(stage: Stage, description: str, decimals: int, answer: int) -> L
     return leaf
 
 
-def at_eight(stage: Stage, source: str, answer: Function, decimals: int) -> str:
+def at_eight(stage: Stage, source: str, answer: Function, word: int, decimals: int) -> str:
     """Return a contract whose ``latestAnswer()`` has eight decimals; the source itself if it has."""
     if decimals == PRICE_DECIMALS and answer == feeds.LATEST_ANSWER:
         return source
-    return stage.create(own("AnswerAdapter").creation_code(source, answer.selector, 0, decimals))
+    return stage.create(own("AnswerAdapter").creation_code(source, answer.selector, word, decimals))

@@ -8,17 +8,16 @@ from contracts_abi.calls import Function, function
 from oracle.mechanisms.morpho_chainlink import MorphoChainlinkFeed
 from oracle.sources.morpho_chainlink import ORACLE_DECIMALS
 from simulation.chain.artifacts import own
-from simulation.chain.plays.rigs import Site, rigs
+from simulation.chain.plays.rigs import Quiet, Site, rigs
 
 PRICE: Final = function("price()(uint256)")
 
 
 @rigs.register("morpho_chainlink")
-class MorphoChainlinkRig:
+class MorphoChainlinkRig(Quiet):
     """Morpho's oracle over its feeds; nothing happens to it after it is deployed."""
 
     kind: ClassVar[Literal["morpho_chainlink"]] = "morpho_chainlink"
-    early: ClassVar[bool] = False
     answer: ClassVar[Function] = PRICE
 
     def __init__(self, site: Site) -> None:
@@ -37,10 +36,3 @@ class MorphoChainlinkRig:
                 quote,
             )
         )
-
-    def step(self, i: int) -> None:
-        """Do nothing: its price is that of its feeds."""
-
-    def costs(self) -> tuple[str, ...]:
-        """Return nothing: nobody trades against it."""
-        return ()

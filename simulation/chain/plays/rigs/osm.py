@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final, Literal
 from contracts_abi.calls import Function, function
 from contracts_abi.feeds import LATEST_ANSWER
 from simulation.chain.artifacts import own
-from simulation.chain.plays.rigs import Site, rigs
+from simulation.chain.plays.rigs import Quiet, Site, rigs
 from simulation.chain.plays.stage import OWNER
 
 READ: Final = function("read()(bytes32)")
@@ -18,11 +18,10 @@ DECIMALS: Final = 18
 
 
 @rigs.register("osm")
-class OsmRig:
+class OsmRig(Quiet):
     """The delay in front of its source; whoever wants to may poke, and somebody always does."""
 
     kind: ClassVar[Literal["osm"]] = "osm"
-    early: ClassVar[bool] = False
     answer: ClassVar[Function] = READ
 
     def __init__(self, site: Site) -> None:
@@ -40,7 +39,3 @@ class OsmRig:
         """Poke, if a turn has passed."""
         if self._stage.read(PASSED.call(self.source)):
             self._stage.act(OWNER, self.source, POKE)
-
-    def costs(self) -> tuple[str, ...]:
-        """Return nothing: nobody trades against it."""
-        return ()
