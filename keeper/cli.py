@@ -251,6 +251,18 @@ def oracle_replay(
     replay_command(scenario, as_json=json_, out=out, html=html, matrix=matrix)
 
 
+@oracle_app.command("play")
+def oracle_play(
+    scenario: Annotated[str, typer.Argument(help="Id of an incident, or a scenario file of your own.")],
+    backend: Annotated[str, typer.Option(help="revm or anvil.")] = "revm",
+    json_: JsonFlag = False,
+) -> None:
+    """Play an oracle's failure on a local chain: its feeds' contracts before the real Aave V3."""
+    from keeper.commands.oracle_play import play
+
+    play(scenario, backend=backend, as_json=json_)
+
+
 @oracle_app.command("schema")
 def oracle_schema() -> None:
     """Print the JSON Schema of scenario files, for editors and for checks of your own."""
