@@ -1,0 +1,233 @@
+"""Every packaged incident: well founded, and what it expects comes true, twice alike.
+
+Files in ``pending`` wait for kinds of feed, faults and scenario keys that are still to come. They are held
+to everything that does not need a replay, and move up one folder when they can be played.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import oracle.incidents
+from oracle.incidents import incident_ids
+from oracle.scenario import load_scenario
+from oracle.sources.capo import CapParameters
+from oracle.sources.morpho_chainlink import scale_factor
+from simulation.replay.build import run_replay
+from simulation.replay.record import ReplayRecord
+
+FOLDER = Path(oracle.incidents.__file__).parent
+FILES = {p.stem: p for p in sorted((*FOLDER.glob("*.toml"), *FOLDER.glob("pending/*.toml")))}
+
+DEMO = "black-thursday-2020-03-12"
+"""The demonstration market: its faults are ours, and it has no accounts of its own."""
+
+TYPED = {"constant", "set", "spike"}
+"""Faults that write the wrong value down instead of letting it arise."""
+
+RAY = 10**18
+
+
+def raw(incident: str) -> dict[str, Any]:
+    return tomllib.loads(FILES[incident].read_text(encoding="utf-8"))
+
+
+INCIDENTS = tuple(i for i in FILES if i != DEMO)
+DEEP = tuple(i for i in INCIDENTS if raw(i)["depth"] == "deep")
+PLAYABLE = tuple(i for i in incident_ids() if i != DEMO)
+
+
+@cache
+def record_of(incident: str) -> ReplayRecord:
+    return run_replay(load_scenario(incident), tool_version="test", matrix=False)
+
+
+def figures(file: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield every figure of a file that stands for a fact."""
+    for truth in file["truth"].values():
+        yield from truth.get("points", ())
+        if "derived" in truth:
+            yield truth["derived"]
+    yield from file.get("gas", {}).get("points", ())
+
+
+def expected(file: Mapping[str, Any], feed: str) -> list[tuple[datetime, str]]:
+    """Return what a file expects a feed to report: when, and what."""
+    return [
+        (e["at"], e["value"]) for e in file["expect"] if e["assert"] == "reported" and e.get("feed") == feed
+    ]
+
+
+def test_there_are_at_least_35_of_which_12_are_deep() -> None:
+    assert len(FILES) >= 35
+    assert len(DEEP) >= 12
+
+
+@pytest.mark.parametrize("incident", INCIDENTS)
+def test_an_incident_is_named_dated_and_founded(incident: str) -> None:
+    file = raw(incident)
+    assert file["schema"] == "oracle-scenario/1"
+    assert file["id"] == incident
+    assert isinstance(file["date"], date)
+    assert incident.endswith(file["date"].isoformat())
+    assert file["record"] in ("documented", "recalled")
+    assert file["depth"] in ("deep", "series")
+    assert file["mechanism"]
+    assert len(file["summary"].split()) >= 20
+    assert file["expect"], "expects nothing"
+    assert any(c["confidence"] == "documented" and c.get("url") for c in file["provenance"])
+
+
+@pytest.mark.parametrize("incident", INCIDENTS)
+def test_each_figure_has_a_source_and_what_we_assume_is_marked_as_ours(incident: str) -> None:
+    file = raw(incident)
+    for figure in figures(file):
+        assert figure["source"].strip()
+        assert (figure["source"] == "ours") == (figure["status"] == "stated"), figure
+    for claim in file["provenance"]:
+        assert claim["source"].strip()
+        assert claim.get("url", "https://").startswith("https://")
+        assert claim["confidence"] in ("documented", "recalled", "stated")
+        assert not (claim["confidence"] == "documented" and claim["source"] == "ours"), claim
+
+
+@pytest.mark.parametrize("incident", INCIDENTS)
+def test_all_times_lie_in_a_clock_of_whole_steps(incident: str) -> None:
+    file = raw(incident)
+    start, end, step = (file["clock"][k] for k in ("start", "end", "step_s"))
+    seconds = int((end - start).total_seconds())
+    assert seconds > 0
+    assert seconds % step == 0
+    assert seconds // step <= 600, "more steps than a test can wait for"
+    times = [f["at"] for f in file.get("faults", ())]
+    times += [a["at"] for a in file.get("actors", ()) if "at" in a]
+    times += [e[k] for e in file["expect"] for k in ("at", "by") if k in e]
+    assert all(start <= t <= end for t in times)
+    for truth in file["truth"].values():
+        points = [p["t"] for p in truth.get("points", ())]
+        assert points == sorted(set(points))
+        assert not points or (points[0] <= start and points[-1] >= end)
+
+
+@pytest.mark.parametrize("incident", INCIDENTS)
+def test_names_refer_to_what_is_there(incident: str) -> None:
+    file = raw(incident)
+    feeds, pairs = file["feeds"], set(file["truth"])
+    assert {a["pair"] for a in file["assets"].values() if "pair" in a} <= pairs
+    assert {f["feed"] for f in file.get("faults", ())} <= set(feeds)
+    assert {e["feed"] for e in file["expect"] if "feed" in e} <= set(feeds)
+    markets = set(file.get("protocol", {}).get("markets", ()))
+    assert markets <= set(file["assets"])
+    for holder in (*file.get("positions", ()), *file.get("actors", ())):
+        held = {*holder.get("collateral", ()), *holder.get("debt", ()), *holder.get("supplies", ())}
+        assert held | {holder.get("asset", next(iter(markets)))} <= markets
+
+
+@pytest.mark.parametrize("incident", DEEP)
+def test_a_deep_incident_has_accounts_and_a_wrong_value_that_arises(incident: str) -> None:
+    file = raw(incident)
+    assert file["protocol"]["markets"]
+    assert file.get("positions") or [a for a in file["actors"] if a["role"] == "borrower"]
+    assert not [f for f in file.get("faults", ()) if f["op"] in TYPED]
+    runs = {e["with"] for e in file["expect"] if e["assert"].endswith("_usd")}
+    assert runs == {"guarded", "unguarded"}
+    assert [e for e in file["expect"] if e["assert"] == "guard"]
+
+
+@pytest.mark.parametrize("incident", PLAYABLE)
+def test_what_an_incident_expects_comes_true(incident: str) -> None:
+    rows = record_of(incident).checks
+    assert len(rows) == len(raw(incident)["expect"])
+    failed = [f"{row.text}: expected {row.expected}, got {row.actual}" for row in rows if not row.ok]
+    assert not failed, "\n".join(failed)
+
+
+@pytest.mark.parametrize("incident", PLAYABLE)
+def test_an_incident_replays_to_the_same_bytes(incident: str) -> None:
+    again = run_replay(load_scenario(incident), tool_version="test", matrix=False)
+    assert again.to_json() == record_of(incident).to_json()
+
+
+# ----------------------------------------------------------- published figures come out of the file's keys
+
+
+def test_the_cap_stands_at_1_1939_under_a_rate_of_1_2288() -> None:
+    file = raw("aave-capo-2026-03-10")
+    (fault,) = (f for f in file["faults"] if f["feed"] == "wstETH/ETH")
+    assert Fraction(fault["snapshot_ratio"]) == Fraction("1.1572") * Fraction("1.03")
+    ratio = int(Fraction(fault["snapshot_ratio"]) * RAY)
+    at, now = (int(fault[k].timestamp()) for k in ("snapshot_at", "at"))
+    cap = CapParameters(ratio, at, file["feeds"]["wstETH/ETH"]["growth_bps_year"]).max_ratio(now)
+    assert cap is not None
+    assert round(Fraction(cap, RAY), 4) == Fraction("1.1939")
+    assert {value for _, value in expected(file, "wstETH/ETH")} == {"1.2288", "1.1939"}
+    # The cap that stood before lets the live rate through.
+    feed = file["feeds"]["wstETH/ETH"]
+    before = int(Fraction(feed["snapshot_ratio"]) * RAY)
+    old = CapParameters(before, int(feed["snapshot_at"].timestamp()), feed["growth_bps_year"])
+    assert (old.max_ratio(now) or 0) > Fraction("1.2288") * RAY
+
+
+def test_gold_is_priced_a_trillion_times_too_high() -> None:
+    file = raw("morpho-paxg-2024-10-13")
+    feed = file["feeds"]["PAXG/USDC"]
+    right = scale_factor(feed["base_decimals"], feed["quote_decimals"], [8], [])
+    wrong = scale_factor(feed["stated_base_decimals"], feed["quote_decimals"], [8], [])
+    assert right is not None
+    assert wrong is not None
+    assert Fraction(wrong, right) == 10**12
+    ((_, said),) = expected(file, "PAXG/USDC")
+    assert Fraction(said) == 10**12 * Fraction(file["truth"]["PAXG/USD"]["points"][0]["price"])
+
+
+def test_luna_stops_above_its_bound_by_no_fault() -> None:
+    file = raw("venus-luna-2022-05-12")
+    assert "faults" not in file, "the bound does it"
+    bound = Fraction(file["feeds"]["LUNA/USD"]["min_answer"], 10**8)
+    prices = [Fraction(p["price"]) for p in file["truth"]["LUNA/USD"]["points"]]
+    last = [p for p in prices if p >= bound][-1]
+    assert last == Fraction("0.107")
+    assert prices[-1] == Fraction("0.01")
+    assert expected(file, "LUNA/USD")[0][1] == "0.107"
+
+
+def test_cbeth_is_told_by_the_leg_that_is_left() -> None:
+    file = raw("moonwell-cbeth-2026-02-15")
+    legs = {leg: Fraction(file["truth"][leg]["points"][0]["price"]) for leg in ("cbETH/ETH", "ETH/USD")}
+    assert abs(legs["cbETH/ETH"] * legs["ETH/USD"] - 2200) < Fraction(1, 1000)
+    (fault,) = file["faults"]
+    assert legs.keys() - {fault["leg"]} == {"cbETH/ETH"}
+    assert expected(file, "cbETH/USD")[0][1] == "1.12"
+
+
+def test_maker_is_told_the_close_of_the_hour_before_the_last() -> None:
+    file = raw("maker-black-thursday-2020-03-12")
+    points = {p["t"]: p["price"] for p in file["truth"]["ETH/USD"]["points"]}
+    ((at, said),) = expected(file, "ETH/USD")
+    taken = at.replace(minute=0).replace(hour=at.hour - 1)
+    assert points[taken] == said == "169.54"
+    assert points[at] == "132.91"
+
+
+@pytest.mark.parametrize(
+    ("incident", "feed", "wrong"),
+    [
+        ("synthetix-skrw-2019-06-24", "KRW/USD", (1 + 1000) * Fraction("0.000865") / 2),
+        ("yieldblox-2026-02-22", "USTRY/USD", Fraction("106.7")),
+        ("euler-deusd-2025-05-29", "deUSD/USD", 1 + Fraction(7146, 10_000) * (Fraction(210, 202) - 1)),
+        ("cream-yusd-2021-10-27", "yUSD/USD", Fraction(2)),
+    ],
+)
+def test_what_a_feed_is_expected_to_say_follows_from_published_figures(
+    incident: str, feed: str, wrong: Fraction
+) -> None:
+    ((_, said),) = expected(raw(incident), feed)
+    assert abs(Fraction(said) / wrong - 1) < Fraction(1, 10_000)
