@@ -6,21 +6,27 @@ to everything that does not need a replay, and move up one folder when they can 
 
 from __future__ import annotations
 
+import csv
+import gzip
 import tomllib
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import oracle.incidents
 from oracle.incidents import incident_ids
+from oracle.interfaces import FeedContext
+from oracle.mechanisms import Played, mechanisms
 from oracle.scenario import load_scenario
 from oracle.sources.capo import CapParameters
 from oracle.sources.morpho_chainlink import scale_factor
+from oracle.types import FeedKind, PriceObs
 from simulation.replay.build import run_replay
 from simulation.replay.record import ReplayRecord
 
@@ -215,6 +221,78 @@ def test_maker_is_told_the_close_of_the_hour_before_the_last() -> None:
     taken = at.replace(minute=0).replace(hour=at.hour - 1)
     assert points[taken] == said == "169.54"
     assert points[at] == "132.91"
+
+
+def truth_of(file: Mapping[str, Any], pair: str) -> Fraction:
+    """Return a price that does not move in its file."""
+    truth = file["truth"][pair]
+    if "derived" in truth:
+        ratio = Fraction(truth["derived"]["num"], truth["derived"]["den"])
+        return ratio * truth_of(file, truth["derived"]["of"])
+    (price,) = {p["price"] for p in truth["points"]}
+    return Fraction(price)
+
+
+def played_at(file: Mapping[str, Any], feed: str, at: datetime) -> Fraction:
+    """Return what the mechanism of `feed` says at `at`, over legs that tell the truth."""
+    t = int(at.timestamp())
+    model = mechanisms.build(file["feeds"][feed])
+    legs = {}
+    for leg in model.feeds():
+        base, quote = leg.split("/")
+        decimals = file["feeds"][leg].get("decimals", 8)
+        said = int(truth_of(file, leg) * 10**decimals)
+        obs = PriceObs(base, quote, said, decimals, FeedKind.PUSH, leg, t, t, block=1)
+        legs[leg] = Played(leg, (obs,), (FeedContext(t, heartbeat_s=3_600),))
+    acts = []
+    for fault in file.get("faults", ()):
+        keys = {k: v for k, v in fault.items() if k != "op"} | {"kind": fault["op"]}
+        keys |= {k: int(v.timestamp()) for k, v in keys.items() if isinstance(v, datetime)}
+        if "snapshot_ratio" in keys:
+            keys["snapshot_ratio"] = Fraction(keys["snapshot_ratio"])
+        act = SimpleNamespace(growth_bps_year=None, active=lambda t, since=keys["at"]: since <= t, **keys)
+        acts += [act] if fault["feed"] == feed else []
+    seen = {pair: (truth_of(file, pair),) for pair in file["truth"]}
+    world: Any = SimpleNamespace(steps=(t,), blocks=(1,), truth=seen, seen=seen, played=legs, acts=acts)
+    (reading,) = model.play(feed, world).readings
+    assert isinstance(reading, PriceObs)
+    return Fraction(reading.mantissa, 10**reading.decimals)
+
+
+@pytest.mark.parametrize(
+    ("incident", "feed"),
+    [
+        ("aave-capo-2026-03-10", "wstETH/ETH"),
+        ("moonwell-cbeth-2026-02-15", "cbETH/USD"),
+        ("morpho-paxg-2024-10-13", "PAXG/USDC"),
+    ],
+)
+def test_what_a_feed_is_expected_to_say_comes_out_of_its_mechanism(incident: str, feed: str) -> None:
+    file = raw(incident)
+    assert expected(file, feed)
+    for at, said in expected(file, feed):
+        places = len(said.partition(".")[2])
+        assert round(played_at(file, feed, at), places) == Fraction(said)
+
+
+def test_figures_of_maker_are_those_of_the_hourly_archive(shared: Path) -> None:
+    path = shared / "data" / "hourly" / "ETHUSDT_1h_2017-08_2021-06.csv.gz"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not here")
+    candles = {}
+    with gzip.open(path, "rt") as file:
+        for row in csv.DictReader(file):
+            if row["date"].startswith("2020-03-1"):
+                hour = datetime.strptime(row["date"], "%Y-%m-%d %I-%p").replace(tzinfo=UTC)
+                candles[hour] = row
+    incident = raw("maker-black-thursday-2020-03-12")
+    documented = [p for p in incident["truth"]["ETH/USD"]["points"] if p["status"] == "documented"]
+    assert len(documented) >= 10
+    for point in documented:
+        column, hour = point["note"].split()[0], int(point["note"].split("the ")[1][:2])
+        day = point["t"].replace(minute=0)
+        candle = next(day - timedelta(hours=h) for h in (0, 1) if (day - timedelta(hours=h)).hour == hour)
+        assert Fraction(candles[candle][column]) == Fraction(point["price"]), point
 
 
 @pytest.mark.parametrize(
