@@ -17,6 +17,7 @@ from simulation.replay.record import (
     ActionRow,
     AdapterCell,
     ClaimRow,
+    DataFile,
     EconomicsRecord,
     EconomicsRuns,
     FaultInfo,
@@ -93,7 +94,7 @@ def run_replay(
         tool_version=tool_version,
         scenario_id=scenario.id,
         scenario_sha256=scenario.sha256,
-        data=(),
+        data=data_files(scenario),
         seed=None,
         setting=SETTING,
         title=scenario.title,
@@ -141,6 +142,13 @@ def run_replay(
         ),
         provenance=claims,
     )
+
+
+def data_files(scenario: Scenario) -> tuple[DataFile, ...]:
+    """Return the files that truths and recorded feeds were read from, by their hashes."""
+    named = {**scenario.truth, **scenario.feeds}
+    files = [(what, getattr(spec, "file", None)) for what, spec in named.items()]
+    return tuple(DataFile(what=what, sha256=file.sha256) for what, file in files if file is not None)
 
 
 def play_market(

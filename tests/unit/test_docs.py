@@ -110,7 +110,7 @@ def test_error_lines_are_those_of_the_code() -> None:
 
 
 def example_commands() -> Iterator[list[str]]:
-    for file in (docs.GUIDE, ROOT / "README.md"):
+    for file in (docs.GUIDE, ROOT / "docs" / "oracle.md", ROOT / "README.md"):
         for block in re.findall(r"(?s)```sh\n(.*?)```", file.read_text(encoding="utf-8")):
             for line in block.replace("\\\n", " ").splitlines():
                 if line.startswith("marginline "):
