@@ -28,6 +28,8 @@ from oracle.sources.capo import CapParameters
 from oracle.sources.morpho_chainlink import scale_factor
 from oracle.types import FeedKind, PriceObs
 from simulation.replay.build import run_replay
+from simulation.replay.economics import Borrower, Economics, Step, play_accounts
+from simulation.replay.lending import AaveModel, Account, LtvModel, Market, Quotes
 from simulation.replay.record import ReplayRecord
 
 FOLDER = Path(oracle.incidents.__file__).parent
@@ -309,3 +311,107 @@ def test_what_a_feed_is_expected_to_say_follows_from_published_figures(
 ) -> None:
     ((_, said),) = expected(raw(incident), feed)
     assert abs(Fraction(said) / wrong - 1) < Fraction(1, 10_000)
+
+
+# ------------------------------------------------------------------ accounts at the prices that are expected
+
+TOLD_LATER = {
+    "aave-capo-2026-03-10": "its protocol feed is the rate times ether",
+    "binance-usde-2025-10-10": "its feed follows another market",
+    "compound-dai-2020-11-26": "its feed follows another market",
+    "inverse-inv-2022-04-02": "its price comes out of a pool",
+    "maker-black-thursday-2020-03-12": "its price is an hour old, and keepers come and go",
+    "rari-vesper-vusd-2021-11-02": "its price comes out of a pool",
+    "resupply-2025-06-26": "its price comes out of an empty vault",
+}
+"""Deep incidents whose wrong price is not a figure of the file; only a replay can play their accounts."""
+
+
+def true_price(file: Mapping[str, Any], pair: str, t: datetime) -> Fraction:
+    truth = file["truth"][pair]
+    if "derived" in truth:
+        ratio = Fraction(truth["derived"]["num"], truth["derived"]["den"])
+        return ratio * true_price(file, truth["derived"]["of"], t)
+    i = max(i for i, p in enumerate(truth["points"]) if p["t"] <= t)
+    here, after = truth["points"][i], truth["points"][min(i + 1, len(truth["points"]) - 1)]
+    price = Fraction(here["price"])
+    if truth["interp"] == "step" or here is after:
+        return price
+    share = Fraction(int((t - here["t"]).total_seconds()), int((after["t"] - here["t"]).total_seconds()))
+    return price + (Fraction(after["price"]) - price) * share
+
+
+def said_price(file: Mapping[str, Any], pair: str, t: datetime) -> Fraction:
+    """Return what the protocol believes by the file's own expectations; the truth before the first."""
+    feeds = {n: f for n, f in file["feeds"].items() if f.get("role", "protocol") == "protocol"}
+    for name, feed in feeds.items():
+        if feed.get("pair", name) == pair:
+            if feed["kind"] == "constant":
+                return Fraction(feed["value"])
+            told = [Fraction(value) for at, value in expected(file, name) if at <= t]
+            return told[-1] if told else true_price(file, pair, t)
+    return true_price(file, pair, t)
+
+
+def unguarded(file: Mapping[str, Any]) -> Economics:
+    units = {a: 10 ** file["assets"][a]["decimals"] for a in file["protocol"]["markets"]}
+
+    def tokens(amounts: Mapping[str, str]) -> dict[str, int]:
+        return {a: int(Fraction(n) * units[a]) for a, n in amounts.items()}
+
+    terms = ("max_ltv_bps", "liquidation_threshold_bps", "liquidation_bonus_bps", "slippage_bps")
+    markets = {
+        a: Market(
+            a,
+            file["assets"][a]["decimals"],
+            *(m.get(term, 0) for term in terms),
+            int(Fraction(m["liquidity"]) * units[a]) if "liquidity" in m else None,
+        )
+        for a, m in file["protocol"]["markets"].items()
+    }
+    times = {file["clock"]["start"], file["clock"]["end"], *(a["at"] for a in file.get("actors", ()))}
+    times |= {e["at"] for e in file["expect"] if "at" in e}
+    times |= {p["t"] for t in file["truth"].values() for p in t.get("points", ())}
+    steps = []
+    for t in sorted(t for t in times if file["clock"]["start"] <= t <= file["clock"]["end"]):
+        pairs = {a: file["assets"][a].get("pair") for a in markets}
+        true = {a: true_price(file, p, t) if p else Fraction(1) for a, p in pairs.items()}
+        said = Quotes.same({a: said_price(file, p, t) if p else Fraction(1) for a, p in pairs.items()})
+        steps.append(Step(int(t.timestamp()), 0, true, said, said))
+    borrowers = [
+        Borrower(
+            a["id"],
+            tokens(a["supplies"]),
+            a["asset"],
+            at=int(a["at"].timestamp()),
+            cost=Fraction(a.get("cost_usd", 0)),
+        )
+        for a in file.get("actors", ())
+    ]
+    positions = [
+        Account(p["id"], tokens(p["collateral"]), tokens(p["debt"])) for p in file.get("positions", ())
+    ]
+    exact = file["protocol"]["model"] == "aave_v3"
+    model = (
+        AaveModel(markets) if exact else LtvModel(markets, file["protocol"].get("close_factor_bps", 5_000))
+    )
+    return play_accounts(model, steps, positions, borrowers)
+
+
+@pytest.mark.parametrize("incident", [i for i in DEEP if i not in TOLD_LATER])
+def test_accounts_lose_what_is_expected_at_the_prices_that_are_expected(incident: str) -> None:
+    file = raw(incident)
+    run = unguarded(file)
+    came = {
+        "bad_debt_usd": run.bad_debt,
+        "wrongly_liquidated_usd": run.wrongly_seized,
+        "attacker_profit_usd": run.attacker_profit,
+    }
+    wanted = [e for e in file["expect"] if e.get("with") == "unguarded" and e["assert"] in came]
+    assert wanted
+    for e in wanted:
+        assert e["op"] == ">"
+        assert came[e["assert"]] > Fraction(e["value"]), (e["assert"], float(came[e["assert"]]))
+    # And not by much more than was lost: a figure that is a hundred times too large is no figure.
+    if "loss_usd" in file and not file.get("positions"):
+        assert run.bad_debt <= 2 * Fraction(file["loss_usd"])
