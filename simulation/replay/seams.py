@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from importlib import import_module
+from types import ModuleType
 from typing import Any, TypeAlias
 
+from contracts_abi.errors import ToolError
 from oracle.interfaces import Guard
 
 # Loose until oracle.replay and the extended scenario have landed; then these are its own types.
@@ -25,10 +27,19 @@ Actor: TypeAlias = Any
 
 def replay(scenario: Scenario, *, guards: Sequence[Guard] | None = None) -> Replay:
     """Play a scenario's feeds and judge them; the policy's guards without any."""
-    return import_module("oracle.replay").replay(scenario, guards=guards)
+    return _module("oracle.replay").replay(scenario, guards=guards)
 
 
 def truth_at(scenario: Scenario, pair: str, t: int) -> Fraction:
     """Return the true price of a pair at a time, exact."""
-    price: Fraction = import_module("oracle.truth").truth_at(scenario, pair, t)
+    price: Fraction = _module("oracle.truth").truth_at(scenario, pair, t)
     return price
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise ToolError(f"this version cannot replay prices: it comes without {name}") from None
