@@ -36,11 +36,26 @@ def _positive_decimal(value: object) -> object:
     return number
 
 
+def _amount(value: object) -> object:
+    """Turn a decimal string of at least zero into a `Decimal`."""
+    return Decimal(0) if isinstance(value, str) and _is_zero(value) else _positive_decimal(value)
+
+
+def _is_zero(text: str) -> bool:
+    try:
+        return Decimal(text) == 0
+    except InvalidOperation:
+        return False
+
+
 UnixSeconds: TypeAlias = Annotated[
     int, BeforeValidator(_unix), WithJsonSchema({"type": "string", "format": "date-time"})
 ]
 PositiveDecimal: TypeAlias = Annotated[
     Decimal, BeforeValidator(_positive_decimal), WithJsonSchema({"type": "string", "format": "decimal"})
+]
+AnyAmount: TypeAlias = Annotated[
+    Decimal, BeforeValidator(_amount), WithJsonSchema({"type": "string", "format": "decimal"})
 ]
 Pair: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+$")]
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import bisect
 import hashlib
 import itertools
+import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
+from datetime import date as Date
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
@@ -31,12 +32,21 @@ from pydantic import (
 )
 
 from contracts_abi.errors import InputError, UnknownNameError
-from oracle.fields import Pair, PositiveDecimal, UnixSeconds
+from oracle.faults import FaultModel, faults
+from oracle.faults.series import Freeze, Scale, SwapFeeds
+from oracle.fields import AnyAmount, Pair, PositiveDecimal, UnixSeconds
+from oracle.guards import guards
 from oracle.incidents import incident_ids, incident_path
+from oracle.mechanisms import FeedModel, mechanisms
+from oracle.mechanisms.chainlink import ChainlinkFeed, RoundReason
+from oracle.mechanisms.composite import CompositeFeed, DerivedFeed
+from oracle.registry import Registry
 from oracle.strict import StrictModel, input_error
+from oracle.truth import TruthFile
 
 SCHEMA = "oracle-scenario/1"
 PRICE_DECIMALS = 8
+PAIR = re.compile(r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+")
 GWEI = 10**9
 
 
@@ -44,6 +54,7 @@ class PointStatus(StrEnum):
     """How well a figure is founded, best first."""
 
     DOCUMENTED = "documented"
+    RECALLED = "recalled"
     INTERPOLATED = "interpolated"
     STATED = "stated"
 
@@ -52,8 +63,9 @@ class Chain(StrictModel):
     """The chain that the incident happened on."""
 
     id: int = Field(ge=1, description="EIP-155 chain id of the incident's chain")
-    kind: Literal["l1", "l2"] = "l1"
+    kind: Literal["l1", "l2", "other"] = "l1"
     block_time_s: int = Field(ge=1, description="typical seconds between blocks")
+    block0: int = Field(default=0, ge=0, description="block number at the clock's start")
 
 
 class Clock(StrictModel):
@@ -101,115 +113,43 @@ class Derived(StrictModel):
 
 
 class Truth(StrictModel):
-    """What a price really was: points to interpolate between, or a ratio of another pair."""
+    """What a price really was: points, rows of a file, a ratio of another pair, or one price."""
 
-    interp: Literal["linear"] = "linear"
+    interp: Literal["linear", "step"] = "linear"
     points: tuple[Point, ...] = ()
     derived: Derived | None = None
+    file: TruthFile | None = None
+    constant: PositiveDecimal | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> Truth:
-        if bool(self.points) == (self.derived is not None):
-            raise ValueError("needs either points or derived")
+        origins = (bool(self.points), *(o is not None for o in (self.derived, self.file, self.constant)))
+        if sum(origins) != 1:
+            raise ValueError("needs exactly one of points, derived, file and constant")
         _require_ascending([p.t for p in self.points])
         return self
 
 
-class DerivedFeed(StrictModel):
-    """A feed composed of another feed's rounds at a fixed ratio; it inherits that feed's faults."""
+def _built(registry: Registry[type[Any]], key: str) -> Callable[[object], object]:
+    """Return a validator that builds a table by the entry that its `key` names."""
 
-    feed: str
-    num: int = Field(ge=1)
-    den: int = Field(ge=1)
+    def build(value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        if key not in value:
+            raise InputError(f"{key} is missing", fix=f"known: {', '.join(registry)}")
+        entry = registry.get(str(value[key]))
+        try:
+            return entry.model_validate({k: v for k, v in value.items() if k != key})
+        except ValidationError as error:
+            raise input_error(error, "") from None
 
-
-class FeedSpec(StrictModel):
-    """A feed and the rule by which it publishes."""
-
-    kind: Literal["chainlink", "composite"]
-    role: Literal["protocol", "reference"] = Field(
-        default="protocol", description="whether the protocol reads it, or the keeper compares with it"
-    )
-    pair: Pair | None = Field(default=None, description="the pair reported; by default the feed's name")
-    decimals: int = Field(default=PRICE_DECIMALS, ge=0, le=36)
-    heartbeat_s: int | None = Field(default=None, ge=1, description="longest gap between rounds, seconds")
-    deviation_bps: int | None = Field(default=None, ge=1, description="change that forces a round, 1e-4")
-    min_answer: int | None = Field(default=None, description="lowest answer the aggregator transmits")
-    max_answer: int | None = Field(default=None, description="highest answer the aggregator transmits")
-    derive_from: Literal["truth"] | DerivedFeed = "truth"
-
-    @model_validator(mode="after")
-    def _complete(self) -> FeedSpec:
-        if self.kind == "composite":
-            if self.derive_from == "truth":
-                raise ValueError("a composite feed needs derive_from = {feed, num, den}")
-            for name in ("heartbeat_s", "deviation_bps", "min_answer", "max_answer"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"a composite feed has no {name}; it updates with its base feed")
-        else:
-            if self.derive_from != "truth":
-                raise ValueError('only a composite feed derives from a feed; use kind = "composite"')
-            if self.heartbeat_s is None or self.deviation_bps is None:
-                raise ValueError("a chainlink feed needs heartbeat_s and deviation_bps")
-        if self.min_answer is not None and self.max_answer is not None and self.min_answer >= self.max_answer:
-            raise ValueError("min_answer must be below max_answer")
-        return self
+    return build
 
 
-class _FaultBase(StrictModel):
-    at: UnixSeconds
-    until: UnixSeconds = Field(description="first second at which the fault no longer acts")
-    feed: str
-    ours: bool = Field(default=False, description="True when we added it and history did not")
-    note: str = ""
-
-    @model_validator(mode="after")
-    def _ends_after_start(self) -> _FaultBase:
-        if self.until <= self.at:
-            raise ValueError("until must be after at")
-        return self
-
-
-class Freeze(_FaultBase):
-    """The feed publishes nothing and keeps its last answer."""
-
-    op: Literal["freeze"]
-
-
-class Scale(_FaultBase):
-    """The feed sees the price times ``num / den``."""
-
-    op: Literal["scale"]
-    num: int = Field(ge=1)
-    den: int = Field(ge=1)
-
-
-_PLAYABLE_OPS = ("freeze", "scale")
-_KNOWN_OPS = (
-    *_PLAYABLE_OPS,
-    *("clamp", "shift_decimals", "drop", "revert", "delay", "future", "rollback", "phase_switch", "spike"),
-    *("manip_twap", "set_liquidity", "swap_feeds", "missing_leg", "conf", "sequencer", "rate_donate"),
-    *("cap_params", "gas", "constant"),
-)
-
-
-def _check_op(value: object) -> object:
-    if isinstance(value, dict):
-        op = value.get("op")
-        if op in _KNOWN_OPS and op not in _PLAYABLE_OPS:
-            raise InputError(
-                f"fault op {op!r} is part of {SCHEMA} but not yet playable",
-                fix=f"playable: {', '.join(_PLAYABLE_OPS)}",
-            )
-        if isinstance(op, str) and op not in _PLAYABLE_OPS:
-            raise UnknownNameError("fault op", op, _PLAYABLE_OPS)
-    return value
-
-
-Fault: TypeAlias = Annotated[
-    Annotated[Freeze | Scale, Field(discriminator="op")],
-    BeforeValidator(_check_op),
-]
+AnyFeed: TypeAlias = Annotated[FeedModel, BeforeValidator(_built(mechanisms, "kind"))]
+AnyFault: TypeAlias = Annotated[FaultModel, BeforeValidator(_built(faults, "op"))]
+AnyGuard: TypeAlias = Annotated[Any, BeforeValidator(_built(guards, "kind"))]
 
 
 class GasPoint(StrictModel):
@@ -234,11 +174,65 @@ class Gas(StrictModel):
         return points
 
 
+class MarketSpec(StrictModel):
+    """One asset of the protocol."""
+
+    pair: Pair | None = Field(default=None, description="its price; by default the asset's pair")
+    feed: str | None = Field(default=None, description="the feed read; by default the protocol's of the pair")
+    max_ltv_bps: int = Field(default=0, ge=0, le=10_000)
+    liquidation_threshold_bps: int = Field(default=0, ge=0, le=10_000)
+    liquidation_bonus_bps: int = Field(default=0, ge=0)
+    liquidity: PositiveDecimal | None = Field(default=None, description="tokens that can be borrowed")
+    slippage_bps: int = Field(default=0, ge=0, le=10_000, description="lost when seized collateral is sold")
+
+    @model_validator(mode="after")
+    def _threshold_covers_ltv(self) -> MarketSpec:
+        if self.liquidation_threshold_bps < self.max_ltv_bps:
+            raise ValueError("liquidation_threshold_bps must not be below max_ltv_bps")
+        return self
+
+
 class ProtocolSpec(StrictModel):
     """The protocol whose accounts live through the scenario."""
 
-    model: Literal["compound_v2", "aave_v3", "comet", "morpho", "maker_flip", "maker_clip"]
+    model: Literal["ltv", "aave_v3", "compound_v2", "comet", "morpho", "maker_flip", "maker_clip"]
     params: dict[str, int | str] = Field(default_factory=dict, description="the model's own parameters")
+    close_factor_bps: int = Field(default=5_000, ge=1, le=10_000)
+    markets: dict[str, MarketSpec] = Field(default_factory=dict)
+
+
+class PositionSpec(StrictModel):
+    """An account that is there from the start; amounts in whole tokens."""
+
+    id: str = Field(min_length=1)
+    collateral: dict[str, AnyAmount] = Field(default_factory=dict)
+    debt: dict[str, AnyAmount] = Field(default_factory=dict)
+
+
+class ActorSpec(StrictModel):
+    """Somebody who acts: a borrower who takes what a price lets him, or a keeper who liquidates."""
+
+    id: str = Field(min_length=1)
+    role: Literal["borrower", "keeper"]
+    at: UnixSeconds | None = Field(default=None, description="when a borrower comes; at the first chance")
+    supplies: dict[str, AnyAmount] = Field(default_factory=dict)
+    buys_at: Literal["truth", "nothing"] = Field(default="truth", description="what the collateral cost him")
+    borrows: PositiveDecimal | Literal["max"] = "max"
+    asset: str | None = Field(default=None, description="what a borrower borrows")
+    cost_usd: PositiveDecimal | None = Field(default=None, description="what the attack costs besides")
+    gas_cap_gwei: PositiveDecimal | None = Field(
+        default=None, description="base fee above which a keeper waits"
+    )
+    gas_units: int | None = Field(default=None, ge=0)
+    inventory_usd: PositiveDecimal | None = None
+    from_: UnixSeconds | None = Field(default=None, alias="from")
+    until: UnixSeconds | None = None
+
+    @model_validator(mode="after")
+    def _borrows_something(self) -> ActorSpec:
+        if self.role == "borrower" and (self.asset is None or not self.supplies):
+            raise ValueError("a borrower needs supplies and the asset that it borrows")
+        return self
 
 
 class PolicySpec(StrictModel):
@@ -250,18 +244,35 @@ class PolicySpec(StrictModel):
     lkg_ttl_s: int | None = Field(default=None, ge=0)
     harm_tolerance_bps: int | None = Field(default=None, ge=0)
     without_reference: Literal["hold", "act"] | None = None
+    guards: tuple[AnyGuard, ...] | None = Field(default=None, description="all at their defaults without it")
+
+
+ASSERTIONS = (
+    *("guard", "reported", "deviation_bps", "minutes_mispriced"),
+    *("bad_debt_usd", "wrongly_liquidated_usd", "attacker_profit_usd"),
+)
 
 
 class Expectation(StrictModel):
     """What must come out of a replay."""
 
-    assert_: str = Field(alias="assert", min_length=1)
-    id: str | None = None
+    assert_: str = Field(alias="assert")
+    id: str | None = Field(default=None, pattern=r"^G(0[1-9]|1[0-9]|2[0-6])$")
+    feed: str | None = None
+    at: UnixSeconds | None = None
     by: UnixSeconds | None = None
     action: str | None = None
     op: Literal["<", "<=", "==", ">=", ">"] | None = None
     value: int | str | None = None
+    tolerance_bps: int | None = Field(default=None, ge=0)
     with_: Literal["guarded", "unguarded"] | None = Field(default=None, alias="with")
+
+    @field_validator("assert_")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in ASSERTIONS:
+            raise UnknownNameError("assertion", value, ASSERTIONS)
+        return value
 
 
 class Claim(StrictModel):
@@ -279,19 +290,28 @@ class Scenario(StrictModel):
     schema_: Literal["oracle-scenario/1"] = Field(alias="schema")
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     title: str = Field(min_length=1)
+    date: Date | None = Field(default=None, description="day of the incident")
+    record: Literal["documented", "recalled", "stated"] = "stated"
+    depth: Literal["deep", "series"] = "series"
+    mechanism: str = ""
+    loss_usd: PositiveDecimal | None = Field(default=None, description="published loss")
+    summary: str = ""
     chain: Chain
     clock: Clock
     assets: dict[str, AssetSpec]
     truth: dict[Pair, Truth]
-    feeds: dict[str, FeedSpec]
-    faults: tuple[Fault, ...] = ()
+    feeds: dict[str, AnyFeed]
+    faults: tuple[AnyFault, ...] = ()
     gas: Gas | None = None
     protocol: ProtocolSpec | None = None
+    positions: tuple[PositionSpec, ...] = ()
+    actors: tuple[ActorSpec, ...] = ()
     policy: PolicySpec = PolicySpec()
     expect: tuple[Expectation, ...] = ()
     provenance: tuple[Claim, ...] = ()
 
     _sha256: str = PrivateAttr(default="")
+    _rows: dict[str, tuple[tuple[int, Fraction], ...]] = PrivateAttr(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -307,34 +327,77 @@ class Scenario(StrictModel):
                     raise UnknownNameError(f"pair in truth.{pair}.derived.of:", truth.derived.of, self.truth)
                 if self.truth[truth.derived.of].derived is not None:
                     raise ValueError(f"truth.{pair} derives from a derived pair; name the original")
-            else:
+            elif truth.points:
                 _require_cover(f"truth.{pair}", [p.t for p in truth.points], clock)
         for symbol, asset in self.assets.items():
             if asset.pair is not None and asset.pair not in self.truth:
                 raise UnknownNameError(f"pair in assets.{symbol}.pair:", asset.pair, self.truth)
         for name, feed in self.feeds.items():
-            if feed_pair(self, name) not in self.truth:
-                raise UnknownNameError(f"pair of feeds.{name}:", feed_pair(self, name), self.truth)
-            if isinstance(feed.derive_from, DerivedFeed):
-                base = self.feeds.get(feed.derive_from.feed)
-                if base is None:
-                    raise UnknownNameError(f"feed in feeds.{name}:", feed.derive_from.feed, self.feeds)
-                if base.kind == "composite":
-                    raise ValueError(f"feeds.{name} derives from a composite feed; name the original")
+            told = feed_pair(self, name)
+            if PAIR.fullmatch(told) is None:
+                raise ValueError(f"feeds.{name} needs pair: its name is not one")
+            for pair in (*feed.pairs(name), *([] if feed.role == "part" else [told])):
+                if pair not in self.truth:
+                    raise UnknownNameError(f"pair of feeds.{name}:", pair, self.truth)
+            for behind in feed.feeds():
+                if behind not in self.feeds:
+                    raise UnknownNameError(f"feed in feeds.{name}:", behind, self.feeds)
+            _require_no_circle(self, name)
         for i, fault in enumerate(self.faults):
-            if fault.feed not in self.feeds:
-                raise UnknownNameError(f"feed in faults.{i}:", fault.feed, self.feeds)
-            if self.feeds[fault.feed].kind == "composite":
-                raise ValueError(f"faults.{i}: {fault.feed} is composite; put the fault on its base feed")
-            if fault.until <= clock.start or fault.at > clock.end:
-                raise ValueError(f"faults.{i} lies outside the clock")
+            self._fault_fits(i, fault)
+        self._expectations_can_be()
         if self.gas is not None:
             _require_cover("gas", [p.t for p in self.gas.points], clock)
         return self
 
+    def _fault_fits(self, i: int, fault: FaultModel) -> None:
+        if fault.feed not in self.feeds:
+            raise UnknownNameError(f"feed in faults.{i}:", fault.feed, self.feeds)
+        feed = self.feeds[fault.feed]
+        if fault.acts_in() == "mechanism" and fault.op not in feed.acts:
+            can = ", ".join(sorted(feed.acts)) or "none"
+            raise ValueError(f"faults.{i}: a feed of kind {feed.kind} knows no {fault.op} (it knows: {can})")
+        if isinstance(fault, SwapFeeds) and fault.with_ not in self.feeds:
+            raise UnknownNameError(f"feed in faults.{i}.with:", fault.with_, self.feeds)
+        ended = fault.until is not None and fault.until <= self.clock.start
+        if ended or fault.at > self.clock.end:
+            raise ValueError(f"faults.{i} lies outside the clock")
+
+    def _expectations_can_be(self) -> None:
+        """Refuse what no replay of this scenario could answer."""
+        for i, expected in enumerate(self.expect):
+            at = f"expect.{i}"
+            if expected.feed is not None and expected.feed not in self.feeds:
+                raise UnknownNameError(f"feed in {at}:", expected.feed, self.feeds)
+            if expected.assert_ == "guard":
+                if expected.id is None:
+                    raise ValueError(f"{at}: a guard is expected without its id")
+                asked = self.policy.guards
+                if asked is not None and expected.id not in {g.id for g in asked}:
+                    raise ValueError(f"{at}: {expected.id} is not among the guards of the policy")
+            elif expected.op is None or expected.value is None:
+                raise ValueError(f"{at}: {expected.assert_} needs op and value")
+            for moment in (expected.at, expected.by):
+                if moment is not None and not self.clock.start <= moment <= self.clock.end:
+                    raise ValueError(f"{at}: {_iso(moment)} lies outside the clock")
+            economic = expected.assert_.endswith("_usd")
+            if economic and (self.protocol is None or not (self.positions or self.actors)):
+                raise ValueError(f"{at}: {expected.assert_} needs a protocol and accounts")
+
     def steps(self) -> list[int]:
         """Return the grid points in unix seconds, from the clock's start to its end, both included."""
         return list(range(self.clock.start, self.clock.end + 1, self.clock.step_s))
+
+
+def _require_no_circle(scenario: Scenario, name: str) -> None:
+    seen, behind = {name}, list(scenario.feeds[name].feeds())
+    while behind:
+        at = behind.pop()
+        if at == name:
+            raise ValueError(f"feeds.{name} is made of itself")
+        if at not in seen and at in scenario.feeds:
+            seen.add(at)
+            behind += scenario.feeds[at].feeds()
 
 
 def _require_ascending(times: Sequence[int]) -> None:
@@ -355,7 +418,7 @@ def _iso(t: int) -> str:
     return datetime.fromtimestamp(t, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def parse_scenario(data: bytes, where: str = "scenario") -> Scenario:
+def parse_scenario(data: bytes, where: str = "scenario", *, folder: Path | None = None) -> Scenario:
     """Return the scenario that `data` holds as TOML.
 
     Parameters
@@ -364,6 +427,8 @@ def parse_scenario(data: bytes, where: str = "scenario") -> Scenario:
         Bytes of the file, UTF-8.
     where
         Name of the file, for messages.
+    folder
+        Where the files that it names are looked for; the working folder by default.
 
     Raises
     ------
@@ -383,7 +448,35 @@ def parse_scenario(data: bytes, where: str = "scenario") -> Scenario:
     except ValidationError as error:
         raise input_error(error, where) from None
     scenario._sha256 = hashlib.sha256(data).hexdigest()
+    for pair, truth in scenario.truth.items():
+        if truth.file is not None:
+            rows = truth.file.read(pair, folder or Path(), f"{where}: truth.{pair}")
+            _covered(f"{where}: truth.{pair}", [t for t, _ in rows], scenario.clock)
+            scenario._rows[pair] = rows
     return scenario
+
+
+def _covered(what: str, times: Sequence[int], clock: Clock) -> None:
+    try:
+        _require_cover(what, times, clock)
+    except ValueError as error:
+        raise InputError(str(error), fix="move the clock, or give a longer file") from None
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a scenario file, with a table for every kind of feed, fault and guard."""
+    schema = Scenario.model_json_schema()
+    definitions = schema["$defs"]
+    for registry, key, base in ((mechanisms, "kind", "FeedModel"), (faults, "op", "FaultModel")):
+        entries = []
+        for name in registry:
+            entry = registry.get(name).model_json_schema()
+            definitions |= entry.pop("$defs", {})
+            entry["properties"] = {key: {"const": name}} | entry["properties"]
+            entry["required"] = [key, *entry.get("required", [])]
+            entries.append(entry)
+        definitions[base] = {"oneOf": entries}
+    return schema
 
 
 def load_scenario(source: str | Path) -> Scenario:
@@ -410,20 +503,23 @@ def load_scenario(source: str | Path) -> Scenario:
             f"scenario file {text!r}: {error.strerror or error}",
             fix=f"give a file, or one of: {', '.join(incident_ids())}",
         ) from None
-    return parse_scenario(data, text)
+    return parse_scenario(data, text, folder=Path(source).parent)
 
 
-def _interpolate(times: Sequence[int], values: Sequence[Decimal], t: int) -> tuple[Fraction, int, int]:
+def _interpolate(
+    times: Sequence[int], values: Sequence[Fraction], t: int, *, step: bool = False
+) -> tuple[Fraction, int, int]:
     """Return the value at `t` and the indices of the points it lies between (equal on a point)."""
     if not times[0] <= t <= times[-1]:
         raise InputError(f"no figure at {_iso(t)}: the points cover {_iso(times[0])} to {_iso(times[-1])}")
     right = bisect.bisect_left(times, t)
     if times[right] == t:
-        return Fraction(values[right]), right, right
+        return values[right], right, right
     left = right - 1
+    if step:
+        return values[left], left, left
     share = Fraction(t - times[left], times[right] - times[left])
-    low, high = Fraction(values[left]), Fraction(values[right])
-    return low + (high - low) * share, left, right
+    return values[left] + (values[right] - values[left]) * share, left, right
 
 
 def _between(left: PointStatus, right: PointStatus) -> PointStatus:
@@ -439,11 +535,31 @@ def _truth(scenario: Scenario, pair: str, t: int) -> tuple[Fraction, PointStatus
     if truth.derived is not None:
         base, _ = _truth(scenario, truth.derived.of, t)
         return base * truth.derived.num / truth.derived.den, truth.derived.status
+    if truth.constant is not None:
+        return Fraction(truth.constant), PointStatus.STATED
+    step = truth.interp == "step"
+    if truth.file is not None:
+        rows = scenario._rows[pair]
+        value, left, right = _interpolate([t for t, _ in rows], [p for _, p in rows], t, step=step)
+        return value, PointStatus.DOCUMENTED if left == right else PointStatus.INTERPOLATED
     points = truth.points
-    value, left, right = _interpolate([p.t for p in points], [p.price for p in points], t)
+    value, left, right = _interpolate(
+        [p.t for p in points], [Fraction(p.price) for p in points], t, step=step
+    )
     if left == right:
         return value, points[left].status
     return value, _between(points[left].status, points[right].status)
+
+
+def truth_at(scenario: Scenario, pair: str, t: int) -> Fraction:
+    """Return the true price of `pair` at `t`, exact.
+
+    Raises
+    ------
+    InputError
+        If the scenario has no such pair, or no figure at that time.
+    """
+    return _truth(scenario, pair, t)[0]
 
 
 def truth_e8(scenario: Scenario, pair: str, t: int) -> tuple[int, PointStatus]:
@@ -483,17 +599,8 @@ def base_fee_wei(scenario: Scenario, t: int) -> int:
     if scenario.gas is None:
         raise InputError(f"scenario {scenario.id} has no gas series", fix="add [[gas.points]]")
     points = scenario.gas.points
-    value, _, _ = _interpolate([p.t for p in points], [p.base_fee_gwei for p in points], t)
+    value, _, _ = _interpolate([p.t for p in points], [Fraction(p.base_fee_gwei) for p in points], t)
     return round(value * GWEI)
-
-
-class RoundReason(StrEnum):
-    """Why a feed published a round."""
-
-    FIRST = "first"
-    DEVIATION = "deviation"
-    HEARTBEAT = "heartbeat"
-    FAULT = "fault"
 
 
 @dataclass(frozen=True, slots=True)
@@ -542,13 +649,13 @@ def feed_name(scenario: Scenario, pair: str, role: Literal["protocol", "referenc
     return names[0]
 
 
-def assets_touched(scenario: Scenario, fault: Freeze | Scale) -> tuple[str, ...]:
+def assets_touched(scenario: Scenario, fault: FaultModel) -> tuple[str, ...]:
     """Return the tokens whose protocol price `fault` bends, directly or through a composite feed."""
     feeds = {
         name
         for name, spec in scenario.feeds.items()
         if spec.role == scenario.feeds[fault.feed].role == "protocol"
-        and (name == fault.feed or (isinstance(d := spec.derive_from, DerivedFeed) and d.feed == fault.feed))
+        and (name == fault.feed or fault.feed in spec.feeds())
     }
     pairs = {feed_pair(scenario, name) for name in feeds}
     return tuple(symbol for symbol, asset in scenario.assets.items() if asset.pair in pairs)
@@ -583,49 +690,35 @@ def feed_rounds(scenario: Scenario, feed: str) -> list[PublishedRound]:
         spec = scenario.feeds[feed]
     except KeyError:
         raise UnknownNameError("feed", feed, scenario.feeds) from None
-    if isinstance(spec.derive_from, DerivedFeed):
+    if isinstance(spec, CompositeFeed) and spec.derive_from is not None:
+        if any(f.feed == feed for f in scenario.faults):
+            raise InputError(f"a fault on {feed} has no rounds to bend", fix="put the fault on its base feed")
         return _composite_rounds(scenario, feed, spec.decimals, spec.derive_from)
+    if not isinstance(spec, ChainlinkFeed):
+        raise InputError(f"feeds.{feed} of kind {spec.kind} publishes no rounds", fix="name a chainlink feed")
 
-    assert spec.deviation_bps is not None
-    assert spec.heartbeat_s is not None
     pair = feed_pair(scenario, feed)
-    unit = 10**spec.decimals
-    faults = [f for f in scenario.faults if f.feed == feed]
-    rounds: list[PublishedRound] = []
-    for t in scenario.steps():
-        active = [f for f in faults if f.at <= t < f.until]
-        if any(isinstance(f, Freeze) for f in active):
-            continue
-        true, _ = _truth(scenario, pair, t)
-        seen = true
+    bent = [f for f in scenario.faults if f.feed == feed]
+    steps = scenario.steps()
+    true = [truth_at(scenario, pair, t) for t in steps]
+    seen: list[Fraction | None] = []
+    for t, price in zip(steps, true, strict=True):
+        active = [f for f in bent if f.active(t)]
+        value = price
         for fault in active:
             if isinstance(fault, Scale):
-                seen = seen * fault.num / fault.den
-        answer = round(seen * unit)
-        if spec.min_answer is not None and answer < spec.min_answer:
-            continue
-        if spec.max_answer is not None and answer > spec.max_answer:
-            continue
-        rule = _due(rounds[-1] if rounds else None, t, answer, spec.deviation_bps, spec.heartbeat_s)
-        if rule is not None:
-            reason = RoundReason.FAULT if seen != true else rule
-            price_e8 = round(seen * 10**PRICE_DECIMALS)
-            rounds.append(PublishedRound(t, price_e8, reason, round(true * 10**PRICE_DECIMALS), answer))
+                value = value * fault.num / fault.den
+        seen.append(None if any(isinstance(f, Freeze) for f in active) else value)
+    rounds: list[PublishedRound] = []
+    for pushed in spec.push(steps, seen):
+        i = pushed.step
+        price = seen[i] or Fraction(0)
+        reason = RoundReason.FAULT if price != true[i] else pushed.reason
+        unit = 10**PRICE_DECIMALS
+        rounds.append(
+            PublishedRound(steps[i], round(price * unit), reason, round(true[i] * unit), pushed.answer)
+        )
     return rounds
-
-
-def _due(
-    last: PublishedRound | None, t: int, answer: int, deviation_bps: int, heartbeat_s: int
-) -> RoundReason | None:
-    """Return the rule that calls for a round now, or None."""
-    if last is None:
-        return RoundReason.FIRST
-    change = abs(answer - last.answer)
-    if change and change * 10_000 >= deviation_bps * last.answer:
-        return RoundReason.DEVIATION
-    if t - last.t >= heartbeat_s:
-        return RoundReason.HEARTBEAT
-    return None
 
 
 def _composite_rounds(

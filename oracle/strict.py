@@ -38,17 +38,17 @@ def input_error(error: ValidationError, where: str) -> InputError:
     """
     first = error.errors(include_url=False)[0]
     path = ".".join(str(part) for part in first["loc"])
-    at = f"{where}: {path}" if path else where
+    at = "".join(f"{part}: " for part in (where, path) if part)
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, MarginlineError):
-        return InputError(f"{at}: {cause.message}", fix=cause.fix)
+        return InputError(f"{at}{cause.message}", fix=cause.fix)
     if first["type"] == "missing":
-        return InputError(f"{at}: is missing", fix="add the key")
+        return InputError(f"{at}is missing", fix="add the key")
     text = str(cause) if cause is not None else first["msg"]
     value = first["input"]
     # A rule over a whole table names its keys itself; printing the table would bury them.
     got = "" if isinstance(value, Mapping | list | BaseModel) else f", got {_short(value)}"
-    return InputError(f"{at}: {text}{got}")
+    return InputError(f"{at}{text}{got}")
 
 
 def _short(value: object, limit: int = 80) -> str:

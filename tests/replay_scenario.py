@@ -68,6 +68,7 @@ debt = { USDC = "50000" }
 [[actors]]
 id = "attacker"
 role = "borrower"
+at = 2022-05-12T10:00:00Z
 supplies = { COIN = "8000000" }
 asset = "USDC"
 

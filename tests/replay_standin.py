@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from oracle.decisions import adapt
 from oracle.guards import basic_guards
@@ -148,9 +150,7 @@ def _bps(said: Fraction | None, true: Fraction) -> int | None:
     return size if said >= true else -size
 
 
-def modules() -> dict[str, ModuleType]:
-    """Return what stands in for the modules of `oracle` that are asked for a replay."""
-    playing, truth = ModuleType("oracle.replay"), ModuleType("oracle.truth")
-    playing.__dict__["replay"] = replay
-    truth.__dict__["truth_at"] = lambda s, pair, t: s.truth[pair][(t - START) // STEP_S]
-    return {"oracle.replay": playing, "oracle.truth": truth}
+def stand_in(patch: pytest.MonkeyPatch) -> None:
+    """Let what asks `oracle` for a replay get this one."""
+    patch.setattr("oracle.replay.replay", replay)
+    patch.setattr("oracle.scenario.truth_at", lambda s, pair, t: s.truth[pair][(t - START) // STEP_S])

@@ -25,7 +25,7 @@ from keeper.commands.console import (
     stdout_console,
 )
 from oracle.incidents import incident_ids, incident_path
-from oracle.scenario import Scenario, load_scenario
+from oracle.scenario import json_schema, load_scenario
 from simulation.replay.build import run_replay
 from simulation.replay.record import ReplayRecord
 from simulation.report.oracle_html import render_replay_html
@@ -101,7 +101,7 @@ def incidents(*, as_json: bool) -> None:
 
 def schema() -> None:
     """Print the JSON Schema of ``oracle-scenario/1``."""
-    print(json.dumps(Scenario.model_json_schema(by_alias=True), indent=1, sort_keys=True))
+    print(json.dumps(json_schema(), indent=1, sort_keys=True))
 
 
 def replay_command(source: str, *, as_json: bool, out: Path | None, html: bool, matrix: bool) -> None:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from oracle.fields import UnixSeconds
+from oracle.interfaces import FeedContext
 from oracle.registry import Registry
 from oracle.strict import StrictModel
 from oracle.types import Reading
@@ -56,6 +57,35 @@ class FaultModel(StrictModel):
         """Return whether the fault acts at `t`, unix seconds."""
         return self.at <= t and (self.until is None or t < self.until)
 
+    @property
+    def op(self) -> str:
+        """Return the name by which a file calls it."""
+        return self.kind
+
+    def acts_in(self) -> Stage:
+        """Return where it acts: `stage`, unless the file or its other keys say otherwise."""
+        return self.stage
+
     def apply(self, steps: Sequence[int], readings: Sequence[Reading]) -> list[Reading]:
         """Return the readings at `steps` as the fault leaves them; stages ``input`` and ``output``."""
         raise NotImplementedError
+
+    def bend_contexts(self, contexts: Sequence[FeedContext]) -> list[FeedContext]:
+        """Return what is known of the feed beside its readings, as the fault leaves it."""
+        return list(contexts)
+
+
+def bend(steps: Sequence[int], readings: Sequence[Reading], several: Sequence[FaultModel]) -> list[Reading]:
+    """Return a recorded or decoded series as faults leave it, the first of them applied first.
+
+    Parameters
+    ----------
+    steps
+        Unix seconds at which the series is read.
+    readings
+        One for each step.
+    """
+    bent = list(readings)
+    for fault in several:
+        bent = fault.apply(steps, bent)
+    return bent

@@ -15,9 +15,10 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, PrivateAttr
 
@@ -86,14 +87,31 @@ def exact(text: str, decimals: int) -> int:
     return value
 
 
-def _unix_seconds(text: str, unit: str) -> int:
+def _zone(name: str) -> tzinfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise InputError(
+            f"tz {name!r} is no time zone", fix="name one of the IANA database, such as America/New_York"
+        ) from None
+
+
+def _local(moment: datetime, zone: tzinfo) -> datetime:
+    """Return a time without an offset as one of `zone`; one that was there twice or never is refused."""
+    first, second = (moment.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
+    if first.utcoffset() != second.utcoffset():
+        raise ValueError("is a time that the change of clocks makes twice or never; write the offset")
+    return first
+
+
+def _unix_seconds(text: str, unit: str, zone: tzinfo = UTC) -> int:
     """Return unix seconds of a time cell, rounded down."""
     if unit == "iso":
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
             raise ValueError("is no ISO 8601 time") from None
-        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        aware = moment if moment.tzinfo else _local(moment, zone)
         if aware < _EPOCH:
             raise ValueError("is before 1970")
         return (aware - _EPOCH) // timedelta(seconds=1)
@@ -144,6 +162,15 @@ class RecordedSource(StrictModel):
         Lets prices of zero and below through, for the guards to judge.
     sha256
         Of the file's bytes, checked when given.
+    tz
+        Zone of ISO times without an offset, as ``America/New_York``; UTC without it. A local time that a
+        change of clocks made twice, or never, is refused.
+    delimiter
+        Between the columns of a CSV.
+    symbol_column, symbol
+        Column that names the pair of each row, and the name of the rows to take; others are left out.
+    skip_bad_rows
+        Leave out rows that cannot be read instead of refusing the file; `skipped` counts them.
     name
         Source id; ``recorded:<file name>`` by default.
     heartbeat_s, deviation_bps, grace_s
@@ -167,12 +194,19 @@ class RecordedSource(StrictModel):
     duplicates: Literal["refuse", "first", "last"] = "refuse"
     allow_non_positive: bool = False
     sha256: str | None = None
+    tz: str | None = None
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    symbol_column: str | None = None
+    symbol: str | None = None
+    skip_bad_rows: bool = False
     name: str | None = None
     heartbeat_s: int | None = Field(default=None, gt=0)
     deviation_bps: int | None = Field(default=None, gt=0)
     grace_s: int = Field(default=300, ge=0)
 
     _rows: tuple[Row, ...] = PrivateAttr()
+    _skipped: int = PrivateAttr(default=0)
+    _zone: tzinfo = PrivateAttr(default=UTC)
     _times: tuple[int, ...] = PrivateAttr()
 
     def model_post_init(self, _context: object) -> None:
@@ -184,9 +218,13 @@ class RecordedSource(StrictModel):
             Naming file, row and fix.
         """
         _check_digest(self.path, self.sha256)
-        rows = list(self._parse(_cells(self.path, self._columns(), self.time)))
+        if (self.symbol_column is None) != (self.symbol is None):
+            raise InputError("symbol_column and symbol go together", fix="give both, or none")
+        self._zone = UTC if self.tz is None else _zone(self.tz)
+        rows = list(self._parse(_cells(self.path, self._columns(), self.time, self.delimiter)))
         if not rows:
-            raise InputError(f"{self.path} has no rows", fix="give a file with at least one price")
+            of = "" if self.symbol is None else f" of {self.symbol!r}"
+            raise InputError(f"{self.path} has no rows{of}", fix="give a file with at least one price")
         self._rows = tuple(reversed(rows)) if self.order == "descending" else tuple(rows)
         dated = self._in_order([row for row in self._rows if row.published_at is not None])
         if not dated:
@@ -243,6 +281,17 @@ class RecordedSource(StrictModel):
             return NoData(self.base, self.quote, self.source_id, timestamp, reason)
         return self._reading(self._rows[len(self._rows) - len(self._times) + i - 1], timestamp)
 
+    @property
+    def skipped(self) -> int:
+        """Rows that could not be read and were left out."""
+        return self._skipped
+
+    def series(self) -> Iterator[tuple[int, int]]:
+        """Yield time and price of every row with data, in time order."""
+        for row in self._rows:
+            if row.published_at is not None:
+                yield row.published_at, row.mantissa
+
     def readings(self) -> Iterator[Reading]:
         """Yield every row in time order, each read at its own time; rounds never written come first."""
         for row in self._rows:
@@ -262,7 +311,8 @@ class RecordedSource(StrictModel):
         )
 
     def _columns(self) -> tuple[str, ...]:
-        return tuple(c for c in (self.time, self.price, self.round, self.answered) if c is not None)
+        named = (self.time, self.price, self.round, self.answered, self.symbol_column)
+        return tuple(c for c in named if c is not None)
 
     def _reading(self, row: Row, timestamp: int) -> Reading:
         if row.published_at is None:
@@ -282,22 +332,33 @@ class RecordedSource(StrictModel):
         )
 
     def _parse(self, cells: Iterable[tuple[str, dict[str, str], str | None]]) -> Iterator[Row]:
-        scale = self.decimals if self.price_is == "decimal" else 0
         for where, cell, own_unit in cells:
-            unit = own_unit or self.time_unit
-            seconds = self._cell(where, "time", cell[self.time], lambda text, u=unit: _unix_seconds(text, u))
-            mantissa = self._cell(where, "price", cell[self.price], lambda text: exact(text, scale))
-            round_key = self._round(where, cell, self.round)
-            answered_key = self._round(where, cell, self.answered)
-            if seconds == 0 and mantissa == 0:
-                yield Row(where, None, 0, round_key, answered_key)
+            if self.symbol_column is not None and cell[self.symbol_column] != self.symbol:
                 continue
-            if mantissa <= 0 and not self.allow_non_positive:
-                raise InputError(
-                    f"{self.path}, {where}: price {cell[self.price]} is not positive",
-                    fix="mend the row, or set allow_non_positive = true to let the guards judge it",
-                )
-            yield Row(where, seconds + self.time_offset_s, mantissa, round_key, answered_key)
+            try:
+                row = self._row(where, cell, own_unit or self.time_unit)
+            except InputError:
+                if not self.skip_bad_rows:
+                    raise
+                self._skipped += 1
+                continue
+            yield row
+
+    def _row(self, where: str, cell: dict[str, str], unit: str) -> Row:
+        scale = self.decimals if self.price_is == "decimal" else 0
+        zone = self._zone
+        seconds = self._cell(where, "time", cell[self.time], lambda text: _unix_seconds(text, unit, zone))
+        mantissa = self._cell(where, "price", cell[self.price], lambda text: exact(text, scale))
+        round_key = self._round(where, cell, self.round)
+        answered_key = self._round(where, cell, self.answered)
+        if seconds == 0 and mantissa == 0:
+            return Row(where, None, 0, round_key, answered_key)
+        if mantissa <= 0 and not self.allow_non_positive:
+            raise InputError(
+                f"{self.path}, {where}: price {cell[self.price]} is not positive",
+                fix="mend the row, or set allow_non_positive = true to let the guards judge it",
+            )
+        return Row(where, seconds + self.time_offset_s, mantissa, round_key, answered_key)
 
     def _cell(self, where: str, what: str, text: str, parse: Any) -> int:
         try:
@@ -368,13 +429,15 @@ def _unreadable(path: Path, error: OSError) -> InputError:
     return InputError(f"{path} cannot be read: {error.strerror or error}", fix="check the path")
 
 
-def _cells(path: Path, columns: Sequence[str], time: str) -> Iterator[tuple[str, dict[str, str], str | None]]:
+def _cells(
+    path: Path, columns: Sequence[str], time: str, delimiter: str = ","
+) -> Iterator[tuple[str, dict[str, str], str | None]]:
     """Yield place, cells by column name and, where the file itself knows it, the unit of the time."""
     names = path.name.lower()
     if names.endswith(".parquet"):
         yield from _parquet_cells(path, columns, time)
     elif names.endswith((".csv", ".csv.gz")):
-        yield from _csv_cells(path, columns)
+        yield from _csv_cells(path, columns, delimiter)
     else:
         raise InputError(f"{path} is of no known format", fix="name it .csv, .csv.gz or .parquet")
 
@@ -387,11 +450,13 @@ def _need(path: Path, columns: Sequence[str], present: Sequence[str]) -> None:
             raise InputError(f"{path} has several columns {column!r}", fix="rename all but one")
 
 
-def _csv_cells(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str], str | None]]:
+def _csv_cells(
+    path: Path, columns: Sequence[str], delimiter: str = ","
+) -> Iterator[tuple[str, dict[str, str], str | None]]:
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     try:
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+            reader = csv.reader(file, strict=True, delimiter=delimiter)
             header = next(reader, None)
             if header is None:
                 raise InputError(f"{path} is empty", fix="give a file with a header and at least one price")

@@ -146,8 +146,8 @@ def run_replay(
 
 def data_files(scenario: Scenario) -> tuple[DataFile, ...]:
     """Return the files that truths and recorded feeds were read from, by their hashes."""
-    named = {**scenario.truth, **scenario.feeds}
-    files = [(what, getattr(spec, "file", None)) for what, spec in named.items()]
+    named = [*scenario.truth.items(), *scenario.feeds.items()]
+    files = [(what, getattr(spec, "file", None)) for what, spec in named]
     return tuple(DataFile(what=what, sha256=file.sha256) for what, file in files if file is not None)
 
 

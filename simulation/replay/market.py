@@ -199,6 +199,8 @@ def _pricing(scenario: Scenario) -> tuple[dict[str, Pricing], str]:
 
 
 def _borrower(markets: Mapping[str, Market], actor: Actor) -> Borrower:
+    if actor.asset is None:
+        raise InputError(f"actor {actor.id} borrows nothing", fix="name the asset")
     amount = None if actor.borrows == "max" else _units(Decimal(actor.borrows), markets[actor.asset].decimals)
     return Borrower(
         id=actor.id,

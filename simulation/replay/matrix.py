@@ -111,7 +111,7 @@ def matrix_of(
 
 def matrix_guards(scenario: Scenario) -> tuple[GuardModel, ...]:
     """Return the guards that the scenario's policy names; all registered ones at their defaults without."""
-    named = tuple(scenario.policy.guards)
+    named = tuple(scenario.policy.guards or ())
     return named or tuple(guards.build({"kind": kind}) for kind in guards)
 
 

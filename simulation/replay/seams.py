@@ -1,45 +1,36 @@
-"""The seams to the replay of prices in `oracle`, in one place.
-
-`oracle.replay` plays the feeds and judges them; what is here only names what the market, the summary, the
-matrix and the record take from it, so that they stand on names and not on where these live.
-"""
+"""What the market, the summary, the matrix and the record take from the replay of prices in `oracle`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from importlib import import_module
-from types import ModuleType
-from typing import Any, TypeAlias
 
-from contracts_abi.errors import ToolError
+from oracle import replay as _replay
+from oracle import scenario as _scenario
+from oracle.faults import FaultModel as Fault
 from oracle.interfaces import Guard
+from oracle.replay import FeedMoment, Moment, Replay
+from oracle.scenario import ActorSpec as Actor
+from oracle.scenario import Expectation, Scenario
 
-# Loose until oracle.replay and the extended scenario have landed; then these are its own types.
-Replay: TypeAlias = Any
-Moment: TypeAlias = Any
-FeedMoment: TypeAlias = Any
-Scenario: TypeAlias = Any
-Expectation: TypeAlias = Any
-Fault: TypeAlias = Any
-Actor: TypeAlias = Any
+__all__ = [
+    "Actor",
+    "Expectation",
+    "Fault",
+    "FeedMoment",
+    "Moment",
+    "Replay",
+    "Scenario",
+    "replay",
+    "truth_at",
+]
 
 
 def replay(scenario: Scenario, *, guards: Sequence[Guard] | None = None) -> Replay:
     """Play a scenario's feeds and judge them; the policy's guards without any."""
-    return _module("oracle.replay").replay(scenario, guards=guards)
+    return _replay.replay(scenario, guards=guards)
 
 
 def truth_at(scenario: Scenario, pair: str, t: int) -> Fraction:
     """Return the true price of a pair at a time, exact."""
-    price: Fraction = _module("oracle.truth").truth_at(scenario, pair, t)
-    return price
-
-
-def _module(name: str) -> ModuleType:
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        raise ToolError(f"this version cannot replay prices: it comes without {name}") from None
+    return _scenario.truth_at(scenario, pair, t)

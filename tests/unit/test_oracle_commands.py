@@ -16,7 +16,7 @@ from keeper.commands.oracle_replay import LateBar, replay_command, require_folde
 from oracle.incidents import incident_ids
 from simulation.replay.record import replay_record_from_json
 from tests.command_line import Inside
-from tests.replay_standin import START, Expect, modules, scenario
+from tests.replay_standin import START, Expect, scenario, stand_in
 
 
 @pytest.fixture
@@ -61,8 +61,7 @@ def test_the_schema_is_json_schema(inside: Inside) -> None:
 def played(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Let the command replay whatever stands in the list."""
     chosen = [scenario(Expect("guard", id="G06"))]
-    for name, module in modules().items():
-        monkeypatch.setitem(sys.modules, name, module)
+    stand_in(monkeypatch)
     monkeypatch.setattr(oracle_replay, "load_scenario", lambda source: chosen[0])
     return chosen
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from types import SimpleNamespace
@@ -20,14 +19,13 @@ from simulation.replay.record import CheckRow, ReplayRecord
 from simulation.report.oracle_html import render_replay_html
 from simulation.report.oracle_md import render_replay_md
 from simulation.report.oracle_poc import render_poc
-from tests.replay_standin import END, FEED, START, STEP_S, Expect, modules, scenario
+from tests.replay_standin import END, FEED, START, STEP_S, Expect, scenario, stand_in
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _standing_in() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name, module in modules().items():
-            patch.setitem(sys.modules, name, module)
+        stand_in(patch)
         yield
 
 

@@ -10,13 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import ROOT, Inside, environment
-from tests.replay_scenario import scenario
-
-pytest.importorskip("oracle.replay", reason="prices are not replayed yet")
-
 from simulation.replay.build import run_replay
 from simulation.replay.record import ReplayRecord, replay_record_from_json
+from tests.command_line import ROOT, Inside, environment
+from tests.replay_scenario import scenario
 
 GUIDE = ROOT / "docs" / "oracle.md"
 

@@ -17,6 +17,7 @@ from oracle.scenario import (
     base_fee_wei,
     feed_name,
     feed_rounds,
+    json_schema,
     load_scenario,
     parse_scenario,
     truth_e8,
@@ -267,19 +268,18 @@ FREEZE = (
         (
             "[gas]",
             FREEZE.replace("freeze", "delay") + "[gas]",
-            "fault op 'delay' is part of oracle-scenario/1 but not yet playable",
+            "faults.0: s: is missing; add the key",
         ),
         (
             "[gas]",
             FREEZE.replace("freeze", "frezze") + "[gas]",
-            "unknown fault op 'frezze'; did you mean 'freeze'?",
+            "unknown fault op 'frezze'; did you mean 'freeze'",
         ),
         (
             "[gas]",
             FREEZE.replace('"ETH/USD"', '"ETH/USDT"') + "[gas]",
             "unknown feed in faults.0: 'ETH/USDT'; did you mean",
         ),
-        ("[gas]", FREEZE.replace('"ETH/USD"', '"stETH/USD"') + "[gas]", "put the fault on its base feed"),
         ("[gas]", FREEZE.replace("00:02:00", "00:01:00") + "[gas]", "until must be after at"),
         ("[gas]", FREEZE.replace("T00:0", "T01:0") + "[gas]", "faults.0 lies outside the clock"),
         (
@@ -335,6 +335,6 @@ def test_every_packaged_scenario_loads_and_plays(incident: str) -> None:
 
 
 def test_the_schema_exports_as_json_schema() -> None:
-    schema = json.dumps(Scenario.model_json_schema())
+    schema = json.dumps(json_schema())
     assert "heartbeat_s" in schema
     assert '"date-time"' in schema
