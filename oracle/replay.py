@@ -65,7 +65,7 @@ class Moment:
     t, block
         Unix seconds and block number.
     feeds
-        Name to feed; parts of which other feeds are made are left out.
+        Name to feed; parts of other feeds only where the truth of their own pair is known.
     adapted
         Name of each feed that the protocol reads to what the guarded adapter says of it.
     """
@@ -117,8 +117,8 @@ def world_of(scenario: Scenario, name: str, played: Mapping[str, Played]) -> Wor
     truth = {pair: tuple(truth_at(scenario, pair, t) for t in steps) for pair in scenario.truth}
     own = [f for f in scenario.faults if f.feed == name]
     bending = [f for f in own if f.acts_in() == "input"]
-    told = feed_pair(scenario, name)
-    seen = truth | ({told: _seen(told, steps, blocks, truth[told], bending)} if bending else {})
+    told = scenario.feeds[name].pairs(name)
+    seen = truth | {pair: _seen(pair, steps, blocks, truth[pair], bending) for pair in told if bending}
     acts = tuple(f for f in own if f.acts_in() == "mechanism")
     return World(steps, blocks, truth, seen, played, acts)
 
@@ -219,7 +219,12 @@ def replay(scenario: Scenario, *, guards: Sequence[Guard] | None = None) -> Repl
     ttl = scenario.policy.lkg_ttl_s
     settings = AdapterSettings() if ttl is None else AdapterSettings(lkg_ttl_s=ttl)
     played = play(scenario)
-    shown = [name for name, feed in scenario.feeds.items() if feed.role != "part"]
+    # Of the parts that others are made of, those whose own price is known.
+    shown = [
+        name
+        for name, feed in scenario.feeds.items()
+        if feed.role != "part" or feed_pair(scenario, name) in scenario.truth
+    ]
     # References first: only what stands by itself may confirm or contradict.
     order = sorted(shown, key=lambda name: scenario.feeds[name].role != "reference")
     pairs = {name: feed_pair(scenario, name) for name in shown}
@@ -233,7 +238,8 @@ def replay(scenario: Scenario, *, guards: Sequence[Guard] | None = None) -> Repl
         standing: dict[str, PriceObs] = {}
         for name in order:
             reading, context = played[name].readings[i], played[name].contexts[i]
-            protocol = scenario.feeds[name].role == "protocol"
+            role = scenario.feeds[name].role
+            protocol = role == "protocol"
             peers = [obs for other, obs in standing.items() if pairs[other] == pairs[name]]
             known = {pairs[other]: obs for other, obs in standing.items() if pairs[other] != pairs[name]}
             if protocol:
@@ -241,13 +247,16 @@ def replay(scenario: Scenario, *, guards: Sequence[Guard] | None = None) -> Repl
             judged = judge(reading, histories.get(name, ()), peers, context, held, required)
             if judged.status is PriceStatus.OK and isinstance(reading, PriceObs):
                 histories[name] = _longer(histories.get(name, ()), reading)
-                if not protocol:
+                if role == "reference":
                     standing[name] = reading
-            others = tuple(
-                cells[other].guarded for other in order if other in cells and pairs[other] == pairs[name]
-            )
-            chosen = replace(judged, others=others) if protocol else judged
+            chosen = judged
             if protocol:
+                others = tuple(
+                    cells[other].guarded
+                    for other in order
+                    if scenario.feeds[other].role == "reference" and pairs[other] == pairs[name]
+                )
+                chosen = replace(judged, others=others)
                 adapted[name] = adapt(chosen, last_good.get(name), now=t, settings=settings)
                 last_good[name] = adapted[name].last_good
             true = truth_at(scenario, pairs[name], t)

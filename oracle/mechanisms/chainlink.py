@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from oracle.fields import Pair
 from oracle.interfaces import FeedContext
 from oracle.mechanisms import FeedModel, Played, World, mechanisms
 from oracle.mechanisms.wrapping import names_of
@@ -57,6 +58,8 @@ class ChainlinkFeed(FeedModel):
         What it does with a price outside them.
     latency_s
         Seconds between a price and the round that carries it.
+    sees
+        The pair whose price its providers see, where that is not the one it reports: one venue's own book.
     description
         What the contract calls itself.
     phase
@@ -71,6 +74,7 @@ class ChainlinkFeed(FeedModel):
     max_answer: int | None = Field(default=None, description="highest answer the aggregator transmits")
     on_bound: Literal["freeze", "clamp"] = "freeze"
     latency_s: int = Field(default=0, ge=0)
+    sees: Pair | None = None
     description: str | None = None
     phase: int = Field(default=1, ge=1, lt=2**16)
 
@@ -79,6 +83,10 @@ class ChainlinkFeed(FeedModel):
         if self.min_answer is not None and self.max_answer is not None and self.min_answer >= self.max_answer:
             raise ValueError("min_answer must be below max_answer")
         return self
+
+    def pairs(self, name: str) -> tuple[str, ...]:
+        """Return the pair that its providers see."""
+        return (self.sees or self.pair or name,)
 
     def push(self, steps: Sequence[int], prices: Sequence[Fraction | None]) -> list[PushedRound]:
         """Play the push rule.
@@ -119,7 +127,7 @@ class ChainlinkFeed(FeedModel):
     def play(self, name: str, world: World) -> Played:
         """Return the latest round at each step."""
         base, quote, source_id = names_of(self, name)
-        rounds = self.push(world.steps, world.seen[self.pair or name])
+        rounds = self.push(world.steps, world.seen[self.pairs(name)[0]])
         readings: list[Reading] = []
         at = -1
         for t, block in zip(world.steps, world.blocks, strict=True):
