@@ -199,10 +199,11 @@ def guards_of(scenario: Scenario) -> tuple[Guard, ...]:
         "bound": {"epsilon_bps": policy.bound_eps_bps},
         "cross_dev": {"cap_bps": policy.cross_dev_bps},
     }
-    return tuple(
+    several = [
         registered.build({"kind": kind, **{k: v for k, v in own.get(kind, {}).items() if v is not None}})
         for kind in registered
-    )
+    ]
+    return tuple(sorted(several, key=lambda guard: guard.id))
 
 
 def replay(scenario: Scenario, *, guards: Sequence[Guard] | None = None) -> Replay:

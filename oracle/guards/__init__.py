@@ -24,12 +24,20 @@ def basic_guards() -> tuple[Guard, ...]:
     return tuple(guards.build({"kind": kind}) for kind in BASIC)
 
 
+def all_guards() -> tuple[Guard, ...]:
+    """Return every registered guard at its default thresholds, in the order of their ids."""
+    several = [guards.build({"kind": kind}) for kind in guards]
+    return tuple(sorted(several, key=lambda guard: guard.id))
+
+
 class GuardModel(StrictModel):
     """What all guards share: an id, the actions they ask for, and how a finding is written."""
 
     kind: ClassVar[str]
     id: ClassVar[str]
     actions: ClassVar[frozenset[GuardAction]]
+    checklist: ClassVar[tuple[str, ...]] = ()
+    """Items of the Solodit checklist that the guard answers (Cyfrin/audit-checklist, checklist.json)."""
 
     def check(
         self,
@@ -63,6 +71,20 @@ class GuardModel(StrictModel):
             message=message,
             inputs={k: str(v) for k, v in (inputs or {}).items()},
         )
+
+    def _verdict(
+        self,
+        reading: Reading,
+        bad: bool,
+        message: str,
+        observed: object,
+        threshold: object,
+        inputs: Mapping[str, object],
+        actions: Iterable[GuardAction] | None = None,
+    ) -> Finding:
+        """Return a finding of a guard that had all its inputs, or enough of them to convict."""
+        status = GuardStatus.VIOLATED if bad else GuardStatus.OK
+        return self._finding(reading, status, message, str(observed), str(threshold), inputs, actions)
 
     def _not_applicable(self, reading: Reading, missing: str) -> Finding:
         return self._finding(reading, GuardStatus.NOT_APPLICABLE, f"not applicable: {missing}")

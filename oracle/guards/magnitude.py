@@ -147,7 +147,7 @@ class JumpGuard(GuardModel):
             return self._not_applicable(reading, f"the last accepted price is over {self.memory_s} s old")
         elapsed_s = _elapsed(last, reading)
         limit_bps = min(self.cap_bps, self.floor_bps + isqrt(self.vol_bps_sqrt_hour**2 * elapsed_s // 3_600))
-        move_bps = _apart_bps(reading, last)
+        move_bps = apart_bps(reading, last)
         inputs: dict[str, object] = {
             "mantissa": reading.mantissa,
             "last_mantissa": last.mantissa,
@@ -164,9 +164,9 @@ class JumpGuard(GuardModel):
                 threshold,
                 inputs,
             )
-        others = [p for p in peers if _independent(p, reading)]
+        others = [p for p in peers if independent(p, reading)]
         confirming = [
-            p for p in others if isinstance(p, PriceObs) and _apart_bps(p, reading) <= self.agree_bps
+            p for p in others if isinstance(p, PriceObs) and apart_bps(p, reading) <= self.agree_bps
         ]
         inputs["confirmed_by"] = ", ".join(p.source_id for p in confirming)
         if confirming:
@@ -197,14 +197,15 @@ def _elapsed(last: PriceObs, reading: PriceObs) -> int:
     return max(0, reading.observed_at - last.observed_at)
 
 
-def _apart_bps(a: PriceObs, b: PriceObs) -> int:
+def apart_bps(a: PriceObs, b: PriceObs) -> int:
     """Return the distance of two positive prices relative to the larger, rounded up, in basis points."""
     decimals = max(a.decimals, b.decimals)
     x, y = a.scaled(decimals), b.scaled(decimals)
     return -(-abs(x - y) * _BPS // max(x, y))
 
 
-def _independent(peer: Reading, reading: PriceObs) -> bool:
+def independent(peer: Reading, reading: PriceObs) -> bool:
+    """Return whether a peer is a price of the same pair, made apart from the reading."""
     return (
         isinstance(peer, PriceObs)
         and peer.kind is not FeedKind.CONSTANT
