@@ -41,6 +41,14 @@ def _amount(value: object) -> object:
     return Decimal(0) if isinstance(value, str) and _is_zero(value) else _positive_decimal(value)
 
 
+def _signed(value: object) -> object:
+    """Turn a decimal string of either sign into a `Decimal`."""
+    if isinstance(value, str) and value.startswith("-"):
+        number = _positive_decimal(value[1:])
+        return -number if isinstance(number, Decimal) else number
+    return _positive_decimal(value)
+
+
 def _is_zero(text: str) -> bool:
     try:
         return Decimal(text) == 0
@@ -56,6 +64,9 @@ PositiveDecimal: TypeAlias = Annotated[
 ]
 AnyAmount: TypeAlias = Annotated[
     Decimal, BeforeValidator(_amount), WithJsonSchema({"type": "string", "format": "decimal"})
+]
+SignedDecimal: TypeAlias = Annotated[
+    Decimal, BeforeValidator(_signed), WithJsonSchema({"type": "string", "format": "decimal"})
 ]
 Pair: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+$")]
 
