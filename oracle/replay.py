@@ -67,7 +67,7 @@ class Moment:
     feeds
         Name to feed; parts of other feeds only where the truth of their own pair is known.
     adapted
-        Name of each feed that the protocol reads to what the guarded adapter says of it.
+        Name of each feed that is no reference to what the guarded adapter says of it.
     """
 
     t: int
@@ -237,19 +237,28 @@ def replay(scenario: Scenario, *, guards: Sequence[Guard] | None = None) -> Repl
         cells: dict[str, FeedMoment] = {}
         adapted: dict[str, Adapted] = {}
         standing: dict[str, PriceObs] = {}
+        doubtful: dict[str, PriceObs] = {}
         for name in order:
             reading, context = played[name].readings[i], played[name].contexts[i]
             role = scenario.feeds[name].role
-            protocol = role == "protocol"
+            protocol = role != "reference"
             peers = [obs for other, obs in standing.items() if pairs[other] == pairs[name]]
             known = {pairs[other]: obs for other, obs in standing.items() if pairs[other] != pairs[name]}
             if protocol:
                 context = replace(context, known={**context.known, **known})
-            judged = judge(reading, histories.get(name, ()), peers, context, held, required)
+            past = histories.get(name, ())
+            judged = judge(reading, past, peers, context, held, required)
+            against = [obs for other, obs in doubtful.items() if pairs[other] == pairs[name]]
+            if protocol and against:
+                judged = _contradicted(
+                    judged, judge(reading, past, [*peers, *against], context, held, required)
+                )
             if judged.status is PriceStatus.OK and isinstance(reading, PriceObs):
                 histories[name] = _longer(histories.get(name, ()), reading)
                 if role == "reference":
                     standing[name] = reading
+            elif role == "reference" and isinstance(reading, PriceObs) and _only_jumped(judged):
+                doubtful[name] = reading
             chosen = judged
             if protocol:
                 others = tuple(
@@ -267,6 +276,23 @@ def replay(scenario: Scenario, *, guards: Sequence[Guard] | None = None) -> Repl
         block = scenario.chain.block0 + (t - scenario.clock.start) // scenario.chain.block_time_s
         moments.append(Moment(t, block, {name: cells[name] for name in shown}, adapted))
     return Replay(scenario, tuple(moments), tuple(first.values()))
+
+
+def _only_jumped(judged: GuardedPrice) -> bool:
+    """Return whether nothing is held against a reading but that nobody confirmed its jump."""
+    return {f.name for f in _violated(judged.findings)} == {"jump"}
+
+
+def _contradicted(judged: GuardedPrice, beside: GuardedPrice) -> GuardedPrice:
+    """Return the judgement with what a reference has against it whose own jump nobody confirmed.
+
+    Such a reference confirms nothing. But a market that is said to have crashed, and a price that did not
+    move with it, are reason enough not to believe the price.
+    """
+    worse = {f.name: f for f in _violated(beside.findings)}
+    findings = tuple(worse.get(f.name, f) for f in judged.findings)
+    status = PriceStatus.REFUSED if worse and judged.status is PriceStatus.OK else judged.status
+    return replace(judged, findings=findings, status=status)
 
 
 def _longer(past: tuple[PriceObs, ...], reading: PriceObs) -> tuple[PriceObs, ...]:
