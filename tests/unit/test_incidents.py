@@ -33,7 +33,7 @@ from simulation.replay.lending import AaveModel, Account, LtvModel, Market, Quot
 from simulation.replay.record import ReplayRecord
 
 FOLDER = Path(oracle.incidents.__file__).parent
-FILES = {p.stem: p for p in sorted((*FOLDER.glob("*.toml"), *FOLDER.glob("pending/*.toml")))}
+FILES = {p.stem: p for p in sorted(FOLDER.glob("*.toml"))}
 
 DEMO = "black-thursday-2020-03-12"
 """The demonstration market: its faults are ours, and it has no accounts of its own."""
