@@ -271,6 +271,46 @@ def oracle_schema() -> None:
     schema()
 
 
+@oracle_app.command("graph")
+def oracle_graph(
+    address: Annotated[str, typer.Argument(help="The oracle, adapter or feed that a protocol reads.")],
+    rpc: Annotated[str, typer.Option(help="Endpoint of the chain: a URL, or env:NAME or file:PATH of one.")],
+    block: Annotated[int | None, typer.Option(min=0, help="Block to read at; the latest without it.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write the tree as a picture here.")] = None,
+    json_: JsonFlag = False,
+) -> None:
+    """Show the contracts that a price comes from, down to those in which somebody writes a number."""
+    from keeper.commands.oracle_look import graph
+
+    graph(address, rpc_url=rpc, block=block, svg=svg, as_json=json_)
+
+
+@oracle_app.command("check")
+def oracle_check(
+    feed: Annotated[str, typer.Argument(help="Address of a Chainlink-like feed.")],
+    rpc: Annotated[str, typer.Option(help="Endpoint of the chain: a URL, or env:NAME or file:PATH of one.")],
+    heartbeat: Annotated[
+        int | None, typer.Option(min=1, help="Seconds, as its operator publishes it; it is not on chain.")
+    ] = None,
+    reference: Annotated[str | None, typer.Option(help="A second feed of the same pair.")] = None,
+    sequencer: Annotated[str | None, typer.Option(help="Uptime feed of a layer 2.")] = None,
+    rounds: Annotated[int, typer.Option(min=0, max=5_000, help="How many rounds to look back.")] = 48,
+    json_: JsonFlag = False,
+) -> None:
+    """Tell whether a live feed is to be believed now. Exit 1 when it is not."""
+    from keeper.commands.oracle_look import check
+
+    check(
+        feed,
+        rpc_url=rpc,
+        heartbeat_s=heartbeat,
+        reference=reference,
+        sequencer=sequencer,
+        rounds=rounds,
+        as_json=json_,
+    )
+
+
 def main() -> None:
     """Run the command line; whatever the user can mend is one line on stderr."""
     try:

@@ -21,7 +21,7 @@ from keeper.commands.console import plain_table, require_writable, stdout_consol
 from keeper.commands.keeper_setup import endpoint_option
 from keeper.rpc import Head, Node
 from oracle.graph import OracleGraph, OracleNode, explore
-from oracle.guards import basic_guards
+from oracle.guards import all_guards
 from oracle.interfaces import FeedContext, SequencerFacts
 from oracle.snapshot import REQUIRED, judge
 from oracle.sources.chainlink import ChainlinkSource, FeedShape, complete, resolve
@@ -206,7 +206,7 @@ def feed_health(
     if sequencer is not None:
         context = replace(context, sequencer=_sequencer(sequencer, read))
     history = _history(source, reading, read, rounds)
-    guarded = judge(reading, history, peers, context, basic_guards(), REQUIRED)
+    guarded = judge(reading, history, peers, context, all_guards(), REQUIRED)
     assert source.feed is not None
     return FeedHealth(source.address, source.feed.description, head, guarded, _past(history, reading))
 
