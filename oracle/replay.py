@@ -206,7 +206,7 @@ def guards_of(scenario: Scenario) -> tuple[Guard, ...]:
     return tuple(sorted(several, key=lambda guard: guard.id))
 
 
-def replay(scenario: Scenario, *, guards: Sequence[Guard] | None = None) -> Replay:
+def replay(scenario: Scenario, *, guards: Sequence[Guard] | None = None, fallback: bool = True) -> Replay:
     """Play a scenario's feeds and judge them.
 
     Parameters
@@ -214,6 +214,9 @@ def replay(scenario: Scenario, *, guards: Sequence[Guard] | None = None) -> Repl
     guards
         What every feed is held to; the policy's without any. Of the guards without whose `OK` no price is
         believed (`oracle.snapshot.REQUIRED`) those count that are among them.
+    fallback
+        Whether the adapter knows the references too. Without them all that keeps a price from being used is
+        a guard.
     """
     held = tuple(guards_of(scenario) if guards is None else guards)
     required = REQUIRED & {str(getattr(g, "kind", "")) for g in held}
@@ -264,7 +267,7 @@ def replay(scenario: Scenario, *, guards: Sequence[Guard] | None = None) -> Repl
                 others = tuple(
                     cells[other].guarded
                     for other in order
-                    if scenario.feeds[other].role == "reference" and pairs[other] == pairs[name]
+                    if fallback and scenario.feeds[other].role == "reference" and pairs[other] == pairs[name]
                 )
                 chosen = replace(judged, others=others)
                 adapted[name] = adapt(chosen, last_good.get(name), now=t, settings=settings)

@@ -109,7 +109,7 @@ def scenario(*expect: Expect, **changes: Any) -> Any:
     return SimpleNamespace(**(fields | changes))
 
 
-def replay(played: Any, *, guards: Sequence[Any] | None = None) -> Any:
+def replay(played: Any, *, guards: Sequence[Any] | None = None, fallback: bool = True) -> Any:
     """Return what `oracle.replay.replay` returns, for `scenario`."""
     used = tuple(played.policy.guards if guards is None else guards)
     required = REQUIRED & {g.kind for g in used}

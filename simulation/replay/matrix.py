@@ -162,7 +162,9 @@ class _Market:
 
 def alone(scenario: Scenario, guard: GuardModel, market: _Market | None) -> Outcome:
     """Replay with one guard beside presence."""
-    played = replay(scenario, guards=[*(guards.build({"kind": kind}) for kind in PRESENCE), guard])
+    held = [*(guards.build({"kind": kind}) for kind in PRESENCE), guard]
+    # Without a second price to fall back on: that would bound what is lent by itself, with any guard.
+    played = replay(scenario, guards=held, fallback=False)
     names = [name for name, feed in scenario.feeds.items() if feed.role == "protocol"]
     fired = [f for f in played.fired if f.finding.name == guard.kind and f.feed in names]
     summaries = {s.feed: s for s in summarise(played)}

@@ -26,9 +26,9 @@ __all__ = [
 ]
 
 
-def replay(scenario: Scenario, *, guards: Sequence[Guard] | None = None) -> Replay:
+def replay(scenario: Scenario, *, guards: Sequence[Guard] | None = None, fallback: bool = True) -> Replay:
     """Play a scenario's feeds and judge them; the policy's guards without any."""
-    return _replay.replay(scenario, guards=guards)
+    return _replay.replay(scenario, guards=guards, fallback=fallback)
 
 
 def truth_at(scenario: Scenario, pair: str, t: int) -> Fraction:
