@@ -147,7 +147,6 @@ def falling_market(steps: int) -> Scenario:
                 "decimals = 8",
                 "heartbeat_s = 3600",
                 f"deviation_bps = {bps}",
-                'derive_from = "truth"',
             ]
     fees = ", ".join(
         f'{{ t = {t}, base_fee_gwei = "10", status = "stated", source = "made up" }}' for t in (first, last)

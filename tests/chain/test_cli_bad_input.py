@@ -221,7 +221,7 @@ CASES: dict[str, tuple[Callable[[Local, str], str], tuple[str, ...]]] = {
     ),
     "unknown source": (
         swap(lambda _: 'kind = "chainlink"', lambda _: 'kind = "chainlnk"'),
-        ("references.WETH.0", "'chainlnk'", "did you mean 'chainlink'?"),
+        ("references.WETH.0", "'chainlnk'", "did you mean 'chainlink'"),
     ),
     "unknown key of a source": (
         swap(lambda _: "heartbeat_s = 3600", lambda _: "heartbeat = 3600"),

@@ -1,0 +1,32 @@
+"""Incidents of the library before the real Aave V3: every price and every loss is what was computed."""
+
+from __future__ import annotations
+
+import pytest
+
+from oracle.scenario import load_scenario
+from simulation.chain import revm
+from simulation.chain.plays.play import LEAD_S
+from simulation.chain.plays.scenario import play_on_chain
+
+PLAYED = {
+    "venus-luna-2022-05-12": "a feed at its lower bound",
+    "morpho-paxg-2024-10-13": "a scale off by 1e12",
+    "rho-2024-07-19": "feeds changed over",
+    "moonwell-cbeth-2026-02-15": "a leg left out",
+    "aave-capo-2026-03-10": "a cap set wrong",
+    "scream-fusd-dei-2022-05-16": "a dollar written down",
+    "stream-xusd-2025-11-03": "a book value written down",
+    "maker-black-thursday-2020-03-12": "a delayed price",
+}
+
+
+@pytest.mark.parametrize("incident", PLAYED)
+def test_the_chain_says_what_the_model_says(incident: str) -> None:
+    if not revm.available():
+        pytest.skip("pyrevm has wheels for CPython 3.11 and 3.12 only")
+    scenario = load_scenario(incident)
+    evm = revm.RevmEvm(timestamp=scenario.clock.start - LEAD_S)
+    played = play_on_chain(scenario, evm)
+    assert played.parted == ()
+    assert len(played.said) == len(scenario.steps())
