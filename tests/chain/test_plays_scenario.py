@@ -35,13 +35,18 @@ def test_the_script_has_the_feeds_and_accounts_of_the_scenario(luna: Scenario) -
     assert len(script.positions) == len(luna.positions)
 
 
-def test_faults_of_readers_go_to_the_stand_and_those_of_providers_are_refused() -> None:
+def test_faults_of_readers_go_to_the_stand_and_those_of_providers_to_the_mechanism() -> None:
     text = incident_path(LUNA).read_text()
-    bend = '[[faults]]\nop = "scale"\nfeed = "LUNA/USD"\nat = 2022-05-12T13:00:00Z\nnum = 2\nden = 1\nstage = "{}"\n'
+    bend = (
+        '[[faults]]\nop = "scale"\nfeed = "LUNA/USD"\nat = 2022-05-12T13:00:00Z\n'
+        'num = 2\nden = 1\nstage = "{}"\n'
+    )
     script = seam.script_of(parse_scenario(f"{text}\n{bend.format('output')}".encode()))
     assert [fault.kind for fault in script.faults] == ["scale"]
-    with pytest.raises(InputError, match="'scale' bends what the providers of LUNA/USD see"):
-        seam.script_of(parse_scenario(f"{text}\n{bend.format('input')}".encode()))
+    script = seam.script_of(parse_scenario(f"{text}\n{bend.format('input')}".encode()))
+    world = script.worlds["LUNA/USD"]
+    assert world.seen["LUNA/USD"][-1] == 2 * world.truth["LUNA/USD"][-1]
+    assert script.faults == []
 
 
 def test_what_has_no_market_is_refused() -> None:
