@@ -44,7 +44,9 @@ _E8_DECIMALS = 8
 _SLOPE_STEP_BITS = 7
 """The slope at the largest size is taken over its 128th part."""
 _TOLERANCE_BITS = 8
-"""A size is found to a 256th of the largest; profit is flat there, so it is off by the square of that."""
+"""A size is found to about a 256th of itself; profit is flat there, so it is off by the square of that."""
+_PROBE_BITS = 24
+"""Where a function is asked whether it rises from the start: this power of two below the largest size."""
 _EXHAUSTIVE_POOLS = 12
 """Up to this many pools every path is asked; the number of paths grows with the cube of the pools."""
 _PATHS_PER_LENGTH = 4
@@ -287,7 +289,7 @@ def _bought(pools: Pools, path: Path, amount_raw: int) -> int | None:
 
 
 def maximise(profit: Callable[[int], int | None], largest: int) -> tuple[int, int] | None:
-    """Find the size in [1, largest] at which a concave function is greatest, to a 256th of `largest`.
+    """Find the size in [1, largest] at which a concave function is greatest, to about a 256th of that size.
 
     Parameters
     ----------
@@ -316,9 +318,11 @@ def maximise(profit: Callable[[int], int | None], largest: int) -> tuple[int, in
     if small >= _LEAST_DIVISIBLE:
         first = value(small)
         if first is not None and first <= 0:
-            return small, first
+            probe = value(max(_LEAST_DIVISIBLE, largest >> _PROBE_BITS))
+            if probe is not None and probe <= 0:
+                return small, first
     low, high = 0, largest
-    while high - low > max(2, small):
+    while high - low > max(2, high >> _TOLERANCE_BITS):
         step = (high - low) * 618_034 // 1_000_000
         left, right = value(max(1, high - step)), value(low + step)
         # Nothing to the right of a size that cannot be sold can be sold either.
