@@ -6,7 +6,7 @@ faults of stage ``output``. `replay` holds every reading against the guards and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
@@ -19,12 +19,11 @@ from oracle.guards import guards as registered
 from oracle.interfaces import FeedContext, Guard
 from oracle.mechanisms import FeedModel, Played, World
 from oracle.scenario import Scenario, feed_pair, truth_at
-from oracle.snapshot import HISTORY_LENGTH, REQUIRED, judge
+from oracle.snapshot import REQUIRED, contradicted, judge, longer, only_jumped, violated
 from oracle.types import (
     FeedKind,
     Finding,
     GuardedPrice,
-    GuardStatus,
     NoData,
     PriceObs,
     PriceStatus,
@@ -253,14 +252,14 @@ def replay(scenario: Scenario, *, guards: Sequence[Guard] | None = None, fallbac
             judged = judge(reading, past, peers, context, held, required)
             against = [obs for other, obs in doubtful.items() if pairs[other] == pairs[name]]
             if protocol and against:
-                judged = _contradicted(
+                judged = contradicted(
                     judged, judge(reading, past, [*peers, *against], context, held, required)
                 )
             if judged.status is PriceStatus.OK and isinstance(reading, PriceObs):
-                histories[name] = _longer(histories.get(name, ()), reading)
+                histories[name] = longer(histories.get(name, ()), reading)
                 if role == "reference":
                     standing[name] = reading
-            elif role == "reference" and isinstance(reading, PriceObs) and _only_jumped(judged):
+            elif role == "reference" and isinstance(reading, PriceObs) and only_jumped(judged):
                 doubtful[name] = reading
             chosen = judged
             if protocol:
@@ -274,39 +273,11 @@ def replay(scenario: Scenario, *, guards: Sequence[Guard] | None = None, fallbac
                 last_good[name] = adapted[name].last_good
             true = truth_at(scenario, pairs[name], t)
             cells[name] = FeedMoment(reading, context, chosen, true, _deviation_bps(reading, true))
-            for found in _violated(judged.findings):
+            for found in violated(judged.findings):
                 first.setdefault((name, found.guard), Fired(t, name, found))
         block = scenario.chain.block0 + (t - scenario.clock.start) // scenario.chain.block_time_s
         moments.append(Moment(t, block, {name: cells[name] for name in shown}, adapted))
     return Replay(scenario, tuple(moments), tuple(first.values()))
-
-
-def _only_jumped(judged: GuardedPrice) -> bool:
-    """Return whether nothing is held against a reading but that nobody confirmed its jump."""
-    return {f.name for f in _violated(judged.findings)} == {"jump"}
-
-
-def _contradicted(judged: GuardedPrice, beside: GuardedPrice) -> GuardedPrice:
-    """Return the judgement with what a reference has against it whose own jump nobody confirmed.
-
-    Such a reference confirms nothing. But a market that is said to have crashed, and a price that did not
-    move with it, are reason enough not to believe the price.
-    """
-    worse = {f.name: f for f in _violated(beside.findings)}
-    findings = tuple(worse.get(f.name, f) for f in judged.findings)
-    status = PriceStatus.REFUSED if worse and judged.status is PriceStatus.OK else judged.status
-    return replace(judged, findings=findings, status=status)
-
-
-def _longer(past: tuple[PriceObs, ...], reading: PriceObs) -> tuple[PriceObs, ...]:
-    """Return the history with one more; of a round the first and the last reading are kept."""
-    if reading.round_key is not None and [o.round_key for o in past[-2:]] == [reading.round_key] * 2:
-        past = past[:-1]
-    return (*past, reading)[-HISTORY_LENGTH:]
-
-
-def _violated(findings: Iterable[Finding]) -> list[Finding]:
-    return [f for f in findings if f.status is GuardStatus.VIOLATED]
 
 
 def _deviation_bps(reading: PriceObs | NoData, truth: Fraction) -> int | None:

@@ -7,7 +7,7 @@ that a replay and a live keeper take the same steps.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from contracts_abi.calls import Call
@@ -16,6 +16,7 @@ from oracle.guards import basic_guards
 from oracle.interfaces import FeedContext, Guard, Source
 from oracle.types import (
     FeedKind,
+    Finding,
     GuardedPrice,
     GuardStatus,
     NoData,
@@ -107,6 +108,37 @@ def judge(
     else:
         status = PriceStatus.OK
     return GuardedPrice(reading, status, findings, required)
+
+
+def only_jumped(judged: GuardedPrice) -> bool:
+    """Return whether nothing is held against a reading but that nobody confirmed its jump."""
+    return {f.name for f in violated(judged.findings)} == {"jump"}
+
+
+def contradicted(judged: GuardedPrice, beside: GuardedPrice) -> GuardedPrice:
+    """Return the judgement with what a reference has against it whose own jump nobody confirmed.
+
+    Such a reference confirms nothing. But a market that is said to have crashed, and a price that did not
+    move with it, are reason enough not to believe the price.
+    """
+    worse = {f.name: f for f in violated(beside.findings)}
+    findings = tuple(worse.get(f.name, f) for f in judged.findings)
+    status = PriceStatus.REFUSED if worse and judged.status is PriceStatus.OK else judged.status
+    return replace(judged, findings=findings, status=status)
+
+
+def longer(
+    past: tuple[PriceObs, ...], reading: PriceObs, *, keep: int = HISTORY_LENGTH
+) -> tuple[PriceObs, ...]:
+    """Return the history with one more; of a round the first and the last reading are kept."""
+    if reading.round_key is not None and [o.round_key for o in past[-2:]] == [reading.round_key] * 2:
+        past = past[:-1]
+    return (*past, reading)[-keep:]
+
+
+def violated(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings that hold something against the reading."""
+    return [f for f in findings if f.status is GuardStatus.VIOLATED]
 
 
 def snapshot_reads(feeds: Iterable[Feed]) -> list[Call[Any]]:
@@ -207,16 +239,13 @@ def accept(
     The readings of the sources that were not chosen count as well. Of a round only the first and the last
     reading are kept, so that the history spans rounds and not blocks.
     """
-    longer = dict(history)
+    grown = dict(history)
     for price in (p for chosen in taken.prices.values() for p in (chosen, *chosen.others)):
         reading = price.reading
         if price.status is not PriceStatus.OK or isinstance(reading, NoData):
             continue
-        past = longer.get(reading.source_id, ())
-        if reading.round_key is not None and [o.round_key for o in past[-2:]] == [reading.round_key] * 2:
-            past = past[:-1]
-        longer[reading.source_id] = (*past, reading)[-keep:]
-    return longer
+        grown[reading.source_id] = longer(grown.get(reading.source_id, ()), reading, keep=keep)
+    return grown
 
 
 def rewind(history: History, block: int) -> dict[str, tuple[PriceObs, ...]]:

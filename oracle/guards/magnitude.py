@@ -43,6 +43,11 @@ class BoundGuard(GuardModel):
 
     epsilon_bps: int = Field(default=1_000, ge=0, lt=_BPS)
 
+    @staticmethod
+    def vacuous(low: int, high: int) -> bool:
+        """Return whether bounds bind nothing."""
+        return low <= _VACUOUS_MIN and high >= _VACUOUS_MAX
+
     def check(
         self,
         reading: Reading,
@@ -75,7 +80,7 @@ class BoundGuard(GuardModel):
             )
         if low is None or high is None:
             return self._not_applicable(reading, "bounds unknown")
-        if low <= _VACUOUS_MIN and high >= _VACUOUS_MAX:
+        if self.vacuous(low, high):
             return self._not_applicable(reading, f"bounds vacuous ({low} to {high})")
         return self._finding(
             reading,

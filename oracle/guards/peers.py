@@ -14,8 +14,12 @@ from oracle.guards.magnitude import apart_bps, independent
 from oracle.interfaces import FeedContext
 from oracle.types import FeedKind, Finding, GuardAction, NoData, PriceObs, Reading
 
-_MARKET = frozenset({FeedKind.PUSH, FeedKind.PULL, FeedKind.AMM_TWAP, FeedKind.AMM_EMA, FeedKind.AMM_SPOT})
-_STATED = frozenset({FeedKind.RATE, FeedKind.CONSTANT})
+MARKET_KINDS = frozenset(
+    {FeedKind.PUSH, FeedKind.PULL, FeedKind.AMM_TWAP, FeedKind.AMM_EMA, FeedKind.AMM_SPOT}
+)
+"""Kinds of price that a market makes."""
+STATED_KINDS = frozenset({FeedKind.RATE, FeedKind.CONSTANT})
+"""Kinds of price that are computed or written down."""
 _WRAPPED = {"WETH": "ETH", "WBTC": "BTC", "WBNB": "BNB", "WMATIC": "MATIC", "WAVAX": "AVAX"}
 
 
@@ -172,8 +176,8 @@ class WrongFeedGuard(GuardModel):
         """Judge `reading` by `context.description`, `context.known` and `peers`."""
         if isinstance(reading, NoData) or reading.mantissa <= 0:
             return self._not_applicable(reading, "no positive price")
-        named = _pair_of(context.description)
-        own = (_plain(reading.base), _plain(reading.quote))
+        named = named_pair(context.description)
+        own = (plain_symbol(reading.base), plain_symbol(reading.quote))
         inputs = {"description": context.description, "base": reading.base, "quote": reading.quote}
         if named is not None and named != own:
             told = f"the feed calls itself {context.description!r}"
@@ -189,16 +193,18 @@ class WrongFeedGuard(GuardModel):
         return self._verdict(reading, False, "the feed is of this pair", "/".join(own), "/".join(own), inputs)
 
 
-def _plain(symbol: str) -> str:
+def plain_symbol(symbol: str) -> str:
+    """Return the symbol of what a wrapped token wraps, in capitals."""
     upper = symbol.upper()
     return _WRAPPED.get(upper, upper)
 
 
-def _pair_of(description: str | None) -> tuple[str, str] | None:
+def named_pair(description: str | None) -> tuple[str, str] | None:
+    """Return base and quote of a description such as ``ETH / USD``; None when it names no pair."""
     base, slash, quote = (description or "").partition("/")
     if not slash or not base.strip() or not quote.strip():
         return None
-    return _plain(base.strip()), _plain(quote.strip())
+    return plain_symbol(base.strip()), plain_symbol(quote.strip())
 
 
 @guards.register("hardcoded")
@@ -234,7 +240,7 @@ class HardcodedGuard(GuardModel):
         """Judge `reading` by its kind, `history` and `peers`."""
         if isinstance(reading, NoData) or reading.mantissa <= 0:
             return self._not_applicable(reading, "no positive price")
-        others = [p for p in _others(reading, peers) if p.kind in _MARKET]
+        others = [p for p in _others(reading, peers) if p.kind in MARKET_KINDS]
         if not others:
             return self._not_applicable(reading, "no second source that sees a market")
         still = [o for o in history[-self.repeats :] if apart_bps(o, reading) == 0] if history else []
@@ -281,9 +287,9 @@ class DepegGuard(GuardModel):
         """Judge `reading` by its kind, `context.legs` and `peers`."""
         if isinstance(reading, NoData) or reading.mantissa <= 0:
             return self._not_applicable(reading, "no positive price")
-        if not _STATED & {reading.kind, *context.legs}:
+        if not STATED_KINDS & {reading.kind, *context.legs}:
             return self._not_applicable(reading, "no rate and no constant goes into the price")
-        others = [p for p in _others(reading, peers) if p.kind in _MARKET]
+        others = [p for p in _others(reading, peers) if p.kind in MARKET_KINDS]
         if not others:
             return self._not_applicable(reading, "no second source that sees a market")
         apart = apart_bps(reading, others[0])
