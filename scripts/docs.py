@@ -104,13 +104,14 @@ def choices_of(field: FieldInfo, said: str) -> str:
 
 
 def attributes_of(model: type[BaseModel]) -> dict[str, str]:
-    """Return what a class docstring says of each attribute under its heading "Attributes"."""
-    document = inspect.cleandoc(model.__doc__ or "")
-    _, _, part = document.partition("Attributes\n----------\n")
+    """Return what the docstrings of a class and its bases say of each attribute under "Attributes"."""
     found: dict[str, str] = {}
-    for entry in re.split(r"\n(?=\S)", part):
-        names, _, text = entry.partition("\n")
-        found |= dict.fromkeys((name.strip() for name in names.split(",")), " ".join(text.split()))
+    for cls in reversed(model.__mro__):
+        document = inspect.cleandoc(cls.__doc__ or "")
+        _, _, part = document.partition("Attributes\n----------\n")
+        for entry in re.split(r"\n(?=\S)", part):
+            names, _, text = entry.partition("\n")
+            found |= dict.fromkeys((name.strip() for name in names.split(",")), " ".join(text.split()))
     return found
 
 

@@ -13,14 +13,14 @@ import hashlib
 import re
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 
 from contracts_abi.calls import Call
 from contracts_abi.errors import InputError, UnknownNameError
@@ -87,7 +87,10 @@ def exact(text: str, decimals: int) -> int:
     return value
 
 
-def _zone(name: str) -> tzinfo:
+def zone_of(name: str | None) -> tzinfo:
+    """Return the time zone of that name; UTC without one."""
+    if name is None:
+        return UTC
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -104,7 +107,7 @@ def _local(moment: datetime, zone: tzinfo) -> datetime:
     return first
 
 
-def _unix_seconds(text: str, unit: str, zone: tzinfo = UTC) -> int:
+def unix_seconds(text: str, unit: str, zone: tzinfo = UTC) -> int:
     """Return unix seconds of a time cell, rounded down."""
     if unit == "iso":
         try:
@@ -127,11 +130,8 @@ def _unix_seconds(text: str, unit: str, zone: tzinfo = UTC) -> int:
     return seconds
 
 
-@sources.register("recorded")
-class RecordedSource(StrictModel):
-    """A price series in a file. Reading it is part of constructing the source.
-
-    Build it by the registry, which turns every complaint into one `InputError`.
+class RecordedFile(StrictModel):
+    """A price series in a file: which column is what, in what unit and order.
 
     Attributes
     ----------
@@ -177,8 +177,6 @@ class RecordedSource(StrictModel):
         As of the feed that was recorded.
     """
 
-    kind: ClassVar[Literal["recorded"]] = "recorded"
-
     base: str
     quote: str
     path: Path
@@ -204,9 +202,125 @@ class RecordedSource(StrictModel):
     deviation_bps: int | None = Field(default=None, gt=0)
     grace_s: int = Field(default=300, ge=0)
 
+    @model_validator(mode="after")
+    def _symbol_with_its_column(self) -> RecordedFile:
+        if (self.symbol_column is None) != (self.symbol is None):
+            raise InputError("symbol_column and symbol go together", fix="give both, or none")
+        zone_of(self.tz)
+        return self
+
+    @property
+    def source_id(self) -> str:
+        """Unique name within a configuration."""
+        return self.name or f"recorded:{self.path.name}"
+
+    def columns(self) -> tuple[str, ...]:
+        named = (self.time, self.price, self.round, self.answered, self.symbol_column)
+        return tuple(c for c in named if c is not None)
+
+    def rows(self, on_skip: Callable[[], None] | None = None) -> Iterator[Row]:
+        """Yield the rows of the file as they stand in it, decoded.
+
+        Parameters
+        ----------
+        on_skip
+            Called for every row that is left out because it cannot be read.
+
+        Raises
+        ------
+        InputError
+            Naming file, row and fix.
+        """
+        for where, cell, own_unit in _cells(self.path, self.columns(), self.time, self.delimiter):
+            if self.symbol_column is not None and cell[self.symbol_column] != self.symbol:
+                continue
+            try:
+                row = self._row(where, cell, own_unit or self.time_unit)
+            except InputError:
+                if not self.skip_bad_rows:
+                    raise
+                if on_skip is not None:
+                    on_skip()
+                continue
+            yield row
+
+    def _row(self, where: str, cell: dict[str, str], unit: str) -> Row:
+        scale = self.decimals if self.price_is == "decimal" else 0
+        zone = zone_of(self.tz)
+        seconds = self._cell(where, "time", cell[self.time], lambda text: unix_seconds(text, unit, zone))
+        mantissa = self._cell(where, "price", cell[self.price], lambda text: exact(text, scale))
+        round_key = self._round(where, cell, self.round)
+        answered_key = self._round(where, cell, self.answered)
+        if seconds == 0 and mantissa == 0:
+            return Row(where, None, 0, round_key, answered_key)
+        if mantissa <= 0 and not self.allow_non_positive:
+            raise InputError(
+                f"{self.path}, {where}: price {cell[self.price]} is not positive",
+                fix="mend the row, or set allow_non_positive = true to let the guards judge it",
+            )
+        return Row(where, seconds + self.time_offset_s, mantissa, round_key, answered_key)
+
+    def _cell(self, where: str, what: str, text: str, parse: Any) -> int:
+        try:
+            return int(parse(text))
+        except ValueError as error:
+            fix = {
+                "time": f"set time_unit, which is {self.time_unit!r}, or mend the row",
+                "price": f"set decimals, which is {self.decimals}, or mend the row",
+            }.get(what, "mend the row")
+            raise InputError(f"{self.path}, {where}: {what} {text!r} {error}", fix=fix) from None
+
+    def _round(self, where: str, cell: dict[str, str], column: str | None) -> tuple[int, ...] | None:
+        if column is None:
+            return None
+        value = self._cell(where, column, cell[column], lambda text: exact(text, 0))
+        if value < 0:
+            raise InputError(f"{self.path}, {where}: {column} {value} is negative", fix="mend the row")
+        return tuple(split_round_id(value))
+
+    def in_order(self, rows: Sequence[Row]) -> tuple[Row, ...]:
+        """Return rows in time order with duplicates settled; `rows` are oldest first by the configuration."""
+        kept: list[Row] = []
+        for row in rows:
+            if not kept or _place(row) > _place(kept[-1]):
+                kept.append(row)
+                continue
+            other = kept[-1]
+            if _place(row) < _place(other):
+                opposite = "ascending" if self.order == "descending" else "descending"
+                raise InputError(
+                    f"{self.path}, {row.where}: time {row.published_at} is out of {self.order} order "
+                    f"next to {other.where} ({other.published_at})",
+                    fix=f"set order = {opposite!r} or sort the file",
+                )
+            if self.duplicates == "refuse":
+                raise InputError(
+                    f"{self.path}, {row.where}: time {row.published_at} is there twice, as in {other.where}",
+                    fix="set duplicates = 'first' or 'last', or remove one",
+                )
+            # In a descending file the row met later here stands earlier in the file.
+            later_in_file = self.order == "ascending"
+            if (self.duplicates == "last") == later_in_file:
+                kept[-1] = row
+        return tuple(kept)
+
+
+@sources.register("recorded")
+class RecordedSource(RecordedFile):
+    """A price series in a file. Reading it is part of constructing the source.
+
+    Build it by the registry, which turns every complaint into one `InputError`.
+
+    Attributes
+    ----------
+    skipped
+        Rows that could not be read and were left out.
+    """
+
+    kind: ClassVar[Literal["recorded"]] = "recorded"
+
     _rows: tuple[Row, ...] = PrivateAttr()
     _skipped: int = PrivateAttr(default=0)
-    _zone: tzinfo = PrivateAttr(default=UTC)
     _times: tuple[int, ...] = PrivateAttr()
 
     def model_post_init(self, _context: object) -> None:
@@ -217,20 +331,20 @@ class RecordedSource(StrictModel):
         InputError
             Naming file, row and fix.
         """
-        _check_digest(self.path, self.sha256)
-        if (self.symbol_column is None) != (self.symbol is None):
-            raise InputError("symbol_column and symbol go together", fix="give both, or none")
-        self._zone = UTC if self.tz is None else _zone(self.tz)
-        rows = list(self._parse(_cells(self.path, self._columns(), self.time, self.delimiter)))
+        check_digest(self.path, self.sha256)
+        rows = list(self.rows(self._skip))
         if not rows:
             of = "" if self.symbol is None else f" of {self.symbol!r}"
             raise InputError(f"{self.path} has no rows{of}", fix="give a file with at least one price")
         self._rows = tuple(reversed(rows)) if self.order == "descending" else tuple(rows)
-        dated = self._in_order([row for row in self._rows if row.published_at is not None])
+        dated = self.in_order([row for row in self._rows if row.published_at is not None])
         if not dated:
             raise InputError(f"{self.path} has no row with data", fix="give a file with at least one price")
         self._rows = tuple(row for row in self._rows if row.published_at is None) + dated
         self._times = tuple(row.published_at for row in dated if row.published_at is not None)
+
+    def _skip(self) -> None:
+        self._skipped += 1
 
     @staticmethod
     def chainlink_rounds(path: Path, base: str, quote: str, *, decimals: int = 8) -> RecordedSource:
@@ -254,11 +368,6 @@ class RecordedSource(StrictModel):
             }
         )
         return source
-
-    @property
-    def source_id(self) -> str:
-        """Unique name within a configuration."""
-        return self.name or f"recorded:{self.path.name}"
 
     @property
     def span(self) -> tuple[int, int]:
@@ -310,10 +419,6 @@ class RecordedSource(StrictModel):
             deviation_bps=self.deviation_bps,
         )
 
-    def _columns(self) -> tuple[str, ...]:
-        named = (self.time, self.price, self.round, self.answered, self.symbol_column)
-        return tuple(c for c in named if c is not None)
-
     def _reading(self, row: Row, timestamp: int) -> Reading:
         if row.published_at is None:
             reason = f"{row.where}: round {row.round_key} was never written"
@@ -331,86 +436,14 @@ class RecordedSource(StrictModel):
             answered_key=row.answered_key,
         )
 
-    def _parse(self, cells: Iterable[tuple[str, dict[str, str], str | None]]) -> Iterator[Row]:
-        for where, cell, own_unit in cells:
-            if self.symbol_column is not None and cell[self.symbol_column] != self.symbol:
-                continue
-            try:
-                row = self._row(where, cell, own_unit or self.time_unit)
-            except InputError:
-                if not self.skip_bad_rows:
-                    raise
-                self._skipped += 1
-                continue
-            yield row
-
-    def _row(self, where: str, cell: dict[str, str], unit: str) -> Row:
-        scale = self.decimals if self.price_is == "decimal" else 0
-        zone = self._zone
-        seconds = self._cell(where, "time", cell[self.time], lambda text: _unix_seconds(text, unit, zone))
-        mantissa = self._cell(where, "price", cell[self.price], lambda text: exact(text, scale))
-        round_key = self._round(where, cell, self.round)
-        answered_key = self._round(where, cell, self.answered)
-        if seconds == 0 and mantissa == 0:
-            return Row(where, None, 0, round_key, answered_key)
-        if mantissa <= 0 and not self.allow_non_positive:
-            raise InputError(
-                f"{self.path}, {where}: price {cell[self.price]} is not positive",
-                fix="mend the row, or set allow_non_positive = true to let the guards judge it",
-            )
-        return Row(where, seconds + self.time_offset_s, mantissa, round_key, answered_key)
-
-    def _cell(self, where: str, what: str, text: str, parse: Any) -> int:
-        try:
-            return int(parse(text))
-        except ValueError as error:
-            fix = {
-                "time": f"set time_unit, which is {self.time_unit!r}, or mend the row",
-                "price": f"set decimals, which is {self.decimals}, or mend the row",
-            }.get(what, "mend the row")
-            raise InputError(f"{self.path}, {where}: {what} {text!r} {error}", fix=fix) from None
-
-    def _round(self, where: str, cell: dict[str, str], column: str | None) -> tuple[int, ...] | None:
-        if column is None:
-            return None
-        value = self._cell(where, column, cell[column], lambda text: exact(text, 0))
-        if value < 0:
-            raise InputError(f"{self.path}, {where}: {column} {value} is negative", fix="mend the row")
-        return tuple(split_round_id(value))
-
-    def _in_order(self, rows: Sequence[Row]) -> tuple[Row, ...]:
-        """Return rows in time order with duplicates settled; `rows` are oldest first by the configuration."""
-        kept: list[Row] = []
-        for row in rows:
-            if not kept or _place(row) > _place(kept[-1]):
-                kept.append(row)
-                continue
-            other = kept[-1]
-            if _place(row) < _place(other):
-                opposite = "ascending" if self.order == "descending" else "descending"
-                raise InputError(
-                    f"{self.path}, {row.where}: time {row.published_at} is out of {self.order} order "
-                    f"next to {other.where} ({other.published_at})",
-                    fix=f"set order = {opposite!r} or sort the file",
-                )
-            if self.duplicates == "refuse":
-                raise InputError(
-                    f"{self.path}, {row.where}: time {row.published_at} is there twice, as in {other.where}",
-                    fix="set duplicates = 'first' or 'last', or remove one",
-                )
-            # In a descending file the row met later here stands earlier in the file.
-            later_in_file = self.order == "ascending"
-            if (self.duplicates == "last") == later_in_file:
-                kept[-1] = row
-        return tuple(kept)
-
 
 def _place(row: Row) -> tuple[int, tuple[int, ...]]:
     """Return what rows are ordered by: the time, and the round within it."""
     return row.published_at or 0, row.round_key or ()
 
 
-def _check_digest(path: Path, expected: str | None) -> None:
+def check_digest(path: Path, expected: str | None) -> None:
+    """Refuse a file that has another sha256 than expected; None expects nothing."""
     if expected is None:
         return
     try:

@@ -113,8 +113,9 @@ def test_an_entry_says_in_one_line_what_it_is(kept: Kept, kind: str) -> None:
 @pytest.mark.parametrize(("kept", "kind"), MODELS)
 def test_every_setting_is_documented(kept: Kept, kind: str) -> None:
     entry = kept.registry.get(kind)
-    text = inspect.getdoc(entry) or ""
-    listed = text.partition("Attributes\n")[2]
+    # A field that a base brings is documented there.
+    texts = (inspect.cleandoc(cls.__doc__ or "") for cls in entry.__mro__)
+    listed = "\n".join(text.partition("Attributes\n")[2] for text in texts)
     for field in entry.model_fields:
         assert re.search(rf"^(\w+, )*{field}(, \w+)*$", listed, flags=re.MULTILINE), field
 
