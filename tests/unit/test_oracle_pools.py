@@ -8,13 +8,24 @@ import pytest
 from eth_abi.abi import encode
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from oracle.interfaces import AuthorityFacts
 from oracle.sources.balancer import BalancerRateSource
 from oracle.sources.curve import SHAPES, CurveEmaSource, average_time, inverted
 from oracle.sources.erc4626 import Erc4626Source, convert_to_assets
 from oracle.sources.staked_ether import CbEthSource, REthSource, WstEthSource
+from oracle.sources.uniswap_v3 import (
+    Slot,
+    UniswapV3Source,
+    age,
+    harmonic_liquidity,
+    mean_tick,
+    oldest_position,
+)
+from oracle.ticks import TickOutOfRange, quote_at_tick, sqrt_ratio_at_tick
 from oracle.types import FeedKind, NoData, PriceObs, Reading
+from simulation.amm.uniswap_v3 import get_sqrt_ratio_at_tick
 
 NOW = 1_700_000_000
 POOL, TOKEN, OTHER, HOLDER = (f"0x{digit * 40}" for digit in "1234")
@@ -298,6 +309,197 @@ def test_ten_minutes_of_half_life_are_866_seconds_of_decay() -> None:
     assert average_time(866 * 694 // 1000, SHAPES["twocrypto_ng"].half_life) in (865, 866)
 
 
+# --- Uniswap V3 -------------------------------------------------------------------------------------------
+
+Q128 = 2**128
+
+
+@given(tick=st.integers(-887_272, 887_272))
+def test_prices_at_ticks_are_those_of_the_pool_s_model(tick: int) -> None:
+    assert sqrt_ratio_at_tick(tick) == get_sqrt_ratio_at_tick(tick)
+
+
+def test_the_ends_of_the_ticks() -> None:
+    # The contract's own constants, and 1 at tick 0.
+    assert sqrt_ratio_at_tick(-887_272) == 4_295_128_739
+    assert sqrt_ratio_at_tick(887_272) == 1_461_446_703_485_210_103_287_273_052_203_988_822_378_723_970_342
+    assert sqrt_ratio_at_tick(0) == 2**96
+    for tick in (-887_273, 887_273):
+        with pytest.raises(TickOutOfRange):
+            sqrt_ratio_at_tick(tick)
+
+
+@pytest.mark.parametrize(
+    ("tick", "amount", "lower", "worth"),
+    [
+        (0, 10**18, True, 10**18),
+        (0, 10**18, False, 10**18),
+        # 1.0001**69,081 is 999.99933904, and one over it 0.00100000066.
+        (69_081, 10**6, True, 999_999_339),
+        (69_081, 10**6, False, 1_000),
+        (69_081, 0, True, 0),
+        # 1.0001**-276,324 is 1.0000026e-12: what is left is below one unit.
+        (-276_324, 10**11, True, 0),
+    ],
+)
+def test_what_an_amount_is_worth_at_a_tick(tick: int, amount: int, lower: bool, worth: int) -> None:
+    assert quote_at_tick(tick, amount, base_is_token0=lower) == worth
+
+
+def test_large_prices_are_cut_to_128_bits_before_they_are_used() -> None:
+    # 64 / log2(1.0001), twice 32 bits over 96, is 443,636.4.
+    assert sqrt_ratio_at_tick(443_636) < Q128 < sqrt_ratio_at_tick(443_637)
+    root = sqrt_ratio_at_tick(600_001)
+    kept = root * root // 2**64
+    assert quote_at_tick(600_001, 10**30 + 1, base_is_token0=True) == kept * (10**30 + 1) // Q128
+    assert quote_at_tick(600_001, 10**38, base_is_token0=False) == Q128 * 10**38 // kept
+    # No price of any tick and amount has more than 256 bits.
+    assert quote_at_tick(887_272, Q128 - 1, base_is_token0=True) <= MAX
+    assert quote_at_tick(-887_272, Q128 - 1, base_is_token0=False) <= MAX
+    assert quote_at_tick(887_272, Q128 - 1, base_is_token0=False) == 0
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "window_s", "tick"),
+    [
+        (0, 600, 60, 10),
+        (0, 659, 60, 10),
+        (0, -600, 60, -10),
+        # Towards minus infinity, not towards zero.
+        (0, -601, 60, -11),
+        (0, -1, 60, -1),
+        (0, 1, 60, 0),
+        # Sums of 56 bits wrap.
+        (2**55 - 1, -(2**55) + 59, 60, 1),
+    ],
+)
+def test_mean_ticks(start: int, end: int, window_s: int, tick: int) -> None:
+    assert mean_tick(start, end, window_s) == tick
+
+
+def test_harmonic_liquidity() -> None:
+    # A minute at 1e18: 60 * 2**128 / 1e18 seconds over liquidity, rounded down by the pool.
+    grown = 60 * Q128 // 10**18
+    assert harmonic_liquidity(7, 7 + grown, 60) == 60 * (2**160 - 1) // (grown * 2**32)
+    # A minute at 1e18 and two at 4e18: three over the sum of 1 and 2/4 is 2e18.
+    grown += 120 * Q128 // (4 * 10**18)
+    assert harmonic_liquidity(0, grown, 180) in (2 * 10**18, 2 * 10**18 - 1)
+    # Sums of 160 bits wrap; no growth is a division by zero.
+    assert harmonic_liquidity(2**160 - 1, grown - 1, 180) == harmonic_liquidity(0, grown, 180)
+    assert harmonic_liquidity(5, 5, 60) is None
+    # No liquidity at all counts as one unit of it: the minute grows by 60 * 2**128.
+    assert harmonic_liquidity(0, 60 * Q128, 60) == 0
+    assert harmonic_liquidity(0, 60 * Q128 - 1, 60) == 1
+
+
+def test_the_ring_of_observations() -> None:
+    assert oldest_position(Slot(0, index=0, cardinality=1)) == 0
+    assert oldest_position(Slot(0, index=3, cardinality=5)) == 4
+    assert oldest_position(Slot(0, index=4, cardinality=5)) == 0
+    # Times have 32 bits.
+    assert age(2**32 - 10, 2**32 + 5) == 15
+
+
+USD, WETH = f"0x{'1' * 40}", f"0x{'2' * 40}"
+UNISWAP = UniswapV3Source(
+    base="ETH",
+    quote="USD",
+    address=POOL,
+    base_token=WETH,
+    quote_token=USD,
+    base_decimals=18,
+    quote_decimals=6,
+    decimals=8,
+    window_s=60,
+    observation=3,
+)
+
+
+def v3_words(**changed: bytes | None) -> list[bytes | None]:
+    seconds = (0, 60 * Q128 // 10**18)
+    observed = encode(["int56[]", "uint160[]"], [(0, 60 * 200_000 + 59), seconds])
+    slot = ["uint160", "int24", "uint16", "uint16", "uint16", "uint8", "bool"]
+    kept = ["uint32", "int56", "uint160", "bool"]
+    said: dict[str, bytes | None] = {
+        "sums": observed,
+        "slot": encode(slot, [2**96, 200_100, 2, 5, 8, 0, True]),
+        "first": encode(kept, [NOW - 900, 0, 0, True]),
+        "oldest": encode(kept, [NOW - 1_000, 0, 0, True]),
+        "token0": word("address", USD),
+        "token1": word("address", WETH),
+    }
+    return list({**said, **changed}.values())
+
+
+def test_a_pool_s_mean_price() -> None:
+    price = price_of(read(UNISWAP, v3_words()))
+    # 1e18 / 1.0001**200,000 is 2,063,215,669.444, which are 2,063.2 dollars; with two digits more.
+    assert price.mantissa == 206_321_566_944
+    assert (price.decimals, price.kind, price.published_at) == (8, FeedKind.AMM_TWAP, NOW)
+    facts = UNISWAP.context(v3_words(), timestamp=NOW).amm
+    assert facts is not None
+    assert (facts.window_s, facts.oldest_s, facts.cardinality) == (60, 1_000, 5)
+    assert facts.harmonic_liquidity == 10**18
+    # A hundred ticks more of token0 for token1 are one per cent less of it the other way round.
+    assert facts.spot_mantissa == quote_at_tick(200_100, 10**20, base_is_token0=False)
+    assert 9_899 < facts.spot_mantissa * 10_000 // price.mantissa < 9_902
+
+
+def test_the_oldest_observation_is_followed_around_the_ring() -> None:
+    kept = ["uint32", "int56", "uint160", "bool"]
+    empty = encode(kept, [0, 0, 0, False])
+
+    def oldest(source: UniswapV3Source, **changed: bytes | None) -> int | None:
+        facts = source.context(v3_words(**changed), timestamp=NOW).amm
+        assert facts is not None
+        return facts.oldest_s
+
+    # The place was paid for and not reached yet: the ring begins at its first place.
+    assert oldest(UNISWAP, oldest=empty) == 900
+    # The ring has turned since the place was told: at least the window, since the pool answered for that.
+    moved = UNISWAP.model_copy(update={"observation": 4})
+    assert oldest(moved) == 60
+    assert oldest(moved, sums=None) is None
+    assert moved.following(v3_words()) == UNISWAP
+    assert moved.following(v3_words(slot=None)) is moved
+    slot = ["uint160", "int24", "uint16", "uint16", "uint16", "uint8", "bool"]
+    turned = encode(slot, [2**96, 0, 4, 5, 5, 0, True])
+    assert oldest(moved, slot=turned) == 900
+    # A pool without a price has no ring.
+    assert oldest(moved, slot=encode(slot, [0, 0, 0, 0, 0, 0, False]), sums=None) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"sums": None}, "observe() does not reach back 60 s, or gave no sums"),
+        ({"sums": encode(["int56[]", "uint160[]"], [(0,), (0, 1)])}, "observe() does not reach back 60 s"),
+        ({"sums": encode(["int56[]", "uint160[]"], [(0, 1), (1, 1)])}, "observe() does not reach back 60 s"),
+        ({"token1": word("address", OTHER)}, f"the pool is of {USD} and {OTHER}"),
+        ({"token0": None}, f"the pool is of None and {WETH}"),
+        (
+            {"sums": encode(["int56[]", "uint160[]"], [(0, 60 * 900_000), (0, 1)])},
+            "no price at tick 900000",
+        ),
+    ],
+)
+def test_a_pool_without_a_mean_is_no_data(changed: dict[str, bytes | None], reason: str) -> None:
+    assert refused(UNISWAP, v3_words(**changed)).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"decimals": 36, "quote_decimals": 0}, "1e54 raw base tokens"),
+        ({"base_decimals": 0, "quote_decimals": 18, "decimals": 8}, "1e-10 raw base tokens"),
+        ({"base_token": USD}, "both base and quote token"),
+    ],
+)
+def test_scales_that_the_library_cannot_take_are_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        UniswapV3Source.model_validate({**UNISWAP.model_dump(), **changed})
+
+
 # --- any bytes at all -------------------------------------------------------------------------------------
 
 SOURCES = [
@@ -305,6 +507,7 @@ SOURCES = [
     VAULT.model_copy(update={"asset": None}),
     *STAKED.values(),
     BALANCER,
+    UNISWAP,
     *(curve(pool, inverse=True, probe="get_virtual_price") for pool in SHAPES),
 ]
 WORDS = st.lists(
