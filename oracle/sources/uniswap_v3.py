@@ -87,7 +87,7 @@ def age(at: int, now: int) -> int:
     return (now - at) % _UINT32
 
 
-@sources.register("uniswap_v3")
+@sources.register("uniswap_v3_twap")
 class UniswapV3Source(ContractSource):
     """The time-weighted mean price of a Uniswap V3 pool, as the periphery's oracle library states it.
 
@@ -98,7 +98,7 @@ class UniswapV3Source(ContractSource):
     address
         The pool to read.
     name
-        Source id; ``uniswap_v3:<address>`` by default.
+        Source id; ``uniswap_v3_twap:<address>`` by default.
     base_token, quote_token
         The tokens' addresses. There is no price while the pool is of others.
     base_decimals, quote_decimals
@@ -112,7 +112,7 @@ class UniswapV3Source(ContractSource):
         `following` tells it. It is a place away for each block in which the price moved.
     """
 
-    kind: ClassVar[Literal["uniswap_v3"]] = "uniswap_v3"
+    kind: ClassVar[Literal["uniswap_v3_twap"]] = "uniswap_v3_twap"
 
     base_token: Address
     quote_token: Address

@@ -15,6 +15,14 @@ from oracle.sources.balancer import BalancerRateSource
 from oracle.sources.curve import SHAPES, CurveEmaSource, average_time, inverted
 from oracle.sources.erc4626 import Erc4626Source, convert_to_assets
 from oracle.sources.staked_ether import CbEthSource, REthSource, WstEthSource
+from oracle.sources.uniswap_v2 import (
+    Sum,
+    UniswapV2Source,
+    amount_out,
+    average,
+    current_sum,
+    price_of_reserves,
+)
 from oracle.sources.uniswap_v3 import (
     Slot,
     UniswapV3Source,
@@ -356,7 +364,7 @@ def test_large_prices_are_cut_to_128_bits_before_they_are_used() -> None:
     # No price of any tick and amount has more than 256 bits.
     assert quote_at_tick(887_272, Q128 - 1, base_is_token0=True) <= MAX
     assert quote_at_tick(-887_272, Q128 - 1, base_is_token0=False) <= MAX
-    assert quote_at_tick(887_272, Q128 - 1, base_is_token0=False) == 0
+    assert quote_at_tick(887_272, 10**38, base_is_token0=False) == 0
 
 
 @pytest.mark.parametrize(
@@ -500,6 +508,139 @@ def test_scales_that_the_library_cannot_take_are_refused(changed: dict[str, Any]
         UniswapV3Source.model_validate({**UNISWAP.model_dump(), **changed})
 
 
+# --- Uniswap V2 -------------------------------------------------------------------------------------------
+
+Q112 = 2**112
+
+
+def test_the_time_since_the_last_touch_counts_at_the_reserves_that_stand() -> None:
+    # 3 for 2 is 1.5, for ten seconds.
+    assert current_sum(Sum(7, 100), 2, 3, 110) == Sum(7 + 15 * Q112, 110)
+    assert current_sum(Sum(7, 100), 2, 3, 100) == Sum(7, 100)
+    # A third rounds down before it is summed.
+    assert current_sum(Sum(0, 0), 3, 1, 3) == Sum(3 * (Q112 // 3), 3)
+    # Sums wrap at 2**256, times at 2**32.
+    assert current_sum(Sum(MAX, 100), 1, 1, 101) == Sum(Q112 - 1, 101)
+    assert current_sum(Sum(0, 2**32 - 5), 1, 1, 2**32 + 5) == Sum(10 * Q112, 5)
+    # Empty: a division by zero, unless no time has passed.
+    assert current_sum(Sum(7, 100), 0, 0, 101) is None
+    assert current_sum(Sum(7, 100), 0, 0, 100) == Sum(7, 100)
+    assert price_of_reserves(2**112 - 1, 1) == 1
+    assert price_of_reserves(1, 2**112 - 1) == (2**112 - 1) * Q112
+
+
+def test_mean_prices_between_sums() -> None:
+    # Ten seconds at 1.5 and thirty at 2.5 are 2.25 in the mean.
+    end = current_sum(Sum(15 * Q112, 110), 2, 5, 140)
+    assert end is not None
+    assert average(Sum(0, 100), end) == 9 * Q112 // 4
+    assert amount_out(9 * Q112 // 4, 1_001) == 2_252
+    # Across both wraps.
+    assert average(Sum(MAX - Q112 + 1, 2**32 - 1), Sum(Q112, 1)) == Q112
+    assert average(Sum(0, 100), Sum(5, 100)) is None
+    # 224 bits of price, 256 of product, 144 of result.
+    assert amount_out(2**224 - 1, 2**32) == (2**224 - 1) * 2**32 // Q112
+    assert amount_out(2**224 - 1, 2**32 + 1) is None
+    assert amount_out(Q112, 2**144 - 1) == 2**144 - 1
+    assert amount_out(Q112, 2**144) is None
+
+
+PAIR = UniswapV2Source.model_validate(
+    {
+        "base": "ETH",
+        "quote": "USD",
+        "address": POOL,
+        "base_token": WETH,
+        "quote_token": USD,
+        "base_decimals": 18,
+        "quote_decimals": 6,
+        "decimals": 8,
+        "period_s": 600,
+        "earlier": {"cumulative": 5, "at": NOW - 600},
+    }
+)
+STORED = UniswapV2Source.model_validate({**PAIR.model_dump(), "earlier": None, "store": HOLDER})
+
+
+def v2_words(source: UniswapV2Source = PAIR, **changed: bytes | None) -> list[bytes | None]:
+    # WETH is token1. 600 s: 400 of them at 1,000 dollars, and the last 200 at 4,000 for 2.
+    reserves = (4_000 * 10**6, 2 * 10**18)
+    said: dict[str, bytes | None] = {
+        "sum": word("uint256", 5 + 400 * (1_000 * 10**6 * Q112 // 10**18)),
+        "reserves": encode(["uint112", "uint112", "uint32"], [*reserves, NOW - 200]),
+        "token0": word("address", USD),
+        "token1": word("address", WETH),
+    }
+    if source.store is not None:
+        said |= {"kept": word("uint256", 5), "kept_at": word("uint32", NOW - 600)}
+    return list({**said, **changed}.values())
+
+
+@pytest.mark.parametrize("source", [PAIR, STORED])
+def test_a_pair_s_mean_price(source: UniswapV2Source) -> None:
+    price = price_of(read(source, v2_words(source)))
+    # (400 * 1,000 + 200 * 2,000) / 600 dollars, with 8 digits, rounded down twice.
+    assert price.mantissa == 133_333_333_333
+    assert (price.decimals, price.kind, price.published_at) == (8, FeedKind.AMM_TWAP, NOW)
+    facts = source.context(v2_words(source), timestamp=NOW).amm
+    assert facts is not None
+    assert (facts.window_s, facts.oldest_s) == (600, 600)
+    assert facts.spot_mantissa == 199_999_999_999
+    # The sum of the other side is another: its mean is not one over this.
+    assert source.reads()[0].data.hex() == "5a3d5493"
+
+
+@pytest.mark.parametrize(
+    ("source", "changed", "reason"),
+    [
+        (PAIR, {"sum": None}, "the pair gave no sum, or is empty"),
+        (PAIR, {"reserves": b""}, "the pair gave no sum, or is empty"),
+        (PAIR, {"reserves": word("uint256", 0) * 3}, "the pair gave no sum, or is empty"),
+        (PAIR, {"token0": word("address", OTHER)}, f"the pair is of {OTHER} and {WETH}"),
+        (STORED, {"kept_at": None}, f"{HOLDER} keeps no earlier sum"),
+        (STORED, {"kept_at": word("uint32", 0)}, f"{HOLDER} keeps no earlier sum"),
+        (STORED, {"kept": None}, f"{HOLDER} keeps no earlier sum"),
+        # Inverse's bug: what lies between two sums of one moment is a spot price.
+        (STORED, {"kept_at": word("uint32", NOW - 599)}, "the earlier sum is 599 s old, not 600 s"),
+        (STORED, {"kept_at": word("uint32", NOW)}, "the earlier sum is 0 s old, not 600 s"),
+        (
+            PAIR.model_copy(update={"base_decimals": 36, "decimals": 36}),
+            {},
+            "the price has more than 256 bits",
+        ),
+    ],
+)
+def test_a_pair_without_a_mean_is_no_data(
+    source: UniswapV2Source, changed: dict[str, bytes | None], reason: str
+) -> None:
+    assert refused(source, v2_words(source, **changed)) == reason
+
+
+@pytest.mark.parametrize("at", [NOW + 1, NOW - 2**32])
+def test_an_earlier_sum_of_another_age_than_its_clock_can_tell_is_none(at: int) -> None:
+    source = UniswapV2Source.model_validate(
+        {**PAIR.model_dump(), "earlier": {"cumulative": 5, "at": max(at, 0)}}
+    )
+    later = NOW if at > 0 else 2**32 + 1
+    reading = source.decode(v2_words(), block=1, timestamp=later)
+    assert isinstance(reading, NoData)
+    assert "not before" in reading.reason
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"earlier": None}, "needs an earlier sum"),
+        ({"store": HOLDER}, "needs an earlier sum"),
+        ({"base_decimals": 0, "quote_decimals": 18}, "less than one"),
+        ({"base_token": USD}, "both base and quote token"),
+    ],
+)
+def test_pairs_that_make_no_price_are_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        UniswapV2Source.model_validate({**PAIR.model_dump(), **changed})
+
+
 # --- any bytes at all -------------------------------------------------------------------------------------
 
 SOURCES = [
@@ -508,6 +649,8 @@ SOURCES = [
     *STAKED.values(),
     BALANCER,
     UNISWAP,
+    PAIR,
+    STORED,
     *(curve(pool, inverse=True, probe="get_virtual_price") for pool in SHAPES),
 ]
 WORDS = st.lists(
