@@ -178,7 +178,7 @@ def _batches(file: RecordedFile, block_bytes: int) -> Iterator[tuple[Iterator[pa
         raise _NotPlainError("columns of one name")
     reader = arrow_csv.open_csv(
         pa.input_stream(str(file.path), compression="detect"),
-        read_options=arrow_csv.ReadOptions(block_size=block_bytes),
+        read_options=arrow_csv.ReadOptions(block_size=block_bytes, use_threads=False),
         parse_options=arrow_csv.ParseOptions(delimiter=file.delimiter),
         convert_options=arrow_csv.ConvertOptions(
             include_columns=names,

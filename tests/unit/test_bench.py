@@ -90,7 +90,16 @@ def test_the_runner_puts_all_into_one_document(tmp_path: Path) -> None:
     assert len(document["headlines"]) >= 2  # the third needs a system that tells of free cores
 
 
+def test_guards_over_columns_are_raced_against_their_own_checks(tmp_path: Path) -> None:
+    target = tmp_path / "oracle.json"
+    done = run_bench("oracle", "--quick", "--json", str(target))
+    assert done.returncode == 0, done.stderr  # every judgement is compared before anything is timed
+    (document,) = json.loads(target.read_text(encoding="utf-8"))["benches"]
+    assert document["figures"]["observations"] == 500
+    assert len(document["figures"]["guards"]) == 13
+
+
 def test_an_unknown_benchmark_is_refused_with_the_known_ones() -> None:
     done = run_bench("speed")
     assert done.returncode == 2
-    assert "no benchmark 'speed'; there are lens, path, screen, start" in done.stderr
+    assert "no benchmark 'speed'; there are lens, oracle, path, screen, start" in done.stderr
