@@ -17,7 +17,7 @@ without data reverts there; OCR aggregators and MockV3Aggregator answer zeros.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, TypeVar
 
@@ -290,6 +290,54 @@ def last_round(proxy: str, phase: int) -> Asking[int]:
         found = highest(middle, answers)
         low, high = (found, high) if found else (low, middle)
     return low
+
+
+# ----------------------------------------------------------------------------------------------- switches
+
+
+def switches(current: int, newest: int) -> Generator[int, int, dict[int, int] | None]:
+    """Search for the block in which a proxy took each aggregator after its first.
+
+    Yields numbers of blocks and takes the proxy's phase after each, 0 where it gives none. Only a node that
+    keeps old states can tell.
+
+    Parameters
+    ----------
+    current
+        The phase now.
+    newest
+        The newest block, in which `current` is the phase.
+
+    Returns
+    -------
+    dict or None
+        Phase to its first block, from phase 2 on. None when the answers are none of a proxy: phases come one
+        after another, so one that nothing came before tells of a node that forgets.
+    """
+    seen = {newest: current}
+    found: dict[int, int] = {}
+    for phase in range(2, current + 1):
+        low = max((b for b, p in seen.items() if p < phase), default=-1)
+        high = min(b for b, p in seen.items() if p >= phase)
+        while high - low > 1:
+            middle = (low + high) // 2
+            seen[middle] = yield middle
+            low, high = (low, middle) if seen[middle] >= phase else (middle, high)
+        if seen.get(low, 0) == 0:
+            return None
+        found[phase] = high
+    return found
+
+
+def with_starts(feed: ProxyFeed, starts: Mapping[int, int]) -> ProxyFeed:
+    """Return a feed whose phases begin at these unix seconds, by number; others keep what they have."""
+    return replace(
+        feed,
+        phases=tuple(
+            replace(p, starts_at=starts[p.number], assumed=False) if p.number in starts else p
+            for p in feed.phases
+        ),
+    )
 
 
 # --------------------------------------------------------------------------------------------------- walk

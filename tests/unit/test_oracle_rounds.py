@@ -33,6 +33,8 @@ from oracle.rounds import (
     drive,
     last_round,
     survey,
+    switches,
+    with_starts,
 )
 
 PROXY = "0x" + "11" * 20
@@ -101,14 +103,7 @@ class Fake:
 
     def feed(self, **starts: int) -> ProxyFeed:
         """Return what a survey finds, with the start of phases where given: ``p2=500``."""
-        found = drive(survey(PROXY), self)
-        phases = tuple(
-            replace(p, starts_at=starts.get(f"p{p.number}", p.starts_at), assumed=False)
-            if f"p{p.number}" in starts
-            else p
-            for p in found.phases
-        )
-        return replace(found, phases=phases)
+        return with_starts(drive(survey(PROXY), self), {int(name[1:]): t for name, t in starts.items()})
 
 
 def walked(fake: Fake, walk: Walk, batch: int = 3) -> tuple[list[tuple[int, int]], Counts]:
@@ -204,6 +199,34 @@ def test_what_is_no_proxy_is_refused() -> None:
 def test_a_round_that_nobody_could_walk_down_from_is_refused() -> None:
     with pytest.raises(InputError, match="phase 1 tells of round 1099511627776"):
         Fake([A], {A: {2**40: 100}}).feed()
+
+
+# ----------------------------------------------------------------------------------------------- switches
+
+
+def searched(starts: Sequence[int], newest: int, *, kept_from: int = 0) -> tuple[dict[int, int] | None, int]:
+    """Search where phases begin at blocks; also how often the node was asked, which forgets old blocks."""
+    search, asked = switches(len(starts), newest), 0
+    try:
+        block = next(search)
+        while True:
+            asked += 1
+            assert 0 <= block <= newest
+            block = search.send(sum(block >= s for s in starts) if block >= kept_from else 0)
+    except StopIteration as done:
+        return done.value, asked
+
+
+@pytest.mark.parametrize("starts", [[5], [5, 6], [5, 900_000], [7, 8, 9, 500_000, 999_999], [0, 1, 10**6]])
+def test_the_blocks_of_the_switches(starts: list[int]) -> None:
+    found, asked = searched(starts, 1_000_000)
+    assert found == {phase: block for phase, block in enumerate(starts, start=1) if phase > 1}
+    assert asked <= 21 * (len(starts) - 1)
+
+
+@pytest.mark.parametrize("kept_from", [999_990, 600_000])
+def test_a_node_that_forgets_does_not_tell_a_switch(kept_from: int) -> None:
+    assert searched([5, 500_000], 1_000_000, kept_from=kept_from)[0] is None
 
 
 # --------------------------------------------------------------------------------------------------- walk
