@@ -148,9 +148,9 @@ class UniswapV2Source(ContractSource):
     period_s
         Least time since the earlier sum; below it there is no price.
     earlier
-        The earlier sum, where it is kept here.
+        The earlier sum itself; either this or `store`.
     store
-        A contract that keeps it, such as ``ExampleOracleSimple``, where it is kept there.
+        A contract that keeps the earlier sum, such as ``ExampleOracleSimple``.
     """
 
     kind: ClassVar[Literal["uniswap_v2_twap"]] = "uniswap_v2_twap"
