@@ -215,7 +215,7 @@ class UniswapV2Source(ContractSource):
     def context(self, results: Sequence[bytes | None], *, timestamp: int) -> FeedContext:
         """Return how far the mean reaches back, and the spot price."""
         start = self._earlier(results)
-        if start is None:
+        if start is None or not self._within_a_turn(timestamp):
             return FeedContext(now=timestamp)
         window_s = elapsed(start.at, timestamp)
         reserves = self._reserves(results)
@@ -233,14 +233,18 @@ class UniswapV2Source(ContractSource):
             return "the pair gave no sum, or is empty"
         if start is None:
             return f"{self.store} keeps no earlier sum"
-        if self.earlier is not None and not 0 <= now - self.earlier.at < _UINT32:
-            return f"the earlier sum is of {self.earlier.at}, which is not before {now} by less than 2**32 s"
+        if not self._within_a_turn(now):
+            return f"the earlier sum is not of the 2**32 s before {now}"
         seconds = elapsed(start.at, end.at)
         mean = average(start, end)
         if mean is None or seconds < self.period_s:
             return f"the earlier sum is {seconds} s old, not {self.period_s} s"
         price = self._worth(mean)
         return "the price has more than 256 bits" if price is None else price
+
+    def _within_a_turn(self, now: int) -> bool:
+        """Return whether 32 bits tell the time since the earlier sum, where its whole time is known."""
+        return self.earlier is None or 0 <= now - self.earlier.at < _UINT32
 
     def _worth(self, price: int) -> int | None:
         return amount_out(price, int(10**self._amount_digits))

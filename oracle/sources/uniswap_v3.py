@@ -62,11 +62,12 @@ def harmonic_liquidity(start: int, end: int, window_s: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """What a pool says of itself now: its tick, and the ring of its observations."""
+    """What a pool says of itself now: its tick, the ring of its observations, and whether it is in a call."""
 
     tick: int
     index: int
     cardinality: int
+    locked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ class UniswapV3Source(ContractSource):
         )
 
     def context(self, results: Sequence[bytes | None], *, timestamp: int) -> FeedContext:
-        """Return the window, how far back the pool remembers, its liquidity and its spot price.
+        """Return the window, how far back the pool remembers, its liquidity, spot price and lock.
 
         Where the oldest observation was not read, but the pool answered for the window, the age is the
         window: it is at least that.
@@ -194,7 +195,7 @@ class UniswapV3Source(ContractSource):
             harmonic_liquidity=liquidity,
             spot_mantissa=None if slot is None else self._price(slot.tick),
         )
-        return FeedContext(now=timestamp, amm=facts)
+        return FeedContext(now=timestamp, amm=facts, locked=None if slot is None else slot.locked)
 
     def following(self, results: Sequence[bytes | None]) -> UniswapV3Source:
         """Return this source with the place of the oldest observation as the answers tell it."""
@@ -236,7 +237,7 @@ def _slot(data: bytes | None) -> Slot | None:
     values = outputs(SLOT0, data)
     if values is None or values[3] == 0:
         return None
-    return Slot(tick=values[1], index=values[2], cardinality=values[3])
+    return Slot(tick=values[1], index=values[2], cardinality=values[3], locked=not values[6])
 
 
 def _observation(data: bytes | None) -> Observation | None:

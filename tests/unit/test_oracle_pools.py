@@ -448,6 +448,11 @@ def test_a_pool_s_mean_price() -> None:
     assert facts is not None
     assert (facts.window_s, facts.oldest_s, facts.cardinality) == (60, 1_000, 5)
     assert facts.harmonic_liquidity == 10**18
+    assert UNISWAP.context(v3_words(), timestamp=NOW).locked is False
+    slot = ["uint160", "int24", "uint16", "uint16", "uint16", "uint8", "bool"]
+    inside = v3_words(slot=encode(slot, [2**96, 200_100, 2, 5, 8, 0, False]))
+    assert UNISWAP.context(inside, timestamp=NOW).locked is True
+    assert UNISWAP.context(v3_words(slot=None), timestamp=NOW).locked is None
     # A hundred ticks more of token0 for token1 are one per cent less of it the other way round.
     assert facts.spot_mantissa == quote_at_tick(200_100, 10**20, base_is_token0=False)
     assert 9_899 < facts.spot_mantissa * 10_000 // price.mantissa < 9_902
@@ -616,15 +621,12 @@ def test_a_pair_without_a_mean_is_no_data(
     assert refused(source, v2_words(source, **changed)) == reason
 
 
-@pytest.mark.parametrize("at", [NOW + 1, NOW - 2**32])
-def test_an_earlier_sum_of_another_age_than_its_clock_can_tell_is_none(at: int) -> None:
-    source = UniswapV2Source.model_validate(
-        {**PAIR.model_dump(), "earlier": {"cumulative": 5, "at": max(at, 0)}}
-    )
-    later = NOW if at > 0 else 2**32 + 1
-    reading = source.decode(v2_words(), block=1, timestamp=later)
+@pytest.mark.parametrize("now", [NOW - 601, NOW - 600 + 2**32])
+def test_an_earlier_sum_farther_off_than_its_clock_can_tell_is_none(now: int) -> None:
+    reading = PAIR.decode(v2_words(), block=1, timestamp=now)
     assert isinstance(reading, NoData)
-    assert "not before" in reading.reason
+    assert reading.reason == f"the earlier sum is not of the 2**32 s before {now}"
+    assert PAIR.context(v2_words(), timestamp=now).amm is None
 
 
 @pytest.mark.parametrize(

@@ -243,6 +243,7 @@ def _compare_source(
         "amm.cardinality": cardinality,
         "amm.harmonic_liquidity": None if consulted is None else consulted[1],
         "amm.spot_mantissa": worth(signed(slot[1])),
+        "locked": not slot[6],
     }
     followed = source.following(answers(evm, source.reads()))
     found = compare(followed, evm, expected or None, {**facts, "amm.oldest_s": oldest_s})
