@@ -311,6 +311,25 @@ def oracle_check(
     )
 
 
+@oracle_app.command("pull")
+def oracle_pull(
+    feed: Annotated[str, typer.Argument(help="Address of a Chainlink proxy.")],
+    rpc: Annotated[str, typer.Option(help="Endpoint of the chain: a URL, or env:NAME or file:PATH of one.")],
+    out: Annotated[Path, typer.Option(help="The .csv file; one that was cut short is taken up again.")],
+    since: Annotated[str | None, typer.Option(help="First time: unix seconds or ISO 8601, in UTC.")] = None,
+    until: Annotated[str | None, typer.Option(help="Last time, likewise.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.1, help="Calls per second, each in a batch counted; else no limit.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, max=1_000, help="Calls per request.")] = 100,
+    json_: JsonFlag = False,
+) -> None:
+    """Write the whole history of a feed into a file, and print how a scenario reads it."""
+    from keeper.commands.oracle_pull import pull
+
+    pull(feed, rpc_url=rpc, out=out, since=since, until=until, rate=rate, batch=batch, as_json=json_)
+
+
 def main() -> None:
     """Run the command line; whatever the user can mend is one line on stderr."""
     try:
