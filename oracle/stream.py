@@ -270,10 +270,16 @@ def _times(file: RecordedFile, column: pa.Array, unit: str | None) -> Int64:
     whole = pa.types.is_integer(column.type) and not column.null_count
     if named == "iso" or not (whole or _plain(column, _INTEGER)):
         return _slow(column, lambda text: unix_seconds(text, named, zone))
-    seconds = _int64(column.cast(pa.int64())) // _PER_SECOND[named]
+    ticks = _int64(column.cast(pa.int64()))
+    if named == "s_or_ms":
+        milli = ticks > _LATEST
+        seconds = np.where(milli, ticks // 1_000, ticks)
+    else:
+        milli = np.full(len(ticks), named != "s")
+        seconds = ticks // _PER_SECOND[named]
     if len(seconds) and (seconds.min() < 0 or seconds.max() > _LATEST):
         raise ValueError("a time is out of range")
-    if named != "s" and ((seconds > 0) & (seconds < _YEAR_2000)).any():
+    if (milli & (seconds > 0) & (seconds < _YEAR_2000)).any():
         raise ValueError("a time is in another unit")
     return seconds
 

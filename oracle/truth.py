@@ -32,7 +32,7 @@ class TruthFile(StrictModel):
     time, price
         Names of the columns.
     time_unit
-        ``iso`` or the unit of a number.
+        ``iso`` or the unit of a number; ``s_or_ms`` where rows mix both.
     tz
         Zone of times without an offset, as ``America/New_York``; UTC without it.
     delimiter
@@ -59,7 +59,7 @@ class TruthFile(StrictModel):
     sha256: str = Field(pattern=r"^[0-9a-fA-F]{64}$")
     time: str
     price: str
-    time_unit: Literal["s", "ms", "us", "ns", "iso"] = "iso"
+    time_unit: Literal["s", "ms", "us", "ns", "s_or_ms", "iso"] = "iso"
     tz: str | None = None
     delimiter: str = Field(default=",", min_length=1, max_length=1)
     time_offset_s: int = 0

@@ -118,9 +118,10 @@ def unix_seconds(text: str, unit: str, zone: tzinfo = UTC) -> int:
         if aware < _EPOCH:
             raise ValueError("is before 1970")
         return (aware - _EPOCH) // timedelta(seconds=1)
-    per_second = _PER_SECOND[unit]
     ticks = exact(text, 9) // 10**9
-    seconds = ticks // per_second
+    if unit == "s_or_ms":
+        unit = "ms" if ticks > _LATEST else "s"
+    seconds = ticks // _PER_SECOND[unit]
     if seconds < 0:
         raise ValueError("is before 1970")
     if seconds > _LATEST:
@@ -149,7 +150,8 @@ class RecordedFile(StrictModel):
         ``decimal`` for prices as people write them, ``raw`` for integers that already have the scale.
     time_unit
         Unit of a numeric time, or ``iso`` for ISO 8601 text; without an offset that is UTC. A Parquet
-        timestamp column has its own unit.
+        timestamp column has its own unit. ``s_or_ms`` is for archives that changed from one to the other:
+        each row is told by its size, which no date from 1970 to 5000 leaves open.
     time_offset_s
         Added to every time. A candle is stamped with its opening, its close is known an interval later:
         3600 for the close of hourly candles.
@@ -186,7 +188,7 @@ class RecordedFile(StrictModel):
     answered: str | None = None
     decimals: int = Field(ge=0, le=77)
     price_is: Literal["decimal", "raw"] = "decimal"
-    time_unit: Literal["s", "ms", "us", "ns", "iso"] = "s"
+    time_unit: Literal["s", "ms", "us", "ns", "s_or_ms", "iso"] = "s"
     time_offset_s: int = 0
     order: Literal["ascending", "descending"] = "ascending"
     duplicates: Literal["refuse", "first", "last"] = "refuse"
@@ -265,7 +267,8 @@ class RecordedFile(StrictModel):
             return int(parse(text))
         except ValueError as error:
             fix = {
-                "time": f"set time_unit, which is {self.time_unit!r}, or mend the row",
+                "time": f"set time_unit, which is {self.time_unit!r} ('s_or_ms' where rows mix both), "
+                "or mend the row",
                 "price": f"set decimals, which is {self.decimals}, or mend the row",
             }.get(what, "mend the row")
             raise InputError(f"{self.path}, {where}: {what} {text!r} {error}", fix=fix) from None

@@ -53,7 +53,7 @@ def config(path: Path, rng: np.random.Generator) -> dict[str, Any]:
         "answered": "a" if rounds else None,
         "decimals": int(rng.choice([0, 2, 8])),
         "price_is": str(rng.choice(["raw", "decimal"])),
-        "time_unit": str(rng.choice(["s", "s", "s", "ms"])),
+        "time_unit": str(rng.choice(["s", "s", "s", "ms", "s_or_ms"])),
         "time_offset_s": int(rng.choice([0, 3_600])),
         "order": str(rng.choice(["ascending", "ascending", "descending"])),
         "duplicates": str(rng.choice(["refuse", "first", "last"])),
@@ -96,6 +96,11 @@ def test_parts_are_what_the_rows_are(tmp_path: Path, seed: int) -> None:
         rows.reverse()
     if settings["time_unit"] == "ms":
         rows = [[row[0] + "000" if row[0].isdigit() and row[0] != "0" else row[0], *row[1:]] for row in rows]
+    if settings["time_unit"] == "s_or_ms":
+        rows = [
+            [row[0] + "000" if row[0][-1:] in "357" and len(row[0]) == 10 else row[0], *row[1:]]
+            for row in rows
+        ]
     path.write_text("t,p,r,a,s\n" + "".join(",".join(row) + "\n" for row in rows), encoding="utf-8")
     expected = slow(settings)
     found = fast(settings, int(rng.choice([400, 2_000, 1 << 20])))

@@ -140,6 +140,8 @@ def test_a_close_is_known_an_interval_after_its_candle_opened(tmp_path: Path) ->
         ("s", str(T0)),
         ("s", f"{T0}.0"),
         ("ms", f"{T0}999"),
+        ("s_or_ms", f"{T0}"),
+        ("s_or_ms", f"{T0}999"),
         ("us", f"{T0}000000"),
         ("ns", f"{T0}000000000"),
         ("iso", "2020-03-12"),
