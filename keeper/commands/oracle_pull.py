@@ -49,7 +49,7 @@ _HEAD_AGE_S: Final = 60.0
 
 _FEED: Final = TypeAdapter(ProxyFeed)
 _WALK: Final = TypeAdapter(Walk)
-_BUSY: Final = ("limit", "too many", "rate", "capacity", "quota")
+_BUSY: Final = ("rate limit", "limit exceeded", "too many request", "compute units", "quota")
 
 
 @dataclass(frozen=True, slots=True)
