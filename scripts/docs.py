@@ -2,7 +2,7 @@
 
 ::
 
-    python scripts/docs.py           write the generated parts of docs/keeper.md
+    python scripts/docs.py           write the generated parts of the guides, and docs/guards.svg
     python scripts/docs.py --check   exit 1 when they are out of date
 
 A generated part stands between ``<!-- generated: NAME -->`` and ``<!-- end of NAME -->``. Configuration keys
@@ -13,14 +13,16 @@ the command line itself.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
+from math import log10
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, cast
 
 import typer
 from pydantic import BaseModel
@@ -30,12 +32,15 @@ from typer.core import TyperGroup
 from keeper.cli import app
 from keeper.compose import AaveV3Options
 from keeper.config import KeeperConfig, ProtocolSection
-from oracle.guards import BASIC, guards
+from oracle.guards import BASIC, GuardModel, all_guards, guards
 from oracle.registry import Registry
 from oracle.sources import sources
 from simulation.policy import policies
 
-GUIDE: Final = Path(__file__).resolve().parents[1] / "docs" / "keeper.md"
+ROOT: Final = Path(__file__).resolve().parents[1]
+GUIDE: Final = ROOT / "docs" / "keeper.md"
+GUARDS_GUIDE: Final = ROOT / "docs" / "guards.md"
+CURVES: Final = ROOT / "docs" / "guards.svg"
 
 UNITS: Final = {
     "_s": "seconds",
@@ -196,6 +201,149 @@ def policy_tables() -> list[str]:
     return entries(policies, lambda kind: f'`kind = "{kind}"`')
 
 
+# ----------------------------------------------------------------------------------------------------- guards
+
+
+def calibration() -> dict[str, Any]:
+    """Return what was counted; see `scripts/calibrate_guards.py`."""
+    found: dict[str, Any] = json.loads((ROOT / "oracle" / "calibration.json").read_text(encoding="utf-8"))
+    return found
+
+
+def guard_overview() -> list[str]:
+    """Return one row for each guard: what it sees, what it needs, its threshold, what it asks for."""
+    rows = ["| id | guard | sees | default | asks for | checklist |", "|---|---|---|---|---|---|"]
+    for guard in cast("tuple[GuardModel, ...]", all_guards()):
+        defaults = ", ".join(f"`{name} = {value}`" for name, value in guard if value is not None) or "none"
+        actions = ", ".join(sorted(a.value.replace("_", " ") for a in guard.actions))
+        sees = first_sentence(type(guard)).partition(": ")[2]
+        rows.append(
+            f"| {guard.id} | `{guard.kind}` | {sees} {needs(type(guard))} | {defaults} | {actions} "
+            f"| {', '.join(guard.checklist)} |"
+        )
+    return rows
+
+
+def needs(model: type[Any]) -> str:
+    """Return the sentence of a docstring that begins with Needs."""
+    paragraphs = inspect.cleandoc(model.__doc__ or "").split("\n\n")
+    for paragraph in paragraphs:
+        text = " ".join(paragraph.split())
+        if text.startswith("Needs"):
+            return text.partition(". ")[0].rstrip(".") + "."
+    return ""
+
+
+def guard_calibration() -> list[str]:
+    """Return the curves as tables, and the guards that have none with what they lack."""
+    found = calibration()
+    lacking = found.pop("left_out")
+    lines = []
+    for kind, entry in found.items():
+        model = guards.get(kind)
+        name = entry["parameter"] if entry["parameter"] != "none" else "no threshold"
+        lines += [f"### {model.id} `{kind}`: {name}", ""]
+        sets = list(dict.fromkeys((p["set"], p["part"]) for p in entry["points"]))
+        head = [f"{name}, {part}" for name, part in sets]
+        lines += [
+            "| threshold | " + " | ".join(f"{h}: false alarms | missed" for h in head) + " |",
+            "|---" * (1 + 2 * len(sets)) + "|",
+        ]
+        for value in dict.fromkeys(p["threshold"] for p in entry["points"]):
+            cells = []
+            for where in sets:
+                (p,) = [
+                    p for p in entry["points"] if p["threshold"] == value and (p["set"], p["part"]) == where
+                ]
+                cells.append(f"{p['false_alarms']:,} of {p['observations']:,}")
+                cells.append(f"{p['misses']:,} of {p['faults']:,}")
+            shown = "none" if value is None else f"{value:,}"
+            bold = f"**{shown}** (default)" if value is not None and value == entry["default"] else shown
+            lines.append(f"| {bold} | " + " | ".join(cells) + " |")
+        lines.append("")
+    lines += ["### Left out", "", "These data do not hold what they need:", ""]
+    lines += [f"- {guards.get(k).id} `{k}`: {what}" for k, what in by_id(lacking)]
+    return lines
+
+
+def by_id(lacking: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return guards in the order of their ids."""
+    return sorted(lacking.items(), key=lambda item: guards.get(item[0]).id)
+
+
+_SERIES: Final = (
+    ("false_alarms", "observations", "calm", "#1f77b4", "false alarms, calm"),
+    ("false_alarms", "observations", "crash", "#d62728", "false alarms, crash"),
+    ("misses", "faults", "calm", "#7f7f7f", "missed, calm"),
+    ("misses", "faults", "crash", "#000000", "missed, crash"),
+)
+_DECADES: Final = 5
+_WIDE, _HIGH, _LEFT, _TOP = 420, 250, 52, 46
+
+
+def curves_svg() -> str:
+    """Return the curves on the part that the defaults are shown on; shares on a logarithmic axis."""
+    found = {
+        kind: entry
+        for kind, entry in calibration().items()
+        if kind != "left_out" and entry["parameter"] != "none"
+    }
+    rows = -(-len(found) // 2)
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * _WIDE} {rows * _HIGH + 40}" '
+        'font-family="sans-serif" font-size="11">',
+        f'<rect width="{2 * _WIDE}" height="{rows * _HIGH + 40}" fill="#ffffff"/>',
+    ]
+    for i, (*_, colour, label) in enumerate(_SERIES):
+        out.append(f'<circle cx="{60 + 190 * i}" cy="16" r="4" fill="{colour}"/>')
+        out.append(f'<text x="{70 + 190 * i}" y="20">{label}</text>')
+    for i, (kind, entry) in enumerate(found.items()):
+        out += _panel(kind, entry, i % 2 * _WIDE, 30 + i // 2 * _HIGH)
+    return "\n".join([*out, "</svg>"]) + "\n"
+
+
+def _panel(kind: str, entry: Mapping[str, Any], x0: int, y0: int) -> list[str]:
+    values = list(dict.fromkeys(p["threshold"] for p in entry["points"]))
+    step = (_WIDE - _LEFT - 24) / max(1, len(values) - 1)
+    tall = _HIGH - _TOP - 40
+
+    def x(value: int) -> float:
+        return x0 + _LEFT + step * values.index(value)
+
+    def y(share: float) -> float:
+        """Return the height of a share: 1 at the top, 0 and what is below 1e-5 at the bottom."""
+        up = 0.0 if share <= 0 else max(0.0, 1 + log10(share) / _DECADES)
+        return y0 + _TOP + tall * (1 - up)
+
+    out = [
+        f'<text x="{x0 + _LEFT}" y="{y0 + 28}" font-weight="bold">{guards.get(kind).id} {kind}: '
+        f"{entry['parameter']}</text>"
+    ]
+    for power in range(_DECADES + 1):
+        share, label = 10.0**-power, "1" if not power else "0" if power == _DECADES else f"1e-{power}"
+        out.append(
+            f'<line x1="{x0 + _LEFT}" x2="{x0 + _WIDE - 20}" y1="{y(share):.1f}" y2="{y(share):.1f}" '
+            'stroke="#dddddd"/>'
+        )
+        out.append(f'<text x="{x0 + _LEFT - 6}" y="{y(share) + 4:.1f}" text-anchor="end">{label}</text>')
+    for value in values:
+        weight = ' font-weight="bold"' if value == entry["default"] else ""
+        below = y0 + _TOP + tall + 16
+        out.append(f'<text x="{x(value):.1f}" y="{below}" text-anchor="middle"{weight}>{value}</text>')
+        if value == entry["default"]:
+            out.append(
+                f'<line x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{y0 + _TOP}" y2="{y0 + _TOP + tall}" '
+                'stroke="#2ca02c" stroke-dasharray="4 3"/>'
+            )
+    for what, of, name, colour, _ in _SERIES:
+        shown = [p for p in entry["points"] if p["part"] == "shown on" and p["set"] == name]
+        places = [(x(p["threshold"]), y(p[what] / p[of])) for p in shown if p[of]]
+        path = " ".join(f"{px:.1f},{py:.1f}" for px, py in places)
+        out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+        out += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="2.5" fill="{colour}"/>' for px, py in places]
+    return out
+
+
 # --------------------------------------------------------------------------------------------------- commands
 
 
@@ -242,16 +390,22 @@ def option_default(parameter: Any) -> str:
 
 # -------------------------------------------------------------------------------------------------- the guide
 
-PARTS: Final[Mapping[str, Callable[[], list[str]]]] = {
+Parts: TypeAlias = Mapping[str, Callable[[], list[str]]]
+
+PARTS: Final[Parts] = {
     "commands": command_table,
     "configuration": configuration,
     "reference sources": reference_sources,
     "guards": guard_tables,
     "policies": policy_tables,
 }
+GUIDES: Final[Mapping[Path, Parts]] = {
+    GUIDE: PARTS,
+    GUARDS_GUIDE: {"guard overview": guard_overview, "guard calibration": guard_calibration},
+}
 
 
-def rendered(text: str) -> str:
+def rendered(text: str, parts: Parts = PARTS) -> str:
     """Return a guide with its generated parts written anew.
 
     Raises
@@ -259,7 +413,7 @@ def rendered(text: str) -> str:
     ValueError
         If a part has no place in it.
     """
-    for name, render in PARTS.items():
+    for name, render in parts.items():
         begin, end = f"<!-- generated: {name} -->", f"<!-- end of {name} -->"
         before, found, rest = text.partition(begin)
         _, closed, after = rest.partition(end)
@@ -271,15 +425,16 @@ def rendered(text: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the guide, or check it."""
-    text = GUIDE.read_text(encoding="utf-8")
-    fresh = rendered(text)
+    """Write the guides, or check them."""
+    fresh = {path: rendered(path.read_text(encoding="utf-8"), parts) for path, parts in GUIDES.items()}
+    fresh[CURVES] = curves_svg()
     if arguments == ["--check"]:
-        if fresh != text:
-            print(f"{GUIDE.name} is out of date: run python scripts/docs.py", file=sys.stderr)
-            return 1
-        return 0
-    GUIDE.write_text(fresh, encoding="utf-8")
+        old = [p.name for p, text in fresh.items() if not p.is_file() or p.read_text("utf-8") != text]
+        if old:
+            print(f"{', '.join(old)} out of date: run python scripts/docs.py", file=sys.stderr)
+        return int(bool(old))
+    for path, text in fresh.items():
+        path.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -118,7 +118,6 @@ class LiquidatorsGuard(GuardModel):
 
     kind: ClassVar[Literal["liquidators"]] = "liquidators"
     id: ClassVar[str] = "G24"
-    checklist: ClassVar[tuple[str, ...]] = ()
     actions: ClassVar[frozenset[GuardAction]] = frozenset({GuardAction.PAUSE})
 
     min_bidders: int = Field(default=2, ge=1)
@@ -161,7 +160,6 @@ class MarketClosedGuard(GuardModel):
 
     kind: ClassVar[Literal["market_closed"]] = "market_closed"
     id: ClassVar[str] = "G26"
-    checklist: ClassVar[tuple[str, ...]] = ()
     actions: ClassVar[frozenset[GuardAction]] = frozenset({GuardAction.REJECT, GuardAction.PAUSE})
 
     def check(

@@ -30,7 +30,6 @@ class ConfidenceGuard(GuardModel):
 
     kind: ClassVar[Literal["confidence"]] = "confidence"
     id: ClassVar[str] = "G09"
-    checklist: ClassVar[tuple[str, ...]] = ()
     actions: ClassVar[frozenset[GuardAction]] = frozenset({GuardAction.REJECT, GuardAction.CLAMP})
 
     cap_bps: int = Field(default=200, ge=0)
@@ -79,7 +78,6 @@ class QuorumGuard(GuardModel):
 
     kind: ClassVar[Literal["quorum"]] = "quorum"
     id: ClassVar[str] = "G21"
-    checklist: ClassVar[tuple[str, ...]] = ()
     actions: ClassVar[frozenset[GuardAction]] = frozenset({GuardAction.REJECT, GuardAction.FALLBACK})
 
     def check(

@@ -37,6 +37,7 @@ class BoundGuard(GuardModel):
 
     kind: ClassVar[Literal["bound"]] = "bound"
     id: ClassVar[str] = "G06"
+    checklist: ClassVar[tuple[str, ...]] = ("SOL-Defi-Oracle-14",)
     actions: ClassVar[frozenset[GuardAction]] = frozenset(
         {GuardAction.REJECT, GuardAction.PAUSE, GuardAction.PAUSE_LIQUIDATIONS}
     )
@@ -125,6 +126,7 @@ class JumpGuard(GuardModel):
 
     kind: ClassVar[Literal["jump"]] = "jump"
     id: ClassVar[str] = "G07"
+    checklist: ClassVar[tuple[str, ...]] = ("SOL-Defi-Oracle-14",)
     actions: ClassVar[frozenset[GuardAction]] = frozenset({GuardAction.PAUSE})
 
     floor_bps: int = Field(default=1_000, ge=0, lt=_BPS)

@@ -20,6 +20,7 @@ class NoDataGuard(GuardModel):
 
     kind: ClassVar[Literal["no_data"]] = "no_data"
     id: ClassVar[str] = "G01"
+    checklist: ClassVar[tuple[str, ...]] = ("SOL-Defi-Oracle-11",)
     actions: ClassVar[frozenset[GuardAction]] = frozenset({GuardAction.REJECT, GuardAction.FALLBACK})
 
     def check(
@@ -54,6 +55,7 @@ class NonPositiveGuard(GuardModel):
 
     kind: ClassVar[Literal["non_positive"]] = "non_positive"
     id: ClassVar[str] = "G02"
+    checklist: ClassVar[tuple[str, ...]] = ("SOL-Defi-Oracle-2",)
     actions: ClassVar[frozenset[GuardAction]] = frozenset({GuardAction.REJECT, GuardAction.FALLBACK})
 
     def check(

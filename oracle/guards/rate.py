@@ -102,7 +102,6 @@ class CapGuard(GuardModel):
 
     kind: ClassVar[Literal["cap_misconfigured"]] = "cap_misconfigured"
     id: ClassVar[str] = "G16"
-    checklist: ClassVar[tuple[str, ...]] = ()
     actions: ClassVar[frozenset[GuardAction]] = frozenset({GuardAction.PAUSE_LIQUIDATIONS})
 
     tolerance_bps: int = Field(default=0, ge=0, lt=10_000)

@@ -31,6 +31,7 @@ class StaleGuard(GuardModel):
 
     kind: ClassVar[Literal["stale"]] = "stale"
     id: ClassVar[str] = "G03"
+    checklist: ClassVar[tuple[str, ...]] = ("SOL-Defi-Oracle-3", "SOL-Defi-Oracle-7")
     actions: ClassVar[frozenset[GuardAction]] = frozenset(
         {GuardAction.REJECT, GuardAction.FALLBACK, GuardAction.PAUSE}
     )
@@ -101,6 +102,7 @@ class FutureGuard(GuardModel):
 
     kind: ClassVar[Literal["future"]] = "future"
     id: ClassVar[str] = "G04"
+    checklist: ClassVar[tuple[str, ...]] = ("SOL-Defi-Oracle-3",)
     actions: ClassVar[frozenset[GuardAction]] = frozenset({GuardAction.REJECT})
 
     max_ahead_s: int = Field(default=60, ge=0)
@@ -144,6 +146,7 @@ class RollbackGuard(GuardModel):
 
     kind: ClassVar[Literal["rollback"]] = "rollback"
     id: ClassVar[str] = "G05"
+    checklist: ClassVar[tuple[str, ...]] = ("SOL-Defi-Oracle-3",)
     actions: ClassVar[frozenset[GuardAction]] = frozenset({GuardAction.REJECT})
 
     def check(

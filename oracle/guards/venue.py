@@ -165,7 +165,6 @@ class VenueGuard(GuardModel):
 
     kind: ClassVar[Literal["venue"]] = "venue"
     id: ClassVar[str] = "G22"
-    checklist: ClassVar[tuple[str, ...]] = ()
     actions: ClassVar[frozenset[GuardAction]] = frozenset({GuardAction.PAUSE})
 
     max_share_bps: int = Field(default=5_000, ge=0, le=10_000)

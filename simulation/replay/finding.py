@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final, Literal, TypeAlias
 
+from oracle.guards import guards
 from simulation.replay.record import (
     AblationRow,
     ClaimRow,
@@ -18,30 +19,6 @@ from simulation.replay.record import (
 from simulation.replay.text import duration_text, percent_text, stamp, usd_text
 
 Severity: TypeAlias = Literal["High", "Medium", "Low"]
-
-CHECKLIST: Final[Mapping[str, tuple[str, ...]]] = {
-    "G01": ("SOL-Defi-Oracle-11",),
-    "G02": ("SOL-Defi-Oracle-2",),
-    "G03": ("SOL-Defi-Oracle-3", "SOL-Defi-Oracle-7"),
-    "G04": ("SOL-Defi-Oracle-3",),
-    "G05": ("SOL-Defi-Oracle-3",),
-    "G06": ("SOL-Defi-Oracle-14",),
-    "G07": ("SOL-Defi-Oracle-14",),
-    "G08": ("SOL-Defi-Oracle-14",),
-    "G10": ("SOL-Defi-Oracle-4",),
-    "G11": ("SOL-Defi-Oracle-8",),
-    "G12": ("SOL-Defi-Oracle-6", "SOL-Defi-Oracle-12"),
-    "G13": ("SOL-Defi-Oracle-13", "SOL-AM-PMA-1", "SOL-AM-PMA-2"),
-    "G14": ("SOL-Defi-Oracle-5",),
-    "G15": ("SOL-AM-PMA-1",),
-    "G17": ("SOL-Defi-Oracle-12",),
-    "G18": ("SOL-Defi-Oracle-12",),
-    "G19": ("SOL-Integrations-Balancer-2",),
-    "G20": ("SOL-Defi-Oracle-9",),
-    "G23": ("SOL-Defi-Oracle-10",),
-    "G25": ("SOL-Defi-Oracle-11",),
-}
-"""Guard id to the items of the Solodit checklist that it answers (Cyfrin/audit-checklist, checklist.json)."""
 
 _OPEN: Final = frozenset({"scale", "formula", "trade", "swap", "missing-leg", "donation"})
 """Mechanisms that need nobody's privilege and nobody's misfortune: whoever comes first can use them."""
@@ -90,7 +67,8 @@ def draft(
     )
     # A scenario without a market shows no loss of its own; what was published is one.
     level, why = severity(mechanism, loss=lost or (economics is None and published_loss_usd is not None))
-    ids = dict.fromkeys(i for f in fired for i in CHECKLIST.get(f.guard, ()))
+    answered = {guards.get(kind).id: guards.get(kind).checklist for kind in guards}
+    ids = dict.fromkeys(i for f in fired for i in answered.get(f.guard, ()))
     return Finding(
         title=f"{title}: {_headline(worst)}",
         severity=level,
