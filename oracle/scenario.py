@@ -467,7 +467,13 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a scenario file, with a table for every kind of feed, fault and guard."""
     schema = Scenario.model_json_schema()
     definitions = schema["$defs"]
-    for registry, key, base in ((mechanisms, "kind", "FeedModel"), (faults, "op", "FaultModel")):
+    several, _nothing = definitions["PolicySpec"]["properties"]["guards"]["anyOf"]
+    several["items"] = {"$ref": "#/$defs/GuardModel"}
+    for registry, key, base in (
+        (mechanisms, "kind", "FeedModel"),
+        (faults, "op", "FaultModel"),
+        (guards, "kind", "GuardModel"),
+    ):
         entries = []
         for name in registry:
             entry = registry.get(name).model_json_schema()
