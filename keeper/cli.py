@@ -311,6 +311,28 @@ def oracle_check(
     )
 
 
+@oracle_app.command("judge")
+def oracle_judge(
+    series: Annotated[
+        Path, typer.Argument(help="A TOML that describes a series, or a CSV of `oracle pull`.")
+    ],
+    every: Annotated[
+        int | None,
+        typer.Option(min=1, max=86_400, help="Seconds between two looks; 60 unless the file says."),
+    ] = None,
+    heartbeat: Annotated[
+        int | None,
+        typer.Option(min=1, help="Seconds, where the file does not say; unknown is never believed."),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 when a guard was violated.")] = False,
+    json_: JsonFlag = False,
+) -> None:
+    """Hold a feed's whole recorded history against the guards."""
+    from keeper.commands.oracle_judge import judge
+
+    judge(series, every_s=every, heartbeat_s=heartbeat, strict=strict, as_json=json_)
+
+
 @oracle_app.command("pull")
 def oracle_pull(
     feed: Annotated[str, typer.Argument(help="Address of a Chainlink proxy.")],

@@ -202,7 +202,7 @@ def every(chunks: Iterable[Columns], period_s: int) -> Iterator[Columns]:
     for chunk in chunks:
         if not len(chunk):
             continue
-        whole = chunk if carried is None else _joined(carried, chunk)
+        whole = chunk if carried is None else joined([carried, chunk])
         start, end = int(whole.observed_at[0]), int(whole.observed_at[-1])
         # A look at the time of the last row waits for the next chunk, which may hold that time too.
         times = np.arange(-(-start // period_s) * period_s, end, period_s, dtype=np.int64)
@@ -215,8 +215,7 @@ def every(chunks: Iterable[Columns], period_s: int) -> Iterator[Columns]:
         yield carried
 
 
-def _joined(first: Columns, second: Columns) -> Columns:
-    columns: dict[str, Any] = {
-        name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in ROWS
-    }
-    return replace(second, **columns)
+def joined(parts: Sequence[Columns]) -> Columns:
+    """Return parts of one series as one; the first says what they are of."""
+    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ROWS}
+    return replace(parts[0], **columns)

@@ -24,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from oracle.columns import Columns, columns_of
+from oracle.columns import Columns, columns_of, joined
 from oracle.guards import GuardModel, guards
 from oracle.guards.peers import WrongFeedGuard
 from oracle.interfaces import FeedContext
@@ -197,18 +197,11 @@ def seen_alone(
         rows = slice(max(0, int(i) - before), int(i) + 1)
         part = columns.take(rows)
         one = bent(part.take(slice(len(part) - 1, None)))
-        whole = joined(part.take(slice(0, len(part) - 1)), one)
+        whole = joined([part.take(slice(0, len(part) - 1)), one])
         bad, _ = fired(guard, whole, None if second is None else second.take(rows))
         faults += 1
         misses += not bad[-1]
     return Count(0, 0, faults, misses)
-
-
-def joined(first: Columns, second: Columns) -> Columns:
-    """Return two parts of one series as one."""
-    names = [n for n in Columns.__slots__ if isinstance(getattr(first, n), np.ndarray)]
-    merged: dict[str, Any] = {n: np.concatenate([getattr(first, n), getattr(second, n)]) for n in names}
-    return replace(first, **merged)
 
 
 def scaled(columns: Columns, factor: float) -> Columns:
@@ -277,7 +270,7 @@ def rollback(
     for i in rows:
         now = series.rounds.take(slice(int(i), int(i) + 1))
         old = series.rounds.take(slice(int(i) - int(rng.integers(1, 11)), None)).take(slice(0, 1))
-        bad, _ = fired(guard, joined(now, replace(old, observed_at=now.observed_at + 12)))
+        bad, _ = fired(guard, joined([now, replace(old, observed_at=now.observed_at + 12)]))
         misses += not bad[-1]
     return honest(guard, looks) + Count(0, 0, len(rows), misses)
 
