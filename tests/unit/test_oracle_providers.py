@@ -1,0 +1,277 @@
+"""Pyth, RedStone, Chronicle, Maker, API3 and Data Streams: bytes by hand, and what is no answer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr, ValidationError
+
+from contracts_abi.errors import InputError
+from oracle.interfaces import Source
+from oracle.sources import sources
+from oracle.sources.pyth import (
+    HermesSource,
+    PythSource,
+    exact,
+    hermes_readings,
+    hermes_request,
+    recent,
+)
+from oracle.types import FeedKind, NoData, PriceObs, Reading
+
+NOW = 1_700_000_000
+ADDRESS, OTHER = "0x" + "11" * 20, "0x" + "22" * 20
+FEED = "0xff61491a931112ddf1bd8147cd1b641375f79f5825126d665480874634fd0ace"
+KEY = "a-secret-key"
+
+
+def word(value: int) -> bytes:
+    """Return one word of the EVM."""
+    return (value % 2**256).to_bytes(32, "big")
+
+
+def price_of(reading: Reading) -> PriceObs:
+    assert isinstance(reading, PriceObs), reading
+    return reading
+
+
+def reason_of(reading: Reading) -> str:
+    assert isinstance(reading, NoData), reading
+    return reading.reason
+
+
+def decoded(source: Source, *results: bytes | None) -> Reading:
+    return source.decode(results, block=7, timestamp=NOW)
+
+
+# --- Pyth -------------------------------------------------------------------------------------------------
+
+PYTH = PythSource(base="ETH", quote="USD", address=ADDRESS, feed_id=FEED, heartbeat_s=60)
+
+
+def pyth_words(price: int, conf: int, expo: int, at: int) -> bytes:
+    return word(price) + word(conf) + word(expo) + word(at)
+
+
+def test_pyth_is_asked_for_its_feed_by_the_selectors_of_the_contract() -> None:
+    (call,) = PYTH.reads()
+    assert call.data.hex() == "96834ad3" + FEED[2:]
+    (call,) = PYTH.model_copy(update={"average": True}).reads()
+    assert call.data.hex() == "9474f45b" + FEED[2:]
+
+
+@pytest.mark.parametrize(
+    ("price", "conf", "expo", "mantissa", "decimals", "conf_abs"),
+    [
+        (151_234_567_890, 75_000_000, -8, 151_234_567_890, 8, 75_000_000),
+        (-5, 1, -5, -5, 5, 1),
+        (0, 0, 0, 0, 0, 0),
+        (7, 2, 3, 7_000, 0, 2_000),
+        (-7, 2, 3, -7_000, 0, 2_000),
+        (2**63 - 1, 2**64 - 1, -255, 2**63 - 1, 255, 2**64 - 1),
+        (3, 1, 255, 3 * 10**255, 0, 10**255),
+    ],
+)
+def test_pyth_s_exponent_becomes_decimals_without_a_loss(
+    price: int, conf: int, expo: int, mantissa: int, decimals: int, conf_abs: int
+) -> None:
+    reading = price_of(decoded(PYTH, pyth_words(price, conf, expo, NOW - 5)))
+    assert (reading.mantissa, reading.decimals, reading.conf_abs) == (mantissa, decimals, conf_abs)
+    assert (reading.kind, reading.published_at, reading.observed_at) == (FeedKind.PULL, NOW - 5, NOW)
+    assert reading.source_id == f"pyth:{ADDRESS}:{FEED}"
+    assert reading.block == 7
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (None, "getPriceUnsafe() gave no price"),
+        (b"", "getPriceUnsafe() gave no price"),
+        (pyth_words(1, 1, -8, NOW)[:-1], "getPriceUnsafe() gave no price"),
+        (b"\xff" * 128, "getPriceUnsafe() gave no price"),
+        (pyth_words(2**63, 1, -8, NOW), "getPriceUnsafe() gave no price"),
+        (pyth_words(1, 1, -8, 0), "the price was never published"),
+        (pyth_words(1, 1, -256, NOW), "the exponent -256 is beyond 255"),
+        (pyth_words(1, 1, 2**31 - 1, NOW), "the exponent 2147483647 is beyond 255"),
+    ],
+)
+def test_what_is_no_price_of_pyth_is_no_data(answer: bytes | None, reason: str) -> None:
+    assert reason_of(decoded(PYTH, answer)) == reason
+
+
+def test_pyth_without_any_answer_is_no_data() -> None:
+    assert isinstance(decoded(PYTH), NoData)
+
+
+def test_pyth_states_the_age_that_its_consumer_takes_and_no_more() -> None:
+    context = PYTH.context([], timestamp=NOW)
+    assert (context.now, context.heartbeat_s, context.grace_s) == (NOW, 60, 0)
+    assert context.quorum is None
+    assert context.market_status is None
+
+
+@pytest.mark.parametrize(("age", "taken"), [(0, True), (60, True), (61, False), (-60, True), (-61, False)])
+def test_recent_looks_both_ways_as_the_contract_does(age: int, taken: bool) -> None:
+    assert recent(NOW - age, NOW, 60) is taken
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**64 - 1), st.integers(-255, 255))
+def test_exact_keeps_price_and_confidence_as_they_are(price: int, conf: int, expo: int) -> None:
+    scaled = exact(price, conf, expo)
+    assert scaled is not None
+    mantissa, width, decimals = scaled
+    # price * 10**expo == mantissa / 10**decimals, without a fraction on either side.
+    assert mantissa * 10 ** max(-expo, 0) == price * 10 ** (max(expo, 0) + decimals)
+    assert width * 10 ** max(-expo, 0) == conf * 10 ** (max(expo, 0) + decimals)
+
+
+def test_a_feed_id_is_64_hex_digits_with_or_without_0x() -> None:
+    assert PYTH.model_validate(PYTH.model_dump() | {"feed_id": FEED[2:].upper()}) == PYTH
+    with pytest.raises(InputError, match="64 hex digits"):
+        sources.build({"kind": "pyth", **PYTH.model_dump(), "feed_id": FEED[:-1]})
+
+
+# --- Hermes -----------------------------------------------------------------------------------------------
+
+HERMES = HermesSource(base="ETH", quote="USD", feed_id=FEED)
+SECOND = HermesSource(base="X", quote="USD", feed_id="ab" * 32, average=True, name="x")
+STATED = {"price": "151234567890", "conf": "75000000", "expo": -8, "publish_time": NOW - 2}
+EMA = {"price": "-3", "conf": "18446744073709551615", "expo": 2, "publish_time": NOW - 3}
+
+
+def entry(feed_id: str = FEED[2:], **changes: Any) -> dict[str, Any]:
+    return {"id": feed_id, "price": STATED | changes, "ema_price": EMA, "metadata": {"slot": 1}}
+
+
+def document(*entries: Any) -> bytes:
+    binary = {"encoding": "hex", "data": ["504e4155"]}
+    return json.dumps({"binary": binary, "parsed": list(entries)}).encode()
+
+
+def test_one_answer_of_hermes_serves_all_feeds() -> None:
+    answer = document(entry(), entry("AB" * 32))
+    one, two = hermes_readings(answer, (HERMES, SECOND), observed_at=NOW)
+    assert price_of(one).mantissa == 151_234_567_890
+    assert (price_of(one).decimals, price_of(one).conf_abs) == (8, 75_000_000)
+    assert (price_of(one).published_at, price_of(one).kind) == (NOW - 2, FeedKind.PULL)
+    assert (price_of(two).mantissa, price_of(two).decimals) == (-300, 0)
+    assert price_of(two).conf_abs == (2**64 - 1) * 100
+    assert decoded(HERMES, answer) == replace(price_of(one), block=7)
+    assert price_of(two).source_id == "x"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (None, "no answer of Hermes was fetched"),
+        (b"", "no answer of Hermes was fetched"),
+        (b"Price ids not found", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "no parsed prices"),
+        (b'{"binary": {}}', "no parsed prices"),
+        (b'{"parsed": null}', "no parsed prices"),
+        (document(), "0 times"),
+        (document(entry("ab" * 32)), "0 times"),
+        (document(7, None, {"id": 5}), "0 times"),
+        (document(entry(), entry()), "2 times"),
+        (document({"id": FEED}), "no sound price"),
+        (document(entry(publish_time=0)), "never published"),
+        (document(entry(expo=300)), "beyond 255"),
+    ],
+)
+def test_what_is_no_answer_of_hermes_is_no_data(answer: bytes | None, reason: str) -> None:
+    assert reason in reason_of(decoded(HERMES, answer))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"price": 151234567890},
+        {"price": "1.5"},
+        {"price": " 1"},
+        {"price": "1_000"},
+        {"price": "٣"},
+        {"price": str(2**63)},
+        {"price": str(-(2**63) - 1)},
+        {"conf": "-1"},
+        {"conf": str(2**64)},
+        {"conf": None},
+        {"expo": "-8"},
+        {"expo": -8.0},
+        {"expo": True},
+        {"expo": 2**31},
+        {"publish_time": str(NOW)},
+        {"publish_time": -1},
+        {"publish_time": NOW + 0.5},
+        {"publish_time": 2**63},
+    ],
+)
+def test_a_price_of_hermes_has_the_types_of_the_contract_s(changes: dict[str, Any]) -> None:
+    assert "no sound price" in reason_of(decoded(HERMES, document(entry(**changes))))
+
+
+def test_hermes_is_asked_with_the_key_that_nobody_sees() -> None:
+    source = HERMES.model_validate(
+        HERMES.model_dump() | {"base_url": "https://hermes.example/hermes/", "api_key": SecretStr(KEY)}
+    )
+    request = source.request()
+    assert request is not None
+    assert request.url == (
+        f"https://hermes.example/hermes/v2/updates/price/latest?ids%5B%5D={FEED}&parsed=true"
+    )
+    assert request.headers == {"Authorization": f"Bearer {KEY}"}
+    for shown in (repr(source), str(source), repr(request), source.model_dump_json(), repr(source.api_key)):
+        assert KEY not in shown
+    assert hermes_request("https://hermes.example", (FEED,)).headers == {}
+    assert HERMES.request() is None
+    assert source.reads() == []
+
+
+@pytest.mark.parametrize("base_url", ["http://hermes.example", "ftp://x", "https://me:pw@x", "https://"])
+def test_a_key_goes_nowhere_in_the_clear_and_no_error_quotes_it(base_url: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        HermesSource(base="A", quote="B", feed_id=FEED, base_url=base_url, api_key=SecretStr(KEY))
+    assert KEY not in str(refused.value)
+    with pytest.raises(ValidationError) as refused:
+        HermesSource.model_validate({"base": "A", "quote": "B", "api_key": KEY})
+    assert KEY not in str(refused.value)
+
+
+# --- all --------------------------------------------------------------------------------------------------
+
+ALL: list[Any] = [PYTH, HERMES]
+
+
+@pytest.mark.parametrize("source", ALL, ids=lambda source: source.kind)
+@settings(max_examples=150)
+@given(data=st.data())
+def test_random_bytes_never_raise(source: Any, data: st.DataObject) -> None:
+    words = st.lists(st.one_of(st.integers(0, 4), st.integers(0, 2**256 - 1)), max_size=12)
+    answer = st.one_of(
+        st.none(), st.binary(max_size=500), words.map(lambda values: b"".join(map(word, values)))
+    )
+    count = max(1, len(source.reads()))
+    results = data.draw(st.lists(answer, min_size=count, max_size=count))
+    reading = source.decode(results, block=1, timestamp=NOW)
+    assert isinstance(reading, PriceObs | NoData)
+    context = source.context(results, timestamp=NOW)
+    assert context.now == NOW
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda leaf: (
+            st.lists(leaf) | st.dictionaries(st.sampled_from(["id", "parsed", "price", "expo"]), leaf)
+        ),
+    )
+)
+def test_any_json_in_place_of_hermes_never_raises(parsed: Any) -> None:
+    assert isinstance(decoded(HERMES, document(parsed)), NoData)
+    assert isinstance(decoded(HERMES, json.dumps(parsed).encode()), NoData)
