@@ -36,6 +36,9 @@ MAX_EXPONENT = 255
 
 _BASE_URL = re.compile(r"https?://[^/@\s]+(/[^@\s]*)?")
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
+_NESTING = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+"""A text, even one without an end, or a bracket."""
+_MAX_DEPTH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,11 +237,23 @@ def hermes_readings(
 def _parsed(document: bytes | str) -> list[Any] | str:
     """Return the list under ``parsed``, or why there is none."""
     try:
-        root = json.loads(document)
-    except (ValueError, RecursionError):
+        text = document.decode() if isinstance(document, bytes) else document
+        # The parser recurses in C: brackets without end would take the process with them.
+        root = None if _deep(text) else json.loads(text)
+    except ValueError:
         return "the answer of Hermes is not JSON"
     found = root.get("parsed") if isinstance(root, dict) else None
     return found if isinstance(found, list) else "the answer of Hermes has no parsed prices"
+
+
+def _deep(text: str) -> bool:
+    depth = 0
+    for found in _NESTING.finditer(text):
+        bracket = found[0]
+        depth += (bracket in "[{") - (bracket in "]}")
+        if depth > _MAX_DEPTH:
+            return True
+    return False
 
 
 def _one(entries: Sequence[Any], source: HermesSource) -> PythPrice | str:
