@@ -277,12 +277,26 @@ def oracle_graph(
     rpc: Annotated[str, typer.Option(help="Endpoint of the chain: a URL, or env:NAME or file:PATH of one.")],
     block: Annotated[int | None, typer.Option(min=0, help="Block to read at; the latest without it.")] = None,
     svg: Annotated[Path | None, typer.Option(help="Write the tree as a picture here.")] = None,
+    guards: Annotated[
+        bool, typer.Option("--guards", help="Show what each guard can and cannot check, and why.")
+    ] = False,
+    heartbeat: Annotated[
+        int | None, typer.Option(min=1, help="Seconds, for contracts that state none, as most do.")
+    ] = None,
     json_: JsonFlag = False,
 ) -> None:
     """Show the contracts that a price comes from, down to those in which somebody writes a number."""
     from keeper.commands.oracle_look import graph
 
-    graph(address, rpc_url=rpc, block=block, svg=svg, as_json=json_)
+    graph(
+        address,
+        rpc_url=rpc,
+        block=block,
+        svg=svg,
+        as_json=json_,
+        guards=guards,
+        heartbeat_s=heartbeat,
+    )
 
 
 @oracle_app.command("check")

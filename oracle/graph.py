@@ -251,6 +251,8 @@ class OracleNode:
         Unix seconds of that answer; None when it carries no time.
     min_answer, max_answer
         Bounds of an aggregator; None when it has none.
+    round_id, answered_in
+        Round of the answer, and the one in which it was made; None without rounds.
     heartbeat_s, deviation_bps
         Only where the contract states them: Chainlink publishes both off chain.
     roles
@@ -259,6 +261,8 @@ class OracleNode:
         What else it answered, as text.
     legs
         The contracts that its price is made of.
+    problem
+        Why there is no answer, where that is known.
     """
 
     address: str
@@ -275,6 +279,9 @@ class OracleNode:
     roles: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
     legs: tuple[Leg, ...] = ()
+    round_id: int | None = None
+    answered_in: int | None = None
+    problem: str = ""
 
     @property
     def bounds_vacuous(self) -> bool:
@@ -396,13 +403,16 @@ def _node(address: str, answers: Mapping[str, Any]) -> OracleNode:
         return OracleNode(address, UNKNOWN.name, None, str(answers.get("name", "")), facts=told)
     low, high, flux_low, flux_high = (answers.get(name) for name in _BOUNDS)
     round_ = answers.get("latestRoundData")
+    # A round whose time is zero was never written: its answer of zero is none.
+    unwritten = round_ is not None and round_[3] == 0
+    answer = round_[1] if round_ is not None else answers.get("latestAnswer")
     return OracleNode(
         address,
         shape.name,
         shape.kind,
         str(answers.get("description", answers.get("name", ""))),
         answers.get("decimals"),
-        round_[1] if round_ is not None else answers.get("latestAnswer"),
+        None if unwritten else answer,
         (round_[3] or None) if round_ is not None else None,
         low if low is not None else flux_low,
         high if high is not None else flux_high,
@@ -415,6 +425,9 @@ def _node(address: str, answers: Mapping[str, Any]) -> OracleNode:
             for getter, role in shape.legs.items()
             if _present(answers.get(getter)) and answers[getter] != address
         ),
+        round_id=None if round_ is None or unwritten else round_[0],
+        answered_in=None if round_ is None or unwritten else round_[4],
+        problem="its latest round was never written" if unwritten else "",
     )
 
 

@@ -21,12 +21,13 @@ from keeper.commands.console import plain_table, require_writable, stdout_consol
 from keeper.commands.keeper_setup import endpoint_option
 from keeper.rpc import Head, Node
 from oracle.graph import OracleGraph, OracleNode, explore
+from oracle.graph_guards import GuardView, graph_guards, over_tree
 from oracle.guards import all_guards
 from oracle.interfaces import FeedContext, SequencerFacts
 from oracle.snapshot import REQUIRED, judge
 from oracle.sources.chainlink import ChainlinkSource, FeedShape, complete, resolve
 from oracle.types import GuardedPrice, GuardStatus, NoData, PriceObs, PriceStatus, Reading
-from simulation.report.oracle_graph import graph_svg, node_lines
+from simulation.report.oracle_graph import graph_svg, guard_lines, node_lines
 
 _BPS: Final = 10_000
 _STATUS: Final[Mapping[GuardStatus, str]] = {
@@ -39,45 +40,88 @@ _STATUS: Final[Mapping[GuardStatus, str]] = {
 # -------------------------------------------------------------------------------------------------- graph
 
 
-def graph(address: str, *, rpc_url: str, block: int | None, svg: Path | None, as_json: bool) -> None:
-    """Show the contracts that a price comes from."""
+def graph(
+    address: str,
+    *,
+    rpc_url: str,
+    block: int | None,
+    svg: Path | None,
+    as_json: bool,
+    guards: bool = False,
+    heartbeat_s: int | None = None,
+) -> None:
+    """Show the contracts that a price comes from, and what the guards can and cannot check of each."""
     if svg is not None:
         require_writable("--svg", svg)
     node, head = _connected(rpc_url, block)
     found = explore(
         address, lambda calls: node.read(list(calls), head), block=head.number, timestamp=head.timestamp
     )
+    views = graph_guards(found, heartbeat_s=heartbeat_s)
     if svg is not None:
-        svg.write_text(graph_svg(found), encoding="utf-8")
+        svg.write_text(graph_svg(found, views), encoding="utf-8")
     if as_json:
-        print(json.dumps(graph_json(found)))
+        print(json.dumps(graph_json(found, views)))
         return
     console = stdout_console()
-    console.print(_tree(found), soft_wrap=True)
+    console.print(_tree(found, views if guards else {}), soft_wrap=True)
+    if guards:
+        _print_over_tree(console, found, views)
     console.print(f"{len(found.nodes)} contracts, {len(found.leaves())} leaves, block {found.block}")
     if svg is not None:
         console.print(f"picture: {svg}", soft_wrap=True)
 
 
-def graph_json(found: OracleGraph) -> dict[str, Any]:
-    """Return a tree as JSON; exact integers beyond 2**53 are text."""
+def graph_json(found: OracleGraph, views: Mapping[str, Sequence[GuardView]] | None = None) -> dict[str, Any]:
+    """Return a tree as JSON; exact integers beyond 2**53 are text.
+
+    Parameters
+    ----------
+    views
+        What each guard can and cannot check, as `graph_guards` returns it; asked for without it.
+    """
+    views = graph_guards(found) if views is None else views
 
     def plain(node: OracleNode) -> dict[str, Any]:
         record = asdict(node)
-        for name in ("answer", "min_answer", "max_answer"):
+        for name in ("answer", "min_answer", "max_answer", "round_id", "answered_in"):
             record[name] = None if record[name] is None else str(record[name])
-        return {**record, "bounds_vacuous": node.bounds_vacuous}
+        return {
+            **record,
+            "bounds_vacuous": node.bounds_vacuous,
+            "guards": [asdict(view) for view in views[node.address]],
+        }
 
     return {
         "root": found.root,
         "block": found.block,
         "timestamp": found.timestamp,
         "nodes": [plain(node) for node in found.nodes.values()],
+        "guards": [{**asdict(row), "answerable": row.answerable} for row in over_tree(found, views)],
     }
 
 
-def _tree(found: OracleGraph) -> Tree:
-    """Return the tree as text; a contract that stands in several places is told whole in the first."""
+def _print_over_tree(console: Console, found: OracleGraph, views: Mapping[str, Sequence[GuardView]]) -> None:
+    """Print each guard over the leaves: at how many it answers, and which one it is blind at."""
+    table = plain_table("guard", "", "sees", "blind at")
+    table.columns[3].no_wrap = False
+    for row in over_tree(found, views):
+        if not row.seeing and not row.blind:
+            continue
+        why: dict[str, list[str]] = {}
+        for leaf in row.blind:
+            said = leaf.reason + (f"; needs {leaf.needs}" if leaf.needs else "")
+            why.setdefault(said, []).append(found.nodes[leaf.address].description or leaf.address)
+        told = "\n".join(f"{', '.join(who)}: {said}" for said, who in why.items())
+        table.add_row(row.guard, row.name, f"{len(row.seeing)} of {len(found.leaves())}", escape(told))
+    console.print(table)
+
+
+def _tree(found: OracleGraph, views: Mapping[str, Sequence[GuardView]]) -> Tree:
+    """Return the tree as text; a contract that stands in several places is told whole in the first.
+
+    `views` adds what the guards say of the contracts in it.
+    """
     told: set[str] = set()
 
     def label(at: str, role: str) -> str:
@@ -85,6 +129,7 @@ def _tree(found: OracleGraph) -> Tree:
         head = (f"[dim]{escape(role)}:[/] " if role else "") + f"[bold]{escape(name)}[/]"
         if at in told:
             return f"{head}\n[dim]{at}, see above[/]"
+        rest += guard_lines(views.get(at, ()))
         return "\n".join([head, *(f"[dim]{escape(line)}[/]" for line in rest)])
 
     def grow(branch: Tree, at: str) -> None:

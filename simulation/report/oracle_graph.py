@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 from xml.sax.saxutils import escape
 
 from oracle.graph import OracleGraph, OracleNode
-from oracle.types import FeedKind
+from oracle.graph_guards import Answerable, GuardView
+from oracle.types import FeedKind, GuardStatus
 
 _WIDTH: Final = 300
 _GAP_X: Final = 130
@@ -78,8 +79,38 @@ def node_lines(node: OracleNode, timestamp: int) -> list[str]:
     return [line for line in lines if line]
 
 
-def graph_svg(graph: OracleGraph) -> str:
-    """Return the tree as one SVG image; the same tree gives the same bytes."""
+def guard_lines(views: Sequence[GuardView]) -> list[str]:
+    """Return what the guards can and cannot check at a contract, a line for each kind of answer."""
+    violated = [v for v in views if v.status is GuardStatus.VIOLATED]
+    can = [v.guard for v in views if v.answer is Answerable.CAN and v.status is not GuardStatus.VIOLATED]
+    other = [v.guard for v in views if v.answer is Answerable.OTHER_KIND]
+    lines = {
+        "violated": "; ".join(f"{v.guard} {v.reason}" for v in violated),
+        "can": " ".join(can),
+        "needs more": _by_reason(views, Answerable.NEEDS),
+        "cannot": _by_reason(views, Answerable.CANNOT),
+        "for other kinds": " ".join(other),
+    }
+    return [f"{what}: {said}" for what, said in lines.items() if said]
+
+
+def _by_reason(views: Sequence[GuardView], answer: Answerable) -> str:
+    """Return the guards with each reason; with what is needed where something would help."""
+    several: dict[str, list[str]] = {}
+    for view in views:
+        if view.answer is answer:
+            several.setdefault(view.needs or view.reason, []).append(view.guard)
+    return "; ".join(f"{' '.join(who)} ({why})" for why, who in several.items())
+
+
+def graph_svg(graph: OracleGraph, views: Mapping[str, Sequence[GuardView]] | None = None) -> str:
+    """Return the tree as one SVG image; the same tree gives the same bytes.
+
+    Parameters
+    ----------
+    views
+        What the guards can and cannot check of each contract: shown when the pointer rests on its box.
+    """
     column = _columns(graph)
     height = {at: _LINE * len(node_lines(node, graph.timestamp)) + 16 for at, node in graph.nodes.items()}
     place: dict[str, tuple[int, int]] = {}
@@ -99,7 +130,10 @@ def graph_svg(graph: OracleGraph) -> str:
         for at, node in graph.nodes.items()
         for leg in node.legs
     ]
-    boxes = [_box(node, place[at], height[at], graph.timestamp) for at, node in graph.nodes.items()]
+    boxes = [
+        _titled(_box(node, place[at], height[at], graph.timestamp), guard_lines((views or {}).get(at, ())))
+        for at, node in graph.nodes.items()
+    ]
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" width="{wide}" '
@@ -147,6 +181,11 @@ def _box(node: OracleNode, place: tuple[int, int], tall: int, timestamp: int) ->
         f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{tall}" rx="6" fill="#f7fafc" stroke="{colour}"/>'
         f'<rect x="{x}" y="{y}" width="5" height="{tall}" rx="2" fill="{colour}"/>' + "".join(texts)
     )
+
+
+def _titled(box: str, lines: Sequence[str]) -> str:
+    """Return a box with lines that are shown when the pointer rests on it."""
+    return f"<g><title>{escape(chr(10).join(lines))}</title>{box}</g>" if lines else box
 
 
 def _cut(text: str, length: int) -> str:
