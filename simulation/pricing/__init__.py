@@ -1,0 +1,1 @@
+"""Prices of options, volatility surfaces, and the compiled grid of instruments by scenarios."""
