@@ -6,6 +6,8 @@ from fractions import Fraction
 from math import floor
 from typing import Any, ClassVar, Literal
 
+from pydantic import model_validator
+
 from oracle.fields import AnyAmount
 from oracle.interfaces import FeedContext, RateFacts
 from oracle.mechanisms import FeedModel, Played, World, mechanisms
@@ -39,6 +41,12 @@ class VaultFeed(FeedModel):
     assets: AnyAmount
     supply: AnyAmount
     inverse: bool = False
+
+    @model_validator(mode="after")
+    def _empty_or_not(self) -> VaultFeed:
+        if bool(self.assets) != bool(self.supply):
+            raise ValueError("assets and supply are both above zero, or both zero for an empty vault")
+        return self
 
     def play(self, name: str, world: World) -> Played:
         """Return the rate at each step."""

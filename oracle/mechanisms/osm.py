@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -54,7 +55,8 @@ class OsmFeed(FeedModel):
             if t >= turn + self.hop_s and isinstance(said, PriceObs):
                 current, upcoming, turn = upcoming, said, t - t % self.hop_s
             if isinstance(current, NoData):
-                readings.append(renamed(current, *names))
+                missing = renamed(current, *names)
+                readings.append(replace(missing, observed_at=t, block=block))
                 continue
             readings.append(
                 PriceObs(
