@@ -454,7 +454,7 @@ def test_an_average_of_which_something_is_unknown_is_not_called_sound() -> None:
 
 def rate(now: int, elapsed_s: int, *, before: int = 10**18, **facts: Any) -> Finding:
     last = obs(before, decimals=18, kind=FeedKind.RATE, observed_at=NOW - elapsed_s)
-    context = {"rate": RateFacts(now, 18, **facts)} if facts else {}
+    context: dict[str, Any] = {"rate": RateFacts(now, 18, **facts)} if facts else {}
     return check("rate_jump", obs(now, decimals=18, kind=FeedKind.RATE), history=(last,), **context)
 
 
