@@ -7,13 +7,26 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from eth_utils.crypto import keccak
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from contracts_abi.errors import InputError
-from oracle.interfaces import Source
+from oracle.interfaces import AuthorityFacts, QuorumFacts, Source
 from oracle.sources import sources
+from oracle.sources.api3 import Api3ServerSource, Api3Source
+from oracle.sources.chronicle import ChronicleSource
+from oracle.sources.maker import (
+    HOP_S,
+    Delayed,
+    MedianSource,
+    OsmSource,
+    feed_of_slot,
+    may_poke,
+    median_of_slot,
+    poke,
+)
 from oracle.sources.pyth import (
     HermesSource,
     PythSource,
@@ -245,12 +258,211 @@ def test_a_key_goes_nowhere_in_the_clear_and_no_error_quotes_it(base_url: str) -
     assert KEY not in str(refused.value)
 
 
+# --- Chronicle --------------------------------------------------------------------------------------------
+
+CHRONICLE = ChronicleSource(
+    base="ETH", quote="USD", address=ADDRESS, reader=OTHER, min_signers=9, heartbeat_s=3_600
+)
+WAT = b"ETH/USD".ljust(32, b"\0")
+
+
+def test_chronicle_is_asked_for_value_and_time_and_whether_we_may_ask() -> None:
+    selectors = [call.data[:4] for call in CHRONICLE.reads()]
+    assert selectors == [
+        keccak(text=name)[:4] for name in ("tryReadWithAge()", "bar()", "wat()", "bud(address)")
+    ]
+    assert len(CHRONICLE.model_copy(update={"reader": None}).reads()) == 3
+
+
+def test_chronicle_s_age_is_a_time() -> None:
+    results = (word(1) + word(1_512 * 10**18) + word(NOW - 40), word(13), WAT, word(1))
+    reading = price_of(decoded(CHRONICLE, *results))
+    assert (reading.mantissa, reading.decimals) == (1_512 * 10**18, 18)
+    assert (reading.published_at, reading.kind) == (NOW - 40, FeedKind.PUSH)
+    context = CHRONICLE.context(results, timestamp=NOW)
+    assert context.quorum == QuorumFacts(13, 9)
+    assert context.description == "ETH/USD"
+    assert context.heartbeat_s == 3_600
+
+
+@pytest.mark.parametrize(
+    ("answer", "listed", "reason"),
+    [
+        (None, word(0), f"tryReadWithAge() gave no value: {OTHER} is not on its list of readers"),
+        (None, word(1), "tryReadWithAge() gave no value"),
+        (None, None, "tryReadWithAge() gave no value"),
+        (b"\1" * 95, word(1), "tryReadWithAge() gave no value"),
+        (word(2) + word(1) + word(1), word(1), "tryReadWithAge() gave no value"),
+        (word(0) + word(0) + word(0), word(1), "the contract has no value"),
+        (word(1) + word(0) + word(NOW), word(1), "the contract has no value"),
+        (word(1) + word(5) + word(0), word(1), "the contract has no value"),
+    ],
+)
+def test_what_chronicle_does_not_say_is_no_data(
+    answer: bytes | None, listed: bytes | None, reason: str
+) -> None:
+    assert reason_of(decoded(CHRONICLE, answer, word(13), WAT, listed)) == reason
+
+
+def test_what_is_unknown_of_chronicle_s_feed_is_none() -> None:
+    context = CHRONICLE.context((None, None, b"\xff" * 32, None), timestamp=NOW)
+    assert context.quorum is None
+    assert context.description is None
+    loose = CHRONICLE.model_copy(update={"min_signers": None})
+    assert loose.context((None, word(13), word(0), None), timestamp=NOW).quorum is None
+    assert loose.context((None, word(13), word(0), None), timestamp=NOW).description is None
+
+
+# --- Maker ------------------------------------------------------------------------------------------------
+
+MEDIAN = MedianSource(base="ETH", quote="USD", address=ADDRESS, reader=OTHER, min_signers=13)
+OSM = OsmSource(base="ETH", quote="USD", address=ADDRESS, reader=OTHER, source=OTHER)
+TURN = NOW - NOW % 3_600
+
+
+def osm_answers(**changes: bytes | None) -> tuple[bytes | None, ...]:
+    answers: dict[str, bytes | None] = {
+        "peek": word(1_500 * 10**18) + word(1),
+        "peep": word(1_400 * 10**18) + word(1),
+        "zzz": word(TURN),
+        "hop": word(3_600),
+        "stopped": word(0),
+        "src": word(int(OTHER, 16)),
+        "bud": word(1),
+    }
+    return tuple((answers | changes).values())
+
+
+def test_the_median_is_as_old_as_the_block_that_stored_it() -> None:
+    results = (word(1_512 * 10**18) + word(1), word(NOW - 900), word(13), word(1))
+    reading = price_of(decoded(MEDIAN, *results))
+    assert (reading.mantissa, reading.decimals, reading.published_at) == (1_512 * 10**18, 18, NOW - 900)
+    assert MEDIAN.context(results, timestamp=NOW).quorum == QuorumFacts(13, 13)
+
+
+@pytest.mark.parametrize(
+    ("results", "reason"),
+    [
+        ((None, word(NOW), word(1), word(0)), f"peek() gave no value: {OTHER} is not on its list of readers"),
+        ((word(0) + word(0), word(NOW), word(1), word(1)), "the contract has no value"),
+        ((word(5) + word(1), None, word(1), word(1)), "age() gave no time"),
+        ((word(5) + word(1), word(0), word(1), word(1)), "age() gave no time"),
+        ((word(5) + word(1), word(2**32), word(1), word(1)), "age() gave no time"),
+        ((word(5) + word(3), word(NOW), word(1), word(1)), "peek() gave no value"),
+    ],
+)
+def test_what_the_median_does_not_say_is_no_data(results: tuple[bytes | None, ...], reason: str) -> None:
+    assert reason_of(decoded(MEDIAN, *results)) == reason
+
+
+def test_the_module_has_a_price_in_effect_and_one_to_come() -> None:
+    results = osm_answers()
+    assert len(OSM.reads()) == len(results)
+    now = price_of(decoded(OSM, *results))
+    assert (now.mantissa, now.decimals, now.published_at) == (1_500 * 10**18, 18, TURN)
+    soon = price_of(OSM.upcoming(results, block=7, timestamp=NOW))
+    assert (soon.mantissa, soon.published_at) == (1_400 * 10**18, None)
+    context = OSM.context(results, timestamp=NOW)
+    assert context.heartbeat_s == 3_600
+    assert context.authority == AuthorityFacts()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"peek": None, "bud": word(0)}, f"peek() gave no price: {OTHER} is not on its list of readers"),
+        ({"peek": word(5) + word(0)}, "peek() has no price"),
+        ({"peek": word(5)}, "peek() gave no price"),
+        ({"zzz": None}, "zzz() gave no time"),
+        ({"zzz": word(0)}, "zzz() gave no time"),
+        ({"zzz": word(2**64)}, "zzz() gave no time"),
+    ],
+)
+def test_what_the_module_does_not_say_is_no_data(changes: dict[str, bytes | None], reason: str) -> None:
+    assert reason_of(decoded(OSM, *osm_answers(**changes))) == reason
+    assert isinstance(OSM.upcoming(osm_answers(peep=None), block=7, timestamp=NOW), NoData)
+
+
+def test_a_module_that_is_stopped_or_stands_on_another_source_has_changed() -> None:
+    context = OSM.context(osm_answers(stopped=word(1), src=word(int(ADDRESS, 16))), timestamp=NOW)
+    assert context.authority is not None
+    assert context.authority.changes == (f"source was {OTHER}, is {ADDRESS}", "the module is stopped")
+    for unknown in (osm_answers(src=None), osm_answers(stopped=None)):
+        assert OSM.context(unknown, timestamp=NOW).authority is None
+    assert OSM.context(osm_answers(hop=word(0)), timestamp=NOW).heartbeat_s is None
+
+
+def test_a_turn_takes_effect_an_hour_after_and_a_dumb_source_changes_nothing() -> None:
+    state = Delayed(None, None, 0)
+    state = poke(state, 10, HOP_S, TURN + 3_599)
+    assert state == Delayed(None, 10, TURN)
+    # A second later is the next hour already: the price is in effect a second after it was taken.
+    assert may_poke(state.turn, HOP_S, TURN + 3_600)
+    assert not may_poke(state.turn, HOP_S, TURN + 3_599)
+    state = poke(state, 20, HOP_S, TURN + 3_600)
+    assert state == Delayed(10, 20, TURN + 3_600)
+    assert poke(state, None, HOP_S, TURN + 9_000) == state
+    assert poke(state, 2**128 + 5, HOP_S, TURN + 9_000).upcoming == 5
+
+
+def test_words_of_storage_are_taken_apart_as_solidity_packs_them() -> None:
+    price = 1_512 * 10**18
+    assert median_of_slot(NOW << 128 | price) == (price, NOW)
+    assert feed_of_slot(1 << 128 | price) == (price, True)
+    assert feed_of_slot(price) == (price, False)
+
+
+# --- API3 -------------------------------------------------------------------------------------------------
+
+API3 = Api3Source(base="ETH", quote="USD", address=ADDRESS, heartbeat_s=86_400)
+SERVER = Api3ServerSource(base="ETH", quote="USD", address=ADDRESS, dapi_name="ETH/USD")
+BEACON = Api3ServerSource(base="ETH", quote="USD", address=ADDRESS, feed_id="0x" + "cd" * 32)
+
+
+@pytest.mark.parametrize("value", [1_512 * 10**18, 0, -5, 2**223 - 1, -(2**223)])
+def test_api3_s_value_is_as_old_as_its_signatures(value: int) -> None:
+    for source in (API3, SERVER, BEACON):
+        reading = price_of(decoded(source, word(value) + word(NOW - 100), WAT))
+        assert (reading.mantissa, reading.decimals, reading.published_at) == (value, 18, NOW - 100)
+        assert reading.round_key is None
+    assert API3.context((None, WAT), timestamp=NOW).description == "ETH/USD"
+    assert API3.context((None, None), timestamp=NOW).description is None
+    assert SERVER.context((None,), timestamp=NOW).description is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (None, "gave no value"),
+        (word(1), "gave no value"),
+        (word(2**223) + word(NOW), "gave no value"),
+        (word(1) + word(2**32), "gave no value"),
+        (word(1) + word(0), "the data feed was never written"),
+    ],
+)
+def test_what_api3_does_not_say_is_no_data(answer: bytes | None, reason: str) -> None:
+    for source in (API3, SERVER, BEACON):
+        assert reason in reason_of(decoded(source, answer, WAT))
+
+
+def test_api3_s_server_is_asked_by_name_or_by_id_and_not_by_both() -> None:
+    (by_name,), (by_id,) = SERVER.reads(), BEACON.reads()
+    assert by_name.data[:4] == keccak(text="readDataFeedWithDapiNameHash(bytes32)")[:4]
+    assert by_name.data[4:] == keccak(WAT)
+    assert by_id.data[:4] == keccak(text="readDataFeedWithId(bytes32)")[:4]
+    assert by_id.data[4:] == b"\xcd" * 32
+    assert SERVER.source_id != BEACON.source_id
+    for wrong in ({}, {"dapi_name": "ETH/USD", "feed_id": FEED}, {"dapi_name": "x" * 33}):
+        with pytest.raises(InputError):
+            sources.build({"kind": "api3_server", "base": "A", "quote": "B", "address": ADDRESS, **wrong})
+
+
 # --- all --------------------------------------------------------------------------------------------------
 
-ALL: list[Any] = [PYTH, HERMES]
+ALL: list[Any] = [PYTH, HERMES, CHRONICLE, MEDIAN, OSM, API3, SERVER, BEACON]
 
 
-@pytest.mark.parametrize("source", ALL, ids=lambda source: source.kind)
+@pytest.mark.parametrize("source", ALL, ids=lambda source: source.source_id)
 @settings(max_examples=150)
 @given(data=st.data())
 def test_random_bytes_never_raise(source: Any, data: st.DataObject) -> None:
