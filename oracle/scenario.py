@@ -27,6 +27,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -317,6 +318,22 @@ class Scenario(StrictModel):
     def sha256(self) -> str:
         """SHA-256 of the file's bytes in hex; empty when the scenario was not read from bytes."""
         return self._sha256
+
+    @field_validator("faults")
+    @classmethod
+    def _blocks_are_times(
+        cls, several: tuple[FaultModel, ...], info: ValidationInfo
+    ) -> tuple[FaultModel, ...]:
+        chain, clock = info.data.get("chain"), info.data.get("clock")
+        if chain is None or clock is None:
+            return several  # which is refused for that
+        placed = []
+        for i, fault in enumerate(several):
+            try:
+                placed.append(fault.on_chain(clock.start, chain.block0, chain.block_time_s))
+            except ValueError as error:
+                raise ValueError(f"fault {i}: {error}") from None
+        return tuple(placed)
 
     @model_validator(mode="after")
     def _references_hold(self) -> Scenario:

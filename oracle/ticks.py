@@ -59,6 +59,23 @@ def sqrt_ratio_at_tick(tick: int) -> int:
     return -(-ratio >> 32)
 
 
+def tick_at_sqrt_ratio(root: int) -> int:
+    """Return the tick of a square root: the greatest whose own square root is not above it.
+
+    Raises
+    ------
+    TickOutOfRange
+        If it is none of a pool's: below that of the least tick, or not below that of the greatest.
+    """
+    if not sqrt_ratio_at_tick(-MAX_TICK) <= root < sqrt_ratio_at_tick(MAX_TICK):
+        raise TickOutOfRange(f"square root {root} is out of range")
+    low, high = -MAX_TICK, MAX_TICK
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if sqrt_ratio_at_tick(middle) <= root else (low, middle)
+    return low
+
+
 def quote_at_tick(tick: int, amount: int, *, base_is_token0: bool) -> int:
     """Return what an amount of the base token is worth at a tick (``OracleLibrary.getQuoteAtTick``).
 

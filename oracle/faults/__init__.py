@@ -8,7 +8,7 @@ a consumer reads. Within a stage the order of the file is the order of applicati
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,9 @@ faults: Registry[type[Any]] = Registry("fault op", "oracle.faults")
 
 Stage = Literal["input", "mechanism", "output"]
 
+_NOT_YET = -1
+"""Start of a fault whose block has not been turned into a time."""
+
 
 class FaultModel(StrictModel):
     """What all faults share: when, on which feed, and whether history had it.
@@ -30,6 +33,8 @@ class FaultModel(StrictModel):
     ----------
     at, until
         First second at which it acts, and the first at which it no longer does; without `until` to the end.
+    at_block
+        The block from which on it acts, in place of `at`; the scenario's chain and clock say when that is.
     feed
         Name of the feed.
     ours
@@ -41,17 +46,45 @@ class FaultModel(StrictModel):
     kind: ClassVar[str]
     stage: ClassVar[Stage]
 
-    at: UnixSeconds
+    # Without one there is a block, and `on_chain` gives the time before anybody asks for it.
+    at: UnixSeconds = Field(default_factory=lambda: _NOT_YET)
+    at_block: int | None = Field(default=None, ge=0, description="block from which on it acts, instead of at")
     until: UnixSeconds | None = Field(default=None, description="first second at which it no longer acts")
     feed: str
     ours: bool = Field(default=False, description="true when we added it and history did not")
     note: str = ""
 
     @model_validator(mode="after")
-    def _ends_after_start(self) -> FaultModel:
+    def _one_start_before_the_end(self) -> Self:
+        if (self.at_block is None) == (self.at == _NOT_YET):
+            raise ValueError("needs exactly one of at and at_block")
         if self.until is not None and self.until <= self.at:
             raise ValueError("until must be after at")
         return self
+
+    def on_chain(self, start: int, block0: int, block_time_s: int) -> Self:
+        """Return the fault with times in place of blocks.
+
+        Parameters
+        ----------
+        start, block0
+            Time and number of the block with which the clock starts.
+        block_time_s
+            Seconds between blocks.
+
+        Raises
+        ------
+        ValueError
+            If its block is before the first, or not before its end.
+        """
+        if self.at_block is None:
+            return self
+        if self.at_block < block0:
+            raise ValueError(f"at_block {self.at_block} is before the clock's start, block {block0}")
+        at = start + (self.at_block - block0) * block_time_s
+        if self.until is not None and self.until <= at:
+            raise ValueError(f"until must be after at_block {self.at_block}")
+        return self.model_copy(update={"at": at, "at_block": None})
 
     def active(self, t: int) -> bool:
         """Return whether the fault acts at `t`, unix seconds."""

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Callable, Sequence
-from decimal import Decimal, localcontext
+from dataclasses import dataclass
 from fractions import Fraction
 from math import floor, isqrt
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from oracle.fields import PositiveDecimal
+from contracts_abi.uniswap_v3 import MAX_TICK
+from oracle.fields import AnyAmount, PositiveDecimal
 from oracle.interfaces import AmmFacts, FeedContext
 from oracle.mechanisms import FeedModel, Played, World, mechanisms
 from oracle.mechanisms.wrapping import names_of
+from oracle.strict import StrictModel
+from oracle.ticks import quote_at_tick, sqrt_ratio_at_tick, tick_at_sqrt_ratio
 from oracle.types import FeedKind, PriceObs
 
 _FEE = Fraction(997, 1000)
 _PRECISION = 10**40
-_TICK_BASE = Decimal("1.0001")
-_MAX_TICK = 887_272
-_DIGITS = 60
+_UINT128 = 2**128
 
 
 def root(value: Fraction) -> Fraction:
@@ -32,7 +35,9 @@ def root(value: Fraction) -> Fraction:
 
 
 def traded(base: Fraction, quote: Fraction, act: Any) -> tuple[Fraction, Fraction]:
-    """Return the reserves of a constant-product pool after a trade; `UniswapV2Library.getAmountOut`."""
+    """Return the reserves of a constant-product pool after an act; `UniswapV2Library.getAmountOut`."""
+    if act.kind == "set_liquidity":
+        return base * Fraction(act.times), quote * Fraction(act.times)
     if act.kind == "manip_twap":
         size = root(base * quote / Fraction(act.price))
         return size, base * quote / size
@@ -61,7 +66,7 @@ def averaged(steps: Sequence[int], values: Sequence[Fraction | int], window_s: i
 
 
 class _Pool(FeedModel):
-    acts: ClassVar[frozenset[str]] = frozenset({"swap", "manip_twap"})
+    acts: ClassVar[frozenset[str]] = frozenset({"swap", "manip_twap", "set_liquidity"})
 
     base_reserve: PositiveDecimal
     quote_reserve: PositiveDecimal
@@ -162,11 +167,77 @@ class ConstantProductAverage(_Pool):
         return self._played(name, world, FeedKind.AMM_TWAP, means, facts)
 
 
+class LiquidityRange(StrictModel):
+    """Liquidity of a Uniswap V3 pool between two ticks.
+
+    Attributes
+    ----------
+    lower, upper
+        The ticks, as the pool counts them.
+    base, quote
+        At most so much of each token, whole tokens; the pool takes what the price at the first step asks for.
+    """
+
+    lower: int = Field(ge=-MAX_TICK, le=MAX_TICK)
+    upper: int = Field(ge=-MAX_TICK, le=MAX_TICK)
+    base: AnyAmount
+    quote: AnyAmount
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> LiquidityRange:
+        if self.lower >= self.upper:
+            raise ValueError("lower must be below upper")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a pool's price is put at a time, and how much liquidity stands around it.
+
+    Attributes
+    ----------
+    t
+        Unix seconds.
+    root
+        Square root of the price, Q64.96.
+    attacked
+        Whether it is an act that holds it there; the market does otherwise.
+    liquidity
+        Part of the pool's own liquidity that is there.
+    liquidity_first
+        Whether the liquidity changes before the price does, where both change at once.
+    """
+
+    t: int
+    root: int
+    attacked: bool
+    liquidity: Fraction = Fraction(1)
+    liquidity_first: bool = True
+
+
+def mean_ticks(times: Sequence[int], ticks: Sequence[int], window_s: int, ends: Sequence[int]) -> list[int]:
+    """Return the mean tick of the window before each of `ends`, rounded towards minus infinity.
+
+    A tick holds from its time to the next; before the first time the pool stood where it stands there. The
+    sums are whole numbers, as ``tickCumulative`` is.
+    """
+    sums = [0]
+    for tick, (since, until) in zip(ticks, itertools.pairwise(times), strict=False):
+        sums.append(sums[-1] + tick * (until - since))
+
+    def sum_at(t: int) -> int:
+        i = max(0, bisect.bisect_right(times, t) - 1)
+        return sums[i] + ticks[i] * (t - times[i])
+
+    return [(sum_at(end) - sum_at(end - window_s)) // window_s for end in ends]
+
+
 @mechanisms.register("univ3_twap")
 class ConcentratedAverage(FeedModel):
     """The geometric mean of a Uniswap V3 pool's price: the mean tick, rounded towards minus infinity.
 
-    `OracleLibrary.consult` of @uniswap/v3-periphery. The price is 1.0001 to the power of the mean tick.
+    `OracleLibrary.consult` and `getQuoteAtTick` of @uniswap/v3-periphery, integer by integer; the base token
+    is the pool's token0. An act moves the price at its own second, which need not be one of the grid.
 
     Attributes
     ----------
@@ -176,42 +247,92 @@ class ConcentratedAverage(FeedModel):
         Length of the average.
     base_decimals, quote_decimals
         Scales of the two tokens.
+    fee_pips
+        Fee tier of the pool, hundredths of a basis point.
+    liquidity
+        Where its liquidity stands at the first step. Prices do not need it; what it costs to move them does.
     """
 
     kind: ClassVar[Literal["univ3_twap"]] = "univ3_twap"
-    acts: ClassVar[frozenset[str]] = frozenset({"manip_twap"})
+    acts: ClassVar[frozenset[str]] = frozenset({"manip_twap", "set_liquidity"})
 
     window_s: int = Field(ge=1)
     base_decimals: int = Field(ge=0, le=36)
     quote_decimals: int = Field(ge=0, le=36)
+    fee_pips: int = Field(default=3_000, ge=1, lt=1_000_000)
+    liquidity: tuple[LiquidityRange, ...] = ()
 
-    def tick(self, price: Fraction) -> int:
-        """Return the tick of a price: the greatest whose price is not above it."""
-        with localcontext(prec=_DIGITS):
-            raw = price * Fraction(10) ** (self.quote_decimals - self.base_decimals)
-            exact = (Decimal(raw.numerator) / raw.denominator).ln() / _TICK_BASE.ln()
-        return max(-_MAX_TICK, min(_MAX_TICK, floor(exact)))
+    @model_validator(mode="after")
+    def _has_an_amount(self) -> ConcentratedAverage:
+        digits = self._amount_digits
+        if digits < 0 or 10**digits >= _UINT128:
+            raise ValueError(
+                f"a price of {self.decimals} decimals is that of 1e{digits} raw base tokens, and Uniswap's "
+                "library takes 1 to 2**128 - 1"
+            )
+        return self
 
-    def price(self, tick: int) -> Fraction:
-        """Return the price at a tick."""
-        with localcontext(prec=_DIGITS):
-            raw = Fraction(_TICK_BASE**tick)
-        return raw * Fraction(10) ** (self.base_decimals - self.quote_decimals)
+    @property
+    def _amount_digits(self) -> int:
+        return self.base_decimals + self.decimals - self.quote_decimals
+
+    @property
+    def amount(self) -> int:
+        """Raw base tokens whose worth in raw quote tokens is the price at its scale."""
+        return int(10**self._amount_digits)
+
+    def root(self, price: Fraction) -> int:
+        """Return the square root of a price as the pool has it, within what a pool can have."""
+        raw = price * Fraction(10) ** (self.quote_decimals - self.base_decimals)
+        return _beside(isqrt(floor(raw * 2**192)))
+
+    def course(self, name: str, world: World) -> tuple[Placed, ...]:
+        """Return where the pool's price is put: at each step, and wherever an act begins or ends between."""
+        steps, seen = world.steps, world.seen[self.pair or name]
+        edges = {t for act in world.acts for t in (act.at, act.until) if t is not None}
+        times = sorted({*steps, *(t for t in edges if steps[0] < t < steps[-1])})
+        return tuple(
+            self._placed(t, seen[bisect.bisect_right(steps, t) - 1], [a for a in world.acts if a.active(t)])
+            for t in times
+        )
+
+    def _placed(self, t: int, market: Fraction, acts: Sequence[Any]) -> Placed:
+        root, attacked, liquidity = self.root(market), False, Fraction(1)
+        order = []
+        for act in acts:
+            order.append(act.kind)
+            if act.kind == "set_liquidity":
+                liquidity *= Fraction(act.times)
+            else:
+                attacked = True
+                root = self.root(Fraction(act.price)) if act.tick is None else _at_tick(act.tick)
+        return Placed(t, root, attacked, liquidity, order[:1] != ["manip_twap"])
 
     def play(self, name: str, world: World) -> Played:
         """Return the average at each step."""
-        ticks = []
-        for t, true in zip(world.steps, world.seen[self.pair or name], strict=True):
-            price = true
-            for act in world.acts:
-                if act.active(t):
-                    price = Fraction(getattr(act, "price", true))
-            ticks.append(self.tick(price))
-        means = [floor(averaged(world.steps, ticks, self.window_s, i)) for i in range(len(ticks))]
-        unit = int(10**self.decimals)
+        course = self.course(name, world)
+        times, ticks = [at.t for at in course], [tick_at_sqrt_ratio(at.root) for at in course]
+        unit = Fraction(1, int(10**self.decimals))
+        means = mean_ticks(times, ticks, self.window_s, world.steps)
+        prices = [quote_at_tick(tick, self.amount, base_is_token0=True) * unit for tick in means]
+        standing = dict(zip(times, ticks, strict=True))
 
         def facts(i: int) -> AmmFacts:
-            spot = floor(self.price(ticks[i]) * unit)
+            spot = quote_at_tick(standing[world.steps[i]], self.amount, base_is_token0=True)
             return AmmFacts(self.window_s, self.window_s, spot_mantissa=spot)
 
-        return played(self, name, world, FeedKind.AMM_TWAP, [self.price(tick) for tick in means], facts)
+        return played(self, name, world, FeedKind.AMM_TWAP, prices, facts)
+
+
+def _at_tick(tick: int) -> int:
+    return _beside(sqrt_ratio_at_tick(tick))
+
+
+def _beside(root: int) -> int:
+    """Return a root that a pool can have, and from which it names the same tick whence ever it comes.
+
+    A pool that falls to a tick's own price may name the tick below; one unit above it names that tick.
+    """
+    least, greatest = sqrt_ratio_at_tick(-MAX_TICK), sqrt_ratio_at_tick(MAX_TICK) - 1
+    within = max(least, min(greatest, root))
+    return max(within, sqrt_ratio_at_tick(tick_at_sqrt_ratio(within)) + 1)

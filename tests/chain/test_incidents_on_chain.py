@@ -6,6 +6,7 @@ import pytest
 
 from oracle.scenario import load_scenario
 from simulation.chain import revm
+from simulation.chain.anvil import Anvil, AnvilOptions
 from simulation.chain.plays.play import LEAD_S
 from simulation.chain.plays.scenario import play_on_chain
 
@@ -18,6 +19,7 @@ PLAYED = {
     "scream-fusd-dei-2022-05-16": "a dollar written down",
     "stream-xusd-2025-11-03": "a book value written down",
     "maker-black-thursday-2020-03-12": "a delayed price",
+    "rari-vesper-vusd-2021-11-02": "an average over a pool that is emptied",
 }
 
 
@@ -30,3 +32,24 @@ def test_the_chain_says_what_the_model_says(incident: str) -> None:
     played = play_on_chain(scenario, evm)
     assert played.parted == ()
     assert len(played.said) == len(scenario.steps())
+
+
+@pytest.mark.parametrize("backend", ["revm", "anvil"])
+def test_emptying_a_pool_costs_what_it_cost(backend: str) -> None:
+    scenario = load_scenario("rari-vesper-vusd-2021-11-02")
+    start = scenario.clock.start - LEAD_S
+    if backend == "anvil":
+        with Anvil.start(AnvilOptions(timestamp=start)) as node:
+            played = play_on_chain(scenario, node.evm())
+    elif revm.available():
+        played = play_on_chain(scenario, revm.RevmEvm(timestamp=start))
+    else:
+        pytest.skip("pyrevm has wheels for CPython 3.11 and 3.12 only")
+    assert played.parted == ()
+    paid, fees, impact, lost = played.costs
+    # 232,000 USDC for the 222,000 VUSD of the pool is what was published.
+    assert "paid 231916.332067 USDC (231916332067 raw)" in paid
+    assert "got 221999.99" in paid
+    assert "115.958167 USDC (115958167 raw) were fees (115.96 USD)" in fees
+    assert impact.endswith("price impact 9800.37 USD")
+    assert "lost 9916.33 USD against the true price, USDC counted as 1 USD" in lost

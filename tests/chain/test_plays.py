@@ -13,20 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts_abi.errors import InputError
+from oracle.faults import faults
 from oracle.interfaces import FeedContext
 from oracle.mechanisms import FeedModel, Played, World
 from oracle.mechanisms.capo import CapoFeed, CapoStableFeed
 from oracle.mechanisms.comet import MultiplicativeFeed, ScalingFeed
 from oracle.mechanisms.composite import CompositeFeed
 from oracle.mechanisms.morpho_chainlink import MorphoChainlinkFeed
+from oracle.mechanisms.pools import ConcentratedAverage
 from oracle.types import FeedKind, NoData, PriceObs, Reading
-from simulation.amm.uniswap_v3 import get_sqrt_ratio_at_tick
 from simulation.chain import revm
 from simulation.chain.anvil import Anvil, AnvilOptions
 from simulation.chain.evm import Evm
 from simulation.chain.plays.play import LEAD_S, ChainPlay, Script, play_script
-from simulation.chain.plays.rigs import Quiet, Site, rigs
-from simulation.chain.plays.rigs.twap import Band, TwapPlan, TwapStage
 from simulation.replay.economics import Borrower, Deed, Keeper, Step
 from simulation.replay.lending import Account, Market, Quotes
 
@@ -403,81 +402,104 @@ def test_a_scale_off_by_a_trillion_is_borrowed_on() -> None:
     assert play.economics.bad_debt > 229_000
 
 
-class Pooled(FeedModel):
-    """An average over a pool of a token and a dollar, both with the scale of the feed's tokens."""
-
-    kind: ClassVar[Literal["by_hand_twap"]] = "by_hand_twap"
-
-    window_s: int = 1_800
-
-    def plan(self, world: World) -> TwapPlan:
-        """Return a pool that an act moves and an arbitrageur puts back."""
-        (pair,) = self.pairs("VUSD/USD")
-        acts: list[Any] = list(world.acts)
-        attacked = [any(act.active(t) for act in acts) for t in world.steps]
-        ticks = [-262_000 if hit else -276_325 for hit in attacked]
-        band = Band(-276_360, -276_300, Fraction(10**6), Fraction(10**6))
-        return TwapPlan(18, 6, 8, self.window_s, 3_000, (band,), ticks, attacked, world.truth[pair])
-
-    def play(self, name: str, world: World) -> Played:
-        """Return the price at the mean tick of the window that ends at each step."""
-        ticks = self.plan(world).ticks
-        back = self.window_s // STEP_S
-        readings = []
-        for i, t in enumerate(world.steps):
-            past = [ticks[max(0, k)] for k in range(i - back, i)]
-            root = get_sqrt_ratio_at_tick(sum(past) // back)
-            mantissa = root * root * 10**20 >> 192
-            readings.append(PriceObs(*("VUSD", "USD", mantissa, 8), FeedKind.AMM_TWAP, name, None, t))
-        return Played(name, tuple(readings), tuple(FeedContext(now=t) for t in world.steps))
+def pooled(**keys: Any) -> ConcentratedAverage:
+    """Return an average over a pool of a token and a dollar whose only liquidity is near one."""
+    band = {"lower": -276_360, "upper": -276_300, "base": "1000000", "quote": "1000000"}
+    scales = {"base_decimals": 18, "quote_decimals": 6, "decimals": 8, "window_s": 1_800}
+    return ConcentratedAverage.model_validate({**scales, "liquidity": (band,), **keys})
 
 
-@rigs.register("by_hand_twap")
-class PooledRig(Quiet):
-    """The pool of the feed above."""
-
-    kind: ClassVar[Literal["by_hand_twap"]] = "by_hand_twap"
-    early: ClassVar[bool] = True
-
-    def __init__(self, site: Site) -> None:
-        model: Any = site.model
-        self._pool = TwapStage(site.stage, model.plan(site.world))
-        self.source = self._pool.source
-        self.decimals = 8
-
-    def step(self, i: int) -> None:
-        """Trade."""
-        self._pool.step(i)
-
-    def costs(self) -> tuple[str, ...]:
-        """Return what the attacker lost."""
-        return (f"{float(self._pool.cost()):.0f}",)
+def pool_fault(op: str, at: int, until: int | None = None, **keys: Any) -> Any:
+    times = {
+        name: datetime.fromtimestamp(t, UTC) for name, t in (("at", at), ("until", until)) if t is not None
+    }
+    return faults.get(op).model_validate({"feed": "VUSD/USD", **times, **keys})
 
 
-class Moved(Swap):
-    """Somebody moves the pool for one step."""
-
-    def active(self, t: int) -> bool:
-        """Return whether the pool is moved at `t`."""
-        return self.at <= t < self.at + STEP_S
+def over(model: ConcentratedAverage, acts: tuple[Any, ...], steps: int = 5, **who: Any) -> Script:
+    return script(
+        {"VUSD/USD": model},
+        {"VUSD/USD": ["1"] * steps, "USDC/USD": ["1"] * steps},
+        {"VUSD": ("VUSD/USD", "VUSD/USD"), "USDC": ("USDC/USD", None)},
+        [Market("VUSD", 18, 7_500, 8_000, 500), USDC],
+        acts={"VUSD/USD": acts},
+        **who,
+    )
 
 
 def test_a_pool_that_is_moved_for_one_step_is_borrowed_on() -> None:
-    play = played(
-        script(
-            {"VUSD/USD": Pooled()},
-            {"VUSD/USD": ["1"] * 5, "USDC/USD": ["1"] * 5},
-            {"VUSD": ("VUSD/USD", "VUSD/USD"), "USDC": ("USDC/USD", None)},
-            [Market("VUSD", 18, 7_500, 8_000, 500), USDC],
-            acts={"VUSD/USD": (Moved("VUSD/USD", "", START + STEP_S),)},
-            borrowers=(Borrower("attacker", {"VUSD": 10**24}, "USDC", cost=Fraction(2_977)),),
-        )
-    )
+    moved = pool_fault("manip_twap", START + STEP_S, START + 2 * STEP_S, tick=-262_000)
+    borrower = Borrower("attacker", {"VUSD": 10**24}, "USDC", cost=Fraction(2_816))
+    play = played(over(pooled(), (moved,), borrowers=(borrower,)))
     prices = [said.prices["VUSD"] or 0 for said in play.said]
     assert prices[0] == prices[1] == pytest.approx(10**8, rel=1e-3)
     assert prices[2] == pytest.approx(10**8 * 1.0001 ** (14_325 / 3), rel=1e-3)
-    assert play.costs == ("2977",), "the fee alone: above its only band the price moves for nothing"
+    assert "fees (2012.72 USD)" in play.costs[1], "above its only band the price moves for nothing"
+    assert play.costs[3] == "VUSD/USD: lost 2815.76 USD against the true price"
     assert play.economics.bad_debt > 100_000
+
+
+def test_a_move_of_two_blocks_between_two_steps_counts_to_the_second() -> None:
+    moved = pool_fault("manip_twap", START + STEP_S + 7, tick=-262_000, blocks=2)
+    play = played(over(pooled(), (moved.on_chain(START, 0, 12),)))
+    prices = [said.prices["VUSD"] or 0 for said in play.said]
+    assert prices[1] == prices[0]
+    # 24 of 1,800 seconds stood 14,325 ticks higher.
+    assert prices[2] == pytest.approx(prices[0] * 1.0001 ** (14_325 * 24 / 1_800), rel=1e-3)
+    assert "held the price for 24 s" in play.costs[0]
+
+
+def lost(*acts: Any, liquidity: int = 1_000_000) -> Fraction:
+    band = {"lower": -280_020, "upper": -270_000, "base": str(liquidity), "quote": str(liquidity)}
+    play = played(over(pooled(liquidity=(band,)), acts))
+    return Fraction(play.costs[3].split("lost ")[1].split()[0])
+
+
+def test_what_a_move_costs_is_in_proportion_to_the_liquidity_that_it_finds() -> None:
+    move = pool_fault("manip_twap", START + STEP_S, START + 2 * STEP_S, price="1.2")
+    tenth = pool_fault("set_liquidity", START + STEP_S, times="0.1")
+    double = pool_fault("set_liquidity", START + STEP_S, START + 3 * STEP_S, times="2")
+    whole = lost(move)
+    assert lost(tenth, move) == pytest.approx(whole / 10, rel=1e-4)
+    assert lost(double, move) == pytest.approx(whole * 2, rel=1e-4)
+    assert lost(double, tenth, move) == pytest.approx(whole / 5, rel=1e-4)
+    assert lost(move, liquidity=100_000) == pytest.approx(whole / 10, rel=1e-4)
+    # In the order of the file: the trade comes first, at the liquidity that was there.
+    assert lost(move, tenth) == whole
+
+
+@settings(deadline=None, max_examples=10)
+@given(data=st.data())
+def test_any_moves_of_a_pool_average_to_what_is_computed(data: st.DataObject) -> None:
+    acts = []
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = START + data.draw(st.integers(0, 5 * STEP_S))
+        until = data.draw(st.none() | st.integers(at + 1, at + 3 * STEP_S))
+        to = data.draw(
+            st.one_of(
+                st.fixed_dictionaries({"tick": st.integers(-887_272, 887_271)}),
+                st.fixed_dictionaries({"price": st.sampled_from(["0.000000000001", "0.5", "1", "3", "1e9"])}),
+                st.fixed_dictionaries({"times": st.sampled_from(["0.1", "0.5", "3"])}),
+            )
+        )
+        acts.append(pool_fault("set_liquidity" if "times" in to else "manip_twap", at, until, **to))
+    window_s = data.draw(st.integers(1, 86_000))
+    decimals = data.draw(st.integers(0, 20))
+    played(over(pooled(window_s=window_s, decimals=decimals), tuple(acts), steps=6))
+
+
+def test_a_pool_that_cannot_be_built_is_refused() -> None:
+    for model, message in (
+        (pooled(liquidity=()), "says of no liquidity"),
+        (pooled(window_s=LEAD_S + 1), "s old at the first step"),
+        (pooled(liquidity=({"lower": -7, "upper": 60, "base": "1", "quote": "1"},)), "spacing 60"),
+    ):
+        with pytest.raises(InputError, match=message):
+            played(over(model, ()))
+    everywhere = pooled(liquidity=({"lower": -887_220, "upper": 887_220, "base": "1e6", "quote": "1e6"},))
+    to_the_end = pool_fault("manip_twap", START + STEP_S, tick=887_271)
+    with pytest.raises(InputError, match="cannot be moved to tick 887271"):
+        played(over(everywhere, (to_the_end,)))
 
 
 def test_compounds_feeds_and_a_capped_dollar_answer_as_computed() -> None:

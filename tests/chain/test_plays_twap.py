@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from contracts_abi.errors import InputError
 from contracts_abi.feeds import LATEST_ANSWER
+from oracle.mechanisms.pools import Placed
 from simulation.amm.uniswap_v3 import get_sqrt_ratio_at_tick
 from simulation.chain import revm
 from simulation.chain.market import GENESIS
@@ -26,6 +27,7 @@ FULL = 887_220
 
 
 def plan(ticks: Sequence[int], attacked: Sequence[bool] | None = None, decimals: int = 18) -> TwapPlan:
+    held = attacked or [False] * len(ticks)
     # 1.0001**-276_324 is one whole token of 18 decimals in one of 6.
     return TwapPlan(
         base_decimals=18,
@@ -34,8 +36,10 @@ def plan(ticks: Sequence[int], attacked: Sequence[bool] | None = None, decimals:
         window_s=WINDOW_S,
         fee_pips=3_000,
         bands=(Band(-FULL, FULL, Fraction(10**6), Fraction(10**6)),),
-        ticks=ticks,
-        attacked=attacked or [False] * len(ticks),
+        course=[
+            Placed(i * STEP_S, get_sqrt_ratio_at_tick(tick) + 1, by_attacker)
+            for i, (tick, by_attacker) in enumerate(zip(ticks, held, strict=True))
+        ],
         worth=[Fraction(1)] * len(ticks),
     )
 
@@ -45,7 +49,7 @@ def played(given: TwapPlan) -> tuple[TwapStage, list[int]]:
     pool = TwapStage(stage, given)
     stage.move_to(GENESIS + 86_400)
     answers = []
-    for i in range(len(given.ticks)):
+    for i in range(len(given.course)):
         stage.move_to(GENESIS + 86_400 + i * STEP_S)
         pool.step(i)
         answers.append(stage.read(LATEST_ANSWER.call(pool.source)))

@@ -214,6 +214,9 @@ class _Game(Sequence[Step]):
     def __iter__(self) -> Iterator[Step]:
         for i, step in enumerate(self._script.steps):
             if i:
+                for t in self._stand.moments(self._script.steps[i - 1].t, step.t):
+                    self._pool.stage.move_to(t)
+                    self._stand.at(t)
                 self._pool.stage.move_to(step.t)
                 self._stand.step(i)
                 for symbol, leaf in self._leaves.items():

@@ -78,6 +78,16 @@ class Stand:
         for name in self._order:
             self._move(name, i)
 
+    def moments(self, after: int, before: int) -> list[int]:
+        """Return the times between two steps at which something happens to a feed."""
+        return sorted({t for rig in self.rigs.values() for t in rig.moments() if after < t < before})
+
+    def at(self, t: int) -> None:
+        """Bring all feeds to a time between two steps, which is the stage's."""
+        for name in self._order:
+            if not self._acting(name, _FREEZE):
+                self.rigs[name].at(t)
+
     def _move(self, name: str, i: int) -> None:
         if not self._acting(name, _FREEZE):
             self.rigs[name].step(i)

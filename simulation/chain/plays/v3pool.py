@@ -7,16 +7,37 @@ that it is given, and what it took and gave is what the pool says in its event.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Final
 
 from contracts_abi import uniswap_v3 as abi
 from contracts_abi.aave_v3 import APPROVE
+from contracts_abi.calls import function
 from contracts_abi.errors import InputError
-from simulation.amm.uniswap_v3 import get_sqrt_ratio_at_tick
+from simulation.amm.uniswap_v3 import (
+    get_amount0_delta,
+    get_amount1_delta,
+    get_sqrt_ratio_at_tick,
+    get_tick_at_sqrt_ratio,
+)
 from simulation.chain.aave_v3 import MINT
 from simulation.chain.artifacts import aave, uniswap_core, uniswap_periphery
 from simulation.chain.evm import ZERO_ADDRESS, find_log, labelled_address
 from simulation.chain.plays.stage import OWNER, Stage
+
+# nonce, operator, token0, token1, fee, tickLower, tickUpper, liquidity, and what is owed
+_POSITIONS: Final = function(
+    "positions(uint256)(uint96,address,address,address,uint24,int24,int24,uint128,uint256,uint256,uint128,"
+    "uint128)"
+)
+# tokenId, amount0Desired, amount1Desired, amount0Min, amount1Min, deadline
+_INCREASE_LIQUIDITY: Final = function(
+    "increaseLiquidity((uint256,uint256,uint256,uint256,uint256,uint256))(uint128,uint256,uint256)"
+)
+# tokenId, liquidity, amount0Min, amount1Min, deadline
+_DECREASE_LIQUIDITY: Final = function(
+    "decreaseLiquidity((uint256,uint128,uint256,uint256,uint256))(uint256,uint256)"
+)
 
 PROVIDER: Final = labelled_address("liquidity provider")
 
@@ -61,6 +82,8 @@ class V3Pool:
         The periphery's contracts.
     trades
         Every swap so far.
+    positions
+        The provider's positions, and the liquidity that each began with.
     """
 
     stage: Stage
@@ -71,6 +94,11 @@ class V3Pool:
     router: str
     position_manager: str
     trades: list[Trade] = field(default_factory=list)
+    positions: dict[int, int] = field(default_factory=dict)
+
+    def root(self) -> int:
+        """Return the square root of the spot price, Q64.96."""
+        return int(self.stage.read(abi.SLOT0.call(self.pool))[0])
 
     def tick(self) -> int:
         """Return the tick of the spot price."""
@@ -88,7 +116,35 @@ class V3Pool:
             *(0, 0, PROVIDER, _FOREVER),
         )
         result = self.stage.act(PROVIDER, self.position_manager, abi.MINT, order)
-        return int(find_log(result, abi.MINT_EVENT, self.pool)["amount"])
+        liquidity = int(find_log(result, abi.MINT_EVENT, self.pool)["amount"])
+        # The manager numbers positions from 1, and nobody else has any.
+        self.positions[len(self.positions) + 1] = liquidity
+        return liquidity
+
+    def resize(self, times: Fraction) -> None:
+        """Bring every position to a multiple of what it began with, rounded down."""
+        for token in (self.token0, self.token1):
+            self._fund(PROVIDER, token, _PLENTY, self.position_manager)
+        for position, began in self.positions.items():
+            there = int(self.stage.read(_POSITIONS.call(self.position_manager, position))[7])
+            wanted = int(began * times)
+            if wanted < there:
+                order = (position, there - wanted, 0, 0, _FOREVER)
+                self.stage.act(PROVIDER, self.position_manager, _DECREASE_LIQUIDITY, order)
+            elif wanted > there:
+                self._add(position, wanted - there)
+
+    def _add(self, position: int, liquidity: int) -> None:
+        """Add to a position; the manager makes of amounts the most liquidity that they are enough for."""
+        lower, upper = self.stage.read(_POSITIONS.call(self.position_manager, position))[5:7]
+        low, high = get_sqrt_ratio_at_tick(lower), get_sqrt_ratio_at_tick(upper)
+        now = max(low, min(high, self.root()))
+        amounts = [
+            get_amount0_delta(now, high, liquidity, round_up=True),
+            get_amount1_delta(low, now, liquidity, round_up=True),
+        ]
+        order = (position, *amounts, 0, 0, _FOREVER)
+        self.stage.act(PROVIDER, self.position_manager, _INCREASE_LIQUIDITY, order)
 
     def remember(self, observations: int) -> None:
         """Let the pool keep so many observations; until then its averages do not reach back."""
@@ -99,17 +155,34 @@ class V3Pool:
 
         Where there is no liquidity the price moves for nothing, as it did in the pools that were attacked so.
         """
-        now = self.tick()
-        if now == tick:
+        if self.tick() == tick:
             return None
-        down = tick < now
+        # One unit above the tick's own price: at that price itself a pool that came from above is one lower.
+        return self.move_to_root(get_sqrt_ratio_at_tick(tick) + 1, trader)
+
+    def move_to_root(self, root: int, trader: str) -> Trade | None:
+        """Swap until the square root of the spot price is `root`; see `move_to`.
+
+        Raises
+        ------
+        InputError
+            If more tokens would be needed than a trader can have here.
+        """
+        now = self.root()
+        if now == root:
+            return None
+        down = root < now
         token_in, token_out = (self.token0, self.token1) if down else (self.token1, self.token0)
         self._fund(trader, token_in, _PLENTY, self.router)
-        # One unit above the tick's own price: at that price itself a pool that came from above is one lower.
-        limit = get_sqrt_ratio_at_tick(tick) + 1
-        order = (token_in, token_out, self.fee_pips, trader, _FOREVER, _PLENTY, 0, limit)
+        order = (token_in, token_out, self.fee_pips, trader, _FOREVER, _PLENTY, 0, root)
         result = self.stage.act(trader, self.router, abi.EXACT_INPUT_SINGLE, order)
         swap = find_log(result, abi.SWAP_EVENT, self.pool)
+        if swap["sqrtPriceX96"] != root:
+            raise InputError(
+                f"the pool cannot be moved to tick {get_tick_at_sqrt_ratio(root)}: that takes more than "
+                f"{_PLENTY} raw tokens",
+                fix="let its liquidity end before that tick",
+            )
         trade = Trade(trader, swap["amount0"], swap["amount1"], swap["tick"])
         self.trades.append(trade)
         return trade
@@ -124,8 +197,10 @@ class V3Pool:
         self.stage.act(account, token, APPROVE, spender, amount)
 
 
-def deploy_pool(stage: Stage, token0: str, token1: str, fee_pips: int, tick: int) -> V3Pool:
-    """Deploy Uniswap V3 and a pool without liquidity at `tick`.
+def deploy_pool(
+    stage: Stage, token0: str, token1: str, fee_pips: int, tick: int, *, root: int | None = None
+) -> V3Pool:
+    """Deploy Uniswap V3 and a pool without liquidity at `tick`, or at the square root of a price.
 
     Raises
     ------
@@ -145,5 +220,5 @@ def deploy_pool(stage: Stage, token0: str, token1: str, fee_pips: int, tick: int
         stage.act(OWNER, factory, abi.ENABLE_FEE_AMOUNT, fee_pips, max(1, fee_pips // 50))
     stage.act(OWNER, factory, abi.CREATE_POOL, token0, token1, fee_pips)
     pool = stage.read(abi.GET_POOL.call(factory, token0, token1, fee_pips))
-    stage.act(OWNER, pool, abi.INITIALIZE, get_sqrt_ratio_at_tick(tick) + 1)
+    stage.act(OWNER, pool, abi.INITIALIZE, get_sqrt_ratio_at_tick(tick) + 1 if root is None else root)
     return V3Pool(stage, pool, token0, token1, fee_pips, router, manager)

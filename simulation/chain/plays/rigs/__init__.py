@@ -78,6 +78,14 @@ class Rig(Protocol):
         """Bring the feed's contracts to step `i`: posts, trades and pokes at the stage's time."""
         ...
 
+    def moments(self) -> tuple[int, ...]:
+        """Return the times, unix seconds, at which something happens to it beside the steps."""
+        ...
+
+    def at(self, t: int) -> None:
+        """Bring the feed's contracts to one of these times, which is the stage's."""
+        ...
+
     def costs(self) -> tuple[str, ...]:
         """Return what moving it against the market took so far, one line each; nothing for most kinds."""
         ...
@@ -92,6 +100,13 @@ class Quiet:
 
     def step(self, i: int) -> None:
         """Do nothing: the price is that of the feeds behind."""
+
+    def moments(self) -> tuple[int, ...]:
+        """Return none: nothing happens between two steps."""
+        return ()
+
+    def at(self, t: int) -> None:
+        """Do nothing."""
 
     def costs(self) -> tuple[str, ...]:
         """Return nothing."""

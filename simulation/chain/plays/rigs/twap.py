@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from typing import ClassVar, Final, Literal, cast
 
 from contracts_abi.errors import InputError
+from oracle.mechanisms.pools import ConcentratedAverage, Placed
 from simulation.chain.artifacts import openzeppelin, uniswap_twap
 from simulation.chain.evm import labelled_address
+from simulation.chain.plays.rigs import Quiet, Site, rigs
 from simulation.chain.plays.stage import Stage
 from simulation.chain.plays.v3pool import Trade, V3Pool, deploy_pool
+from simulation.replay.text import money_text, token_text
 
 ARBITRAGEUR: Final = labelled_address("arbitrageur")
 ATTACKER: Final = labelled_address("attacker of the pool")
@@ -19,6 +24,7 @@ ATTACKER: Final = labelled_address("attacker of the pool")
 _OBSERVATIONS: Final = 500
 _TRIES: Final = 64
 _UINT128: Final = 2**128
+_PIPS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +53,13 @@ class TwapPlan:
         Fee tier of the pool.
     bands
         Its liquidity.
-    ticks
-        Where the spot price stands at each step, after the step's trade.
-    attacked
-        Whether it is the attacker who puts it there; an arbitrageur otherwise.
+    course
+        Where the spot price is put, and how much of the liquidity is there, in the order of time. It is the
+        attacker who puts it there where it is attacked; an arbitrageur otherwise.
     worth
-        True price of the base token in the quote token at each step, to value what was spent.
+        True price of the base token in the quote token at each of them, to value what was spent.
+    dollars
+        True price of the quote token in dollars at each of them; it counts as one without.
     """
 
     base_decimals: int
@@ -61,9 +68,40 @@ class TwapPlan:
     window_s: int
     fee_pips: int
     bands: Sequence[Band]
-    ticks: Sequence[int]
-    attacked: Sequence[bool]
+    course: Sequence[Placed]
     worth: Sequence[Fraction]
+    dollars: Sequence[Fraction] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What the attacker's swaps came to.
+
+    Attributes
+    ----------
+    swaps
+        How many there were.
+    paid, got
+        Raw base and quote tokens that went into the pool and came out of it, the fee in what went in.
+    fee
+        What of that was the fee, raw base and quote tokens.
+    lost
+        What the swaps lost against the true price, in dollars.
+    lost_to_fees
+        What of that was the fee; the rest is price impact.
+    """
+
+    swaps: int
+    paid: tuple[int, int]
+    got: tuple[int, int]
+    fee: tuple[int, int]
+    lost: Fraction
+    lost_to_fees: Fraction
+
+    @property
+    def impact(self) -> Fraction:
+        """Dollars lost to the price that the swaps themselves moved."""
+        return self.lost - self.lost_to_fees
 
 
 class TwapStage:
@@ -72,7 +110,8 @@ class TwapStage:
     def __init__(self, stage: Stage, plan: TwapPlan) -> None:
         self._plan = plan
         base, quote = _tokens(stage, plan)
-        self.pool: V3Pool = deploy_pool(stage, base, quote, plan.fee_pips, plan.ticks[0])
+        first = plan.course[0]
+        self.pool: V3Pool = deploy_pool(stage, base, quote, plan.fee_pips, 0, root=first.root)
         for band in plan.bands:
             self.pool.provide(
                 band.lower,
@@ -80,6 +119,8 @@ class TwapStage:
                 int(band.base * 10**plan.base_decimals),
                 int(band.quote * 10**plan.quote_decimals),
             )
+        self._liquidity = Fraction(1)
+        self._resize(first.liquidity)
         self.pool.remember(_OBSERVATIONS)
         amount = 10 ** (plan.base_decimals + plan.decimals - plan.quote_decimals)
         if not 1 <= amount < _UINT128:
@@ -92,28 +133,149 @@ class TwapStage:
         self._spent: list[tuple[int, Trade]] = []
 
     def step(self, i: int) -> None:
-        """Swap to where the spot price stands at step `i`."""
-        trader = ATTACKER if self._plan.attacked[i] else ARBITRAGEUR
-        trade = self.pool.move_to(self._plan.ticks[i], trader)
-        if trade is not None and trader == ATTACKER:
+        """Put price and liquidity to where they are at the `i`-th place of the course."""
+        placed = self._plan.course[i]
+        if placed.liquidity_first:
+            self._resize(placed.liquidity)
+        trader = ATTACKER if placed.attacked else ARBITRAGEUR
+        trade = self.pool.move_to_root(placed.root, trader)
+        if trade is not None and placed.attacked:
             self._spent.append((i, trade))
+        self._resize(placed.liquidity)
+
+    def _resize(self, times: Fraction) -> None:
+        if times != self._liquidity:
+            self.pool.resize(times)
+            self._liquidity = times
+
+    def bill(self) -> Bill:
+        """Return what the attacker's swaps came to so far."""
+        plan = self._plan
+        units = (10**plan.base_decimals, 10**plan.quote_decimals)
+        paid, got, fee = [0, 0], [0, 0], [0, 0]
+        lost = lost_to_fees = Fraction(0)
+        for i, trade in self._spent:
+            dollars = Fraction(1) if plan.dollars is None else plan.dollars[i]
+            worth = (plan.worth[i] * dollars / units[0], dollars / units[1])
+            for token, amount in enumerate((trade.amount0, trade.amount1)):
+                lost += worth[token] * amount
+                if amount < 0:
+                    got[token] -= amount
+                    continue
+                # Rounded up to a raw unit in each range of liquidity that a swap goes through; here once.
+                taken = -(-amount * plan.fee_pips // _PIPS)
+                paid[token] += amount
+                fee[token] += taken
+                lost_to_fees += worth[token] * taken
+        return Bill(
+            len(self._spent), (paid[0], paid[1]), (got[0], got[1]), (fee[0], fee[1]), lost, lost_to_fees
+        )
 
     def cost(self) -> Fraction:
-        """Return what the attacker's swaps lost against the true price, in quote tokens."""
-        plan = self._plan
-        return sum(
-            (
-                plan.worth[i] * trade.amount0 / 10**plan.base_decimals
-                + Fraction(trade.amount1, 10**plan.quote_decimals)
-                for i, trade in self._spent
-            ),
-            Fraction(0),
-        )
+        """Return what the attacker's swaps lost against the true price, in dollars."""
+        return self.bill().lost
 
     def paid_in(self) -> Fraction:
         """Return what the attacker had to have at hand: quote tokens paid into the pool."""
-        unit = 10**self._plan.quote_decimals
-        return sum((Fraction(max(0, trade.amount1), unit) for _, trade in self._spent), Fraction(0))
+        return Fraction(self.bill().paid[1], 10**self._plan.quote_decimals)
+
+
+@rigs.register("univ3_twap")
+class TwapRig(Quiet):
+    """A pool of the feed's two tokens, moved by swaps, and Uniswap's own library that reads its average."""
+
+    kind: ClassVar[Literal["univ3_twap"]] = "univ3_twap"
+    early: ClassVar[bool] = True
+
+    def __init__(self, site: Site) -> None:
+        model = cast("ConcentratedAverage", site.model)
+        if not model.liquidity:
+            raise InputError(
+                f"feed {site.name} says of no liquidity where it stands, and a pool needs some",
+                fix="add liquidity = [{ lower = …, upper = …, base = …, quote = … }]",
+            )
+        (pair,) = model.pairs(site.name)
+        steps, truth = site.world.steps, site.world.truth
+        course = model.course(site.name, site.world)
+        if model.window_s > (past := steps[0] - site.stage.now):
+            raise InputError(
+                f"feed {site.name} averages over {model.window_s} s, and the pool is {past} s old at the "
+                "first step"
+            )
+        if _kept(course, model.window_s) > _OBSERVATIONS:
+            raise InputError(
+                f"feed {site.name} needs more than the {_OBSERVATIONS} observations that the pool keeps",
+                fix="a shorter window, or a longer step",
+            )
+        self._name, self._model, self._steps, self._course = site.name, model, steps, course
+        self._base, self._quote = pair.split("/")
+        self._at = {placed.t: i for i, placed in enumerate(course)}
+        before = [bisect.bisect_right(steps, placed.t) - 1 for placed in course]
+        dollars = truth.get(f"{self._quote}/USD")
+        self._valued = dollars is not None or self._quote == "USD"
+        self.decimals = model.decimals
+        self._pool = TwapStage(
+            site.stage,
+            TwapPlan(
+                model.base_decimals,
+                model.quote_decimals,
+                model.decimals,
+                model.window_s,
+                model.fee_pips,
+                [Band(r.lower, r.upper, Fraction(r.base), Fraction(r.quote)) for r in model.liquidity],
+                course,
+                [truth[pair][i] for i in before],
+                None if dollars is None else [dollars[i] for i in before],
+            ),
+        )
+        self.source = self._pool.source
+
+    def moments(self) -> tuple[int, ...]:
+        """Return the times at which somebody trades; an attack begins and ends at its own second."""
+        return tuple(self._at)
+
+    def at(self, t: int) -> None:
+        """Trade as of one of these times."""
+        if t in self._at:
+            self._pool.step(self._at[t])
+
+    def step(self, i: int) -> None:
+        """Trade as of step `i`."""
+        self.at(self._steps[i])
+
+    def _held_s(self) -> int:
+        pairs = itertools.pairwise(self._course)
+        return sum(after.t - placed.t for placed, after in pairs if placed.attacked)
+
+    def costs(self) -> tuple[str, ...]:
+        """Return what the attacker paid, got and lost; nothing while he has not traded."""
+        bill = self._pool.bill()
+        if not bill.swaps:
+            return ()
+
+        def amounts(raw: tuple[int, int]) -> str:
+            scales = (self._model.base_decimals, self._model.quote_decimals)
+            told = [
+                f"{token_text(n, scale)} {symbol} ({n} raw)"
+                for n, scale, symbol in zip(raw, scales, (self._base, self._quote), strict=True)
+                if n
+            ]
+            return " and ".join(told) or "nothing"
+
+        return (
+            f"{self._name}: the attacker held the price for {self._held_s()} s, swaps: {bill.swaps}, paid "
+            f"{amounts(bill.paid)}, got {amounts(bill.got)}",
+            f"{self._name}: of that {amounts(bill.fee)} were fees ({money_text(bill.lost_to_fees)} USD)",
+            f"{self._name}: price impact {money_text(bill.impact)} USD",
+            f"{self._name}: lost {money_text(bill.lost)} USD against the true price"
+            + (f", {self._quote} counted as 1 USD" if not self._valued else ""),
+        )
+
+
+def _kept(course: Sequence[Placed], window_s: int) -> int:
+    """Return how many observations the longest window can need: one for each move, and the one before."""
+    times = [placed.t for placed in course]
+    return 2 + max(i - bisect.bisect_left(times, t - window_s) for i, t in enumerate(times))
 
 
 def _tokens(stage: Stage, plan: TwapPlan) -> tuple[str, str]:
