@@ -7,16 +7,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from eth_keys import keys
+from eth_keys.exceptions import BadSignature
 from eth_utils.crypto import keccak
+from eth_utils.exceptions import ValidationError as KeyValidationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from contracts_abi.errors import InputError
-from oracle.interfaces import AuthorityFacts, QuorumFacts, Source
+from contracts_abi.errors import DataError, InputError
+from oracle.interfaces import AuthorityFacts, MarketStatus, QuorumFacts, Source
 from oracle.sources import sources
 from oracle.sources.api3 import Api3ServerSource, Api3Source
 from oracle.sources.chronicle import ChronicleSource
+from oracle.sources.data_streams import DataStreamsSource, Report, parse_report, report_in
 from oracle.sources.maker import (
     HOP_S,
     Delayed,
@@ -35,6 +39,7 @@ from oracle.sources.pyth import (
     hermes_request,
     recent,
 )
+from oracle.sources.redstone import RedstonePayloadSource, RedstoneSource, median, unpack
 from oracle.types import FeedKind, NoData, PriceObs, Reading
 
 NOW = 1_700_000_000
@@ -457,9 +462,311 @@ def test_api3_s_server_is_asked_by_name_or_by_id_and_not_by_both() -> None:
             sources.build({"kind": "api3_server", "base": "A", "quote": "B", "address": ADDRESS, **wrong})
 
 
+# --- RedStone ---------------------------------------------------------------------------------------------
+
+ADAPTER = RedstoneSource(base="ETH", quote="USD", address=ADDRESS, data_feed="ETH", min_signers=3)
+KEYS = [keys.PrivateKey(bytes([i]) * 32) for i in range(1, 6)]
+SIGNERS = tuple(key.public_key.to_checksum_address() for key in KEYS[:4])
+PAYLOAD = RedstonePayloadSource(base="ETH", quote="USD", data_feed="ETH", signers=SIGNERS, threshold=3)
+MS = (NOW - 7) * 1_000
+
+
+def signer_of(digest: bytes, signature: bytes) -> str | None:
+    try:
+        given = keys.Signature(signature[:64] + bytes([(signature[64] - 27) % 256]))
+        return str(given.recover_public_key_from_msg_hash(digest).to_checksum_address())
+    except (BadSignature, KeyValidationError):
+        return None
+
+
+def package(key: Any, *points: tuple[str, int], at_ms: int = MS, size: int = 32) -> bytes:
+    """Return a package as the protocol lays it out, signed."""
+    body = b"".join(name.encode().ljust(32, b"\0") + value.to_bytes(size, "big") for name, value in points)
+    body += at_ms.to_bytes(6, "big") + size.to_bytes(4, "big") + len(points).to_bytes(3, "big")
+    signed = key.sign_msg_hash(keccak(body)).to_bytes()
+    return bytes(body + signed[:64] + bytes([signed[64] + 27]))
+
+
+def payload(*packages: bytes, metadata: bytes = b"1.0#test") -> bytes:
+    tail = len(metadata).to_bytes(3, "big") + bytes.fromhex("000002ed57011e0000")
+    return b"calldata" + b"".join(packages) + len(packages).to_bytes(2, "big") + metadata + tail
+
+
+def of_payload(data: bytes, at: int = NOW) -> Reading:
+    return PAYLOAD.decode([data], block=7, timestamp=at, recover=signer_of)
+
+
+THREE = [
+    package(KEYS[0], ("ETH", 1_510), ("BTC", 9)),
+    package(KEYS[1], ("ETH", 1_530)),
+    package(KEYS[2], ("BTC", 8), ("ETH", 1_512)),
+]
+
+
+def test_an_adapter_that_updates_each_feed_tells_value_and_times_at_once() -> None:
+    names = ("getLastUpdateDetails(bytes32)", "getValueForDataFeed(bytes32)")
+    calls = ADAPTER.reads()
+    assert [c.data for c in calls[:2]] == [keccak(text=n)[:4] + b"ETH".ljust(32, b"\0") for n in names]
+    results = (word(MS) + word(NOW - 5) + word(151_234), word(7), None, word(3))
+    reading = price_of(decoded(ADAPTER, *results))
+    assert (reading.mantissa, reading.decimals, reading.published_at) == (151_234, 8, NOW - 7)
+    assert ADAPTER.context(results, timestamp=NOW).quorum == QuorumFacts(3, 3)
+    assert ADAPTER.context((None,) * 4, timestamp=NOW).quorum is None
+
+
+def test_an_adapter_that_updates_all_feeds_tells_value_and_times_apart() -> None:
+    results = (None, word(151_234), word(MS) + word(NOW - 5), word(3))
+    reading = price_of(decoded(ADAPTER, *results))
+    assert (reading.mantissa, reading.published_at, reading.kind) == (151_234, NOW - 7, FeedKind.PUSH)
+    fast = ADAPTER.model_copy(update={"time_unit": "us"})
+    micro = (None, word(1), word(MS * 1_000) + word(0), None)
+    assert price_of(decoded(fast, *micro)).published_at == NOW - 7
+
+
+@pytest.mark.parametrize(
+    ("results", "reason"),
+    [
+        ((None, None, None, None), "no value with a time"),
+        ((None, word(5), None, None), "no value with a time"),
+        ((None, None, word(MS) + word(NOW), None), "no value with a time"),
+        ((word(MS), word(5), b"", None), "no value with a time"),
+        ((None, word(5), word(2**128) + word(NOW), None), "no value with a time"),
+        ((word(0) * 3, word(5), None, None), "never written"),
+        ((None, word(5), word(0) * 2, None), "never written"),
+    ],
+)
+def test_what_the_adapter_does_not_say_is_no_data(results: tuple[bytes | None, ...], reason: str) -> None:
+    assert reason in reason_of(decoded(ADAPTER, *results))
+
+
+def test_a_payload_says_the_median_of_its_signers() -> None:
+    data = payload(*THREE)
+    reading = price_of(of_payload(data))
+    assert (reading.mantissa, reading.decimals, reading.published_at) == (1_512, 8, NOW - 7)
+    assert (reading.kind, reading.raw) == (FeedKind.PULL, data)
+    context = PAYLOAD.context([data], timestamp=NOW, recover=signer_of)
+    assert context.quorum == QuorumFacts(3, 3)
+    assert PAYLOAD.context([data], timestamp=NOW).quorum is None
+
+
+def test_packages_are_read_from_the_end_with_all_that_was_signed() -> None:
+    last, middle, first = unpack(payload(*THREE))
+    assert last.points == ((b"ETH".ljust(32, b"\0"), 1_512), (b"BTC".ljust(32, b"\0"), 8))
+    assert (middle.points[0][1], middle.timestamp_ms) == (1_530, MS)
+    assert signer_of(first.digest, first.signature) == SIGNERS[0]
+    small = unpack(payload(package(KEYS[0], ("ETH", 255), size=1)))
+    assert small[0].points[0][1] == 255
+    assert unpack(payload(metadata=b"")) == ()
+
+
+def test_of_more_signers_than_it_takes_those_at_the_end_count() -> None:
+    four = [package(KEYS[3], ("ETH", 10**6)), *THREE]
+    assert price_of(of_payload(payload(*four))).mantissa == 1_512
+    assert price_of(of_payload(payload(*four[1:], four[0]))).mantissa == 1_530
+
+
+def test_a_signer_counts_once() -> None:
+    again = package(KEYS[0], ("ETH", 1))
+    assert "2 of 3 signers" in reason_of(of_payload(payload(THREE[0], THREE[1], again)))
+    assert price_of(of_payload(payload(again, *THREE))).mantissa == 1_512
+
+
+@pytest.mark.parametrize(
+    ("offset_ms", "reason"),
+    [
+        (-180_000, None),
+        (-180_001, "the payload was signed 181 s ago"),
+        (60_000, None),
+        (60_999, None),
+        (61_000, "the payload was signed 61 s ahead"),
+    ],
+)
+def test_a_payload_is_taken_for_three_minutes_and_from_one_minute_ahead(
+    offset_ms: int, reason: str | None
+) -> None:
+    at_ms = NOW * 1_000 + offset_ms
+    found = of_payload(payload(*(package(key, ("ETH", 5), at_ms=at_ms) for key in KEYS[:3])))
+    if reason is None:
+        assert price_of(found).published_at == at_ms // 1_000
+    else:
+        assert reason_of(found) == reason
+
+
+def tampered(data: bytes) -> bytes:
+    return data.replace((1_530).to_bytes(32, "big"), (9_999).to_bytes(32, "big"))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "no payload was fetched"),
+        (b"calldata", "no marker"),
+        (payload(*THREE)[:-1], "no marker"),
+        (payload(*THREE)[-20:], "too short"),
+        (payload(*THREE)[200:], "too short"),
+        (bytes.fromhex("ffffff000002ed57011e0000"), "too short"),
+        (payload(), "0 of 3 signers"),
+        (payload(*THREE[:2]), "2 of 3 signers"),
+        (payload(*THREE[:2], package(KEYS[2], ("BTC", 1))), "2 of 3 signers"),
+        (payload(*THREE[:2], package(KEYS[4], ("ETH", 1))), "is not authorised to sign"),
+        (payload(*THREE, package(KEYS[4], ("BTC", 1))), "is not authorised to sign"),
+        (tampered(payload(*THREE)), "is not authorised to sign"),
+        (payload(*THREE[:2], THREE[2][:-1] + b"\x05"), "of nobody"),
+        (payload(*THREE[:2], package(KEYS[2], ("ETH", 1), at_ms=MS + 1)), "different times"),
+        (payload(*(package(key, ("ETH", 1), at_ms=0) for key in KEYS[:3])), "no time"),
+        (payload(*THREE[:2], package(KEYS[2], ("ETH", 1), size=33)), "33 bytes is too large"),
+    ],
+)
+def test_what_is_no_payload_is_no_data(data: bytes, reason: str) -> None:
+    assert reason in reason_of(of_payload(data))
+
+
+def test_nothing_is_taken_from_a_payload_whose_signers_nobody_recovers() -> None:
+    assert "nobody is there to recover" in reason_of(decoded(PAYLOAD, payload(*THREE)))
+
+
+def test_medians_are_the_contract_s() -> None:
+    assert median([3]) == 3
+    assert median([9, 1, 4]) == 4
+    assert median([9, 1, 4, 5]) == 4
+    for refused in ([], [2**255, 2**255]):
+        with pytest.raises(DataError):
+            median(refused)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"threshold": 5}, {"threshold": 0}, {"signers": ()}, {"data_feed": "x" * 32}, {"data_feed": ""}],
+)
+def test_a_payload_that_could_never_be_taken_is_no_configuration(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        sources.build({"kind": "redstone_payload", **PAYLOAD.model_dump(), **wrong})
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=400), st.integers(0, 400), st.booleans())
+def test_any_payload_never_raises(noise: bytes, at: int, marked: bool) -> None:
+    for data in (noise + bytes.fromhex("000002ed57011e0000") * marked, mixed(payload(*THREE), noise, at)):
+        assert isinstance(of_payload(data), PriceObs | NoData)
+        PAYLOAD.context([data], timestamp=NOW, recover=signer_of)
+
+
+def mixed(data: bytes, noise: bytes, at: int) -> bytes:
+    """Return `data` with a few bytes overwritten."""
+    return data[:at] + noise[:8] + data[at + len(noise[:8]) :]
+
+
+# --- Data Streams -----------------------------------------------------------------------------------------
+
+
+def stream(version: int, **changes: Any) -> DataStreamsSource:
+    feed_id = f"0x{version:04x}" + "ab" * 30
+    return DataStreamsSource(base="ETH", quote="USD", **({"feed_id": feed_id} | changes))
+
+
+def report(version: int, *tail: int, valid_from: int = NOW - 3, at: int = NOW - 2, **last: int) -> bytes:
+    head = bytes.fromhex(stream(version).feed_id[2:]) + word(valid_from) + word(at)
+    return head + word(11) + word(12) + word(last.get("expires_at", NOW + 3_600)) + b"".join(map(word, tail))
+
+
+def full(blob: bytes) -> bytes:
+    """Return a full report: three words of context, the report, two signatures."""
+    padded = blob + bytes(-len(blob) % 32)
+    two = word(2) + word(5) + word(6)
+    head = word(1) + word(2) + word(3) + word(7 * 32)
+    first = 8 * 32 + len(padded)
+    return head + word(first) + word(first + 96) + word(0) + word(len(blob)) + padded + two + two
+
+
+PRICE = 1_512 * 10**18
+OPEN = MarketStatus.OPEN
+
+
+@pytest.mark.parametrize(
+    ("version", "tail", "bid_ask", "status", "made_at"),
+    [
+        (2, (PRICE,), (None, None), None, NOW - 2),
+        (3, (PRICE, PRICE - 5, PRICE + 6), (PRICE - 5, PRICE + 6), None, NOW - 2),
+        (3, (PRICE, PRICE, PRICE), (PRICE, PRICE), None, NOW - 2),
+        (4, (PRICE, 2), (None, None), OPEN, NOW - 2),
+        (4, (PRICE, 1), (None, None), MarketStatus.CLOSED, NOW - 2),
+        (4, (PRICE, 0), (None, None), MarketStatus.UNKNOWN, NOW - 2),
+        (4, (PRICE, 3), (None, None), MarketStatus.UNKNOWN, NOW - 2),
+        (8, ((NOW - 900) * 10**9 + 1, PRICE, 1), (None, None), MarketStatus.CLOSED, NOW - 900),
+        (8, ((NOW + 5) * 10**9, PRICE, 2), (None, None), OPEN, NOW - 2),
+    ],
+)
+def test_a_report_is_read_by_the_schema_of_its_feed(
+    version: int, tail: tuple[int, ...], bid_ask: Any, status: MarketStatus | None, made_at: int
+) -> None:
+    source = stream(version)
+    data = full(report(version, *tail))
+    reading = price_of(decoded(source, data))
+    assert (reading.mantissa, reading.decimals, reading.published_at) == (PRICE, 18, made_at)
+    assert ((reading.bid, reading.ask), reading.kind) == (bid_ask, FeedKind.PULL)
+    assert source.context([data], timestamp=NOW).market_status is status
+
+
+def test_a_report_says_what_verifying_it_costs_and_until_when_it_can_be() -> None:
+    found = parse_report(report(3, -PRICE, 0, 1))
+    assert isinstance(found, Report)
+    assert (found.version, found.native_fee, found.link_fee) == (3, 11, 12)
+    assert (found.price, found.valid_from, found.expires_at) == (-PRICE, NOW - 3, NOW + 3_600)
+
+
+def test_a_full_report_is_taken_apart() -> None:
+    blob = report(3, PRICE, PRICE, PRICE)
+    assert report_in(full(blob)) == blob
+    assert report_in(blob) is None
+    assert report_in(full(blob)[:-1]) is None
+
+
+V3 = stream(3)
+GOOD = (PRICE, PRICE, PRICE)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (None, "no report was fetched"),
+        (b"", "no report was fetched"),
+        (report(3, *GOOD), "no full report"),
+        (full(report(3, *GOOD))[:-32], "no full report"),
+        (full(b""), "schema v0 are not read"),
+        (full(report(7, PRICE)), "schema v7 are not read"),
+        (full(report(3, *GOOD)[:-1]), "287 bytes are no report of schema v3"),
+        (full(report(3, *GOOD) + bytes(32)), "320 bytes are no report of schema v3"),
+        (full(report(3, 2**191, 0, 0)), "does not decode as schema v3"),
+        (full(report(3, *GOOD, at=2**32)), "does not decode as schema v3"),
+        (full(report(2, PRICE)), "the report is of feed 0x0002abab"),
+        (full(report(3, *GOOD, valid_from=0, at=0)), "has no time"),
+        (full(report(3, *GOOD, valid_from=NOW - 1)), "valid only after it was observed"),
+        (full(report(3, *GOOD, expires_at=NOW - 1)), f"expired at {NOW - 1}"),
+    ],
+)
+def test_what_is_no_report_is_no_data(data: bytes | None, reason: str) -> None:
+    assert reason in reason_of(decoded(V3, data))
+
+
+def test_a_report_holds_until_the_second_in_which_it_expires() -> None:
+    assert price_of(decoded(V3, full(report(3, *GOOD, expires_at=NOW))))
+    never = full(report(8, 0, PRICE, 2))
+    assert "has no time" in reason_of(decoded(stream(8), never))
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=40), st.integers(0, 700), st.sampled_from([2, 3, 4, 8]))
+def test_any_report_never_raises(noise: bytes, at: int, version: int) -> None:
+    tail = {2: (PRICE,), 3: GOOD, 4: (PRICE, 2), 8: (NOW * 10**9, PRICE, 2)}[version]
+    data = mixed(full(report(version, *tail)), noise, at)
+    source = stream(version)
+    assert isinstance(decoded(source, data), PriceObs | NoData)
+    source.context([data], timestamp=NOW)
+
+
 # --- all --------------------------------------------------------------------------------------------------
 
-ALL: list[Any] = [PYTH, HERMES, CHRONICLE, MEDIAN, OSM, API3, SERVER, BEACON]
+ALL: list[Any] = [PYTH, HERMES, CHRONICLE, MEDIAN, OSM, API3, SERVER, BEACON, ADAPTER, PAYLOAD, V3]
 
 
 @pytest.mark.parametrize("source", ALL, ids=lambda source: source.source_id)
