@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median_low
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from contracts_abi.errors import InputError
 from oracle.fields import PositiveDecimal
@@ -18,6 +18,15 @@ from oracle.strict import StrictModel
 _DECIMALS = 30
 _FAR = 3
 """Times by which a price may differ from the one it should be near."""
+_OWN_FIXES = {
+    f"set decimals, which is {_DECIMALS}, or mend the row": (
+        "mend the row, name another column, or set skip_bad_rows = true"
+    ),
+    "mend the row, or set allow_non_positive = true to let the guards judge it": (
+        "mend the row, or set skip_bad_rows = true"
+    ),
+}
+"""A recorded source's fixes that name keys which a truth does not have, and what helps here."""
 
 
 class TruthFile(StrictModel):
@@ -78,6 +87,12 @@ class TruthFile(StrictModel):
     def _lower(cls, value: str) -> str:
         return value.lower()
 
+    @model_validator(mode="after")
+    def _symbol_with_its_column(self) -> TruthFile:
+        if (self.symbol_column is None) != (self.symbol is None):
+            raise ValueError("symbol_column and symbol go together: give both, or none")
+        return self
+
     def read(self, pair: str, folder: Path, where: str) -> tuple[tuple[int, Fraction], ...]:
         """Return time and price of every row, in time order.
 
@@ -106,7 +121,14 @@ class TruthFile(StrictModel):
             "symbol": self.symbol,
             "skip_bad_rows": self.skip_bad_rows,
         }
-        source = sources.build(config, where=where)
+        try:
+            source = sources.build(config, where=where)
+        except InputError as error:
+            text = str(error)
+            for theirs, own in _OWN_FIXES.items():
+                if text.endswith(f"; {theirs}"):
+                    raise InputError(text.removesuffix(f"; {theirs}"), fix=own) from None
+            raise
         rows = tuple(
             (t, 1 / Fraction(mantissa, 10**_DECIMALS) if self.invert else Fraction(mantissa, 10**_DECIMALS))
             for t, mantissa in source.series()
@@ -124,10 +146,11 @@ class TruthFile(StrictModel):
         if near / _FAR <= 1 / middle <= near * _FAR:
             fix = "set invert = false" if self.invert else "set invert = true"
             raise InputError(
-                f"{where}: the prices are inverted: their middle is {float(middle):.6g}", fix=fix
+                f"{where}: the prices of {self.path} are inverted: their middle is {float(middle):.6g}",
+                fix=fix,
             )
         raise InputError(
-            f"{where}: the middle of the prices is {float(middle):.6g}, not near {self.near}",
+            f"{where}: the middle of the prices of {self.path} is {float(middle):.6g}, not near {self.near}",
             fix="check the column, the pair and its unit",
         )
 
@@ -137,6 +160,7 @@ class TruthFile(StrictModel):
         for (before, _), (after, _) in pairwise(rows):
             if after - before > self.max_gap_s:
                 raise InputError(
-                    f"{where}: {after - before} s without a row after {before}, limit {self.max_gap_s}",
+                    f"{where}: {self.path} has no row for {after - before} s after time {before}, "
+                    f"limit {self.max_gap_s}",
                     fix="fill the gap, or set max_gap_s higher",
                 )
