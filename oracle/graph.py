@@ -2,231 +2,66 @@
 
 A protocol names one address. Behind it stand caps, products, scalings and proxies, and at the end the
 contracts in which somebody writes a number. `explore` asks every address for the getters that the known
-kinds of contract have, recognises the kind by those that answer, and follows the ones that name a leg.
-Nothing here opens a connection: `execute` answers lists of reads at one block.
+kinds of contract have, recognises the kind by those that answer (`oracle.graph_shapes`), and follows the ones
+that name a leg. Nothing here opens a connection: `execute` answers lists of reads at one block.
 
-Recognised by their getters: Chainlink proxies and aggregators, Aave's oracle and CAPO adapters, Compound's
-scaling and multiplicative feeds, Morpho's Chainlink oracle, Euler's router and adapters, Maker's OSM and
-median, API3 readers, Uniswap pools and averages over them, vaults and rate providers. A contract of another
-kind is told as unknown, with what it answered.
+What a contract says is never trusted to make sense: one that answers nothing, reverts, answers whatever it is
+asked, names itself or stands on a circle becomes a node that says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
 from eth_utils.address import is_address
 
 from contracts_abi.calls import Call, Function, checksummed, function
 from contracts_abi.errors import DataError, InputError
+from oracle.graph_shapes import (
+    ARGUMENTS,
+    GET_QUOTE,
+    GETTERS,
+    LIST_LENGTH,
+    NOBODY_HAS,
+    QUOTED,
+    ROLES,
+    SHAPES,
+    WRITERS,
+    Shape,
+)
+from oracle.sources.capo import CapParameters
 from oracle.types import FeedKind
 
 ZERO_ADDRESS: Final = "0x" + "00" * 20
 MAX_DEPTH: Final = 10
+LONGEST_TEXT: Final = 200
+"""Characters of a contract's own words that are shown; a description may be as long as it likes."""
 _VACUOUS_MAX: Final = 2**90
 
 Execute: TypeAlias = Callable[[Sequence[Call[Any]]], Sequence[bytes | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """One kind of contract, told by the getters that it answers.
-
-    Attributes
-    ----------
-    name
-        For people, for example ``Chainlink proxy``.
-    kind
-        How its price comes to be.
-    marks
-        Getters that must answer, with something that is not zero.
-    legs
-        Getters that name another contract to its price, with what that is to it.
-    facts
-        Getters that are worth telling.
-    """
-
-    name: str
-    kind: FeedKind
-    marks: tuple[str, ...]
-    legs: Mapping[str, str] = field(default_factory=dict)
-    facts: tuple[str, ...] = ()
-
-
-def _address(*names: str) -> dict[str, Function]:
-    return {name: function(f"{name}()(address)") for name in names}
-
-
-def _number(*names: str, type_: str = "uint256") -> dict[str, Function]:
-    return {name: function(f"{name}()({type_})") for name in names}
-
-
-GETTERS: Final[Mapping[str, Function]] = {
-    "latestRoundData": function("latestRoundData()(uint80,int256,uint256,uint256,uint80)"),
-    "slot0": function("slot0()(uint160,int24,uint16,uint16,uint16,uint8,bool)"),
-    "getReserves": function("getReserves()(uint112,uint112,uint32)"),
-    "api3_read": function("read()(int224,uint32)"),
-    "description": function("description()(string)"),
-    "typeAndVersion": function("typeAndVersion()(string)"),
-    "name": function("name()(string)"),
-    "symbol": function("symbol()(string)"),
-    "isCapped": function("isCapped()(bool)"),
-    "stopped": function("stopped()(uint256)"),
-    "feedId": function("feedId()(bytes32)"),
-    "convertToAssets": function("convertToAssets(uint256)(uint256)"),
-    **_number("decimals", type_="uint8"),
-    **_number("phaseId", type_="uint16"),
-    **_number(
-        *("latestAnswer", "minAnswer", "maxAnswer", "minSubmissionValue", "maxSubmissionValue"),
-        *("getPriceCap", "getRatio"),
-        type_="int256",
-    ),
-    **_number(
-        *("heartbeat", "deviation_bps", "price", "SCALE_FACTOR", "BASE_CURRENCY_UNIT", "hop", "bar"),
-        *("getSnapshotRatio", "getSnapshotTimestamp", "getMaxYearlyGrowthRatePercent", "RATIO_DECIMALS"),
-        *("maxStaleness", "maxConfWidth", "twapWindow", "window", "liquidity", "fee"),
-        *("totalAssets", "totalSupply", "getRate", "stEthPerToken", "getExchangeRate", "exchangeRate"),
-    ),
-    **_address(
-        *("aggregator", "accessController", "owner", "governor", "transmitter", "ACL_MANAGER"),
-        *("ADDRESSES_PROVIDER", "getFallbackOracle", "BASE_CURRENCY", "fallbackOracle"),
-        *("BASE_TO_USD_AGGREGATOR", "ASSET_TO_USD_AGGREGATOR", "RATIO_PROVIDER"),
-        *("priceFeedA", "priceFeedB", "underlyingPriceFeed"),
-        *("BASE_VAULT", "BASE_FEED_1", "BASE_FEED_2", "QUOTE_VAULT", "QUOTE_FEED_1", "QUOTE_FEED_2"),
-        *("oracleBaseCross", "oracleCrossQuote", "base", "quote", "feed", "pyth", "priceFeed", "source"),
-        *("oracle", "src", "api3ServerV1", "pool", "token0", "token1", "asset", "stETH"),
-    ),
-}
-
-ROLES: Final = ("owner", "governor", "transmitter", "ACL_MANAGER", "accessController")
-"""Getters that name who may change something."""
-
-_COMMON: Final = ("description", "typeAndVersion", "decimals")
-_BOUNDS: Final = ("minAnswer", "maxAnswer", "minSubmissionValue", "maxSubmissionValue")
-
-# The first that fits is the kind: the more particular stand first.
-SHAPES: Final = (
-    Shape(
-        "Aave oracle",
-        FeedKind.COMPOSITE,
-        ("ADDRESSES_PROVIDER", "BASE_CURRENCY_UNIT"),
-        {"getFallbackOracle": "fallback"},
-        ("BASE_CURRENCY", "BASE_CURRENCY_UNIT"),
-    ),
-    Shape(
-        "Morpho Chainlink oracle",
-        FeedKind.COMPOSITE,
-        ("SCALE_FACTOR", "price"),
-        {
-            "BASE_VAULT": "base vault",
-            "BASE_FEED_1": "base feed 1",
-            "BASE_FEED_2": "base feed 2",
-            "QUOTE_VAULT": "quote vault",
-            "QUOTE_FEED_1": "quote feed 1",
-            "QUOTE_FEED_2": "quote feed 2",
-        },
-        ("SCALE_FACTOR", "price"),
-    ),
-    Shape(
-        "Aave CAPO, capped rate",
-        FeedKind.COMPOSITE,
-        ("RATIO_PROVIDER", "getSnapshotRatio"),
-        {"BASE_TO_USD_AGGREGATOR": "base price", "RATIO_PROVIDER": "ratio"},
-        (
-            *("getRatio", "getSnapshotRatio", "getSnapshotTimestamp", "getMaxYearlyGrowthRatePercent"),
-            *("RATIO_DECIMALS", "isCapped"),
-        ),
-    ),
-    Shape(
-        "Aave CAPO, capped stablecoin",
-        FeedKind.COMPOSITE,
-        ("ASSET_TO_USD_AGGREGATOR", "getPriceCap"),
-        {"ASSET_TO_USD_AGGREGATOR": "price"},
-        ("getPriceCap", "isCapped"),
-    ),
-    Shape(
-        "Compound multiplicative feed",
-        FeedKind.COMPOSITE,
-        ("priceFeedA", "priceFeedB"),
-        {"priceFeedA": "factor A", "priceFeedB": "factor B"},
-    ),
-    Shape(
-        "Compound scaling feed",
-        FeedKind.COMPOSITE,
-        ("underlyingPriceFeed",),
-        {"underlyingPriceFeed": "price"},
-    ),
-    Shape(
-        "Euler cross adapter",
-        FeedKind.COMPOSITE,
-        ("oracleBaseCross", "oracleCrossQuote"),
-        {"oracleBaseCross": "base to cross", "oracleCrossQuote": "cross to quote"},
-        ("base", "quote"),
-    ),
-    Shape(
-        "Euler router",
-        FeedKind.COMPOSITE,
-        ("governor",),
-        {"fallbackOracle": "fallback for pairs that are not configured"},
-    ),
-    Shape("Pyth adapter", FeedKind.PULL, ("pyth", "feedId"), {}, ("pyth", "feedId", "maxConfWidth")),
-    Shape("Maker OSM", FeedKind.PUSH, ("src", "hop"), {"src": "source"}, ("hop", "stopped")),
-    Shape("Maker median", FeedKind.PUSH, ("bar",), {}, ("bar",)),
-    Shape("API3 reader", FeedKind.PUSH, ("api3ServerV1",), {}, ("api3ServerV1",)),
-    Shape("Chainlink proxy", FeedKind.PUSH, ("aggregator", "phaseId"), {"aggregator": "aggregator"}),
-    Shape(
-        "average over a pool",
-        FeedKind.AMM_TWAP,
-        ("pool", "twapWindow"),
-        {"pool": "pool"},
-        ("twapWindow",),
-    ),
-    Shape("average over a pool", FeedKind.AMM_TWAP, ("pool", "window"), {"pool": "pool"}, ("window",)),
-    Shape(
-        "Uniswap V3 pool",
-        FeedKind.AMM_SPOT,
-        ("slot0", "token0"),
-        {},
-        ("token0", "token1", "fee", "liquidity"),
-    ),
-    Shape("Uniswap V2 pair", FeedKind.AMM_SPOT, ("getReserves", "token0"), {}, ("token0", "token1")),
-    Shape(
-        "vault",
-        FeedKind.RATE,
-        ("asset", "convertToAssets"),
-        {},
-        ("asset", "symbol", "totalAssets", "totalSupply"),
-    ),
-    Shape("rate of staked Ether", FeedKind.RATE, ("stEthPerToken",), {}, ("stEthPerToken", "stETH")),
-    Shape("rate provider", FeedKind.RATE, ("getRate",), {}, ("getRate",)),
-    Shape("rate provider", FeedKind.RATE, ("getExchangeRate",), {}, ("getExchangeRate",)),
-    # cbETH: the account `oracle` alone sets the rate.
-    Shape("rate set by one key", FeedKind.RATE, ("exchangeRate", "oracle"), {}, ("exchangeRate", "oracle")),
-    Shape(
-        "adapter",
-        FeedKind.COMPOSITE,
-        ("latestAnswer", "feed"),
-        {"feed": "price"},
-        ("maxStaleness",),
-    ),
-    Shape("adapter", FeedKind.COMPOSITE, ("maxStaleness", "feed"), {"feed": "price"}, ("maxStaleness",)),
-    Shape("adapter", FeedKind.COMPOSITE, ("latestAnswer", "priceFeed"), {"priceFeed": "price"}),
-    Shape("adapter", FeedKind.COMPOSITE, ("latestAnswer", "source"), {"source": "price"}),
-    Shape("price feed", FeedKind.PUSH, ("latestRoundData",)),
-    Shape("answer without a time", FeedKind.PUSH, ("latestAnswer",)),
-)
 
 UNKNOWN: Final = Shape("unknown contract", FeedKind.CONSTANT, ())
 
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """An edge of the tree: what the child is to its parent."""
+    """An edge of the tree: what the child is to its parent.
+
+    Attributes
+    ----------
+    role
+        For people, for example ``factor A``; the symbol of an asset that is priced apart from others.
+    address
+        The child.
+    market
+        Whether the child prices one asset of several.
+    """
 
     role: str
     address: str
+    market: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +86,18 @@ class OracleNode:
         Unix seconds of that answer; None when it carries no time.
     min_answer, max_answer
         Bounds of an aggregator; None when it has none.
+    writers
+        Accounts that write the answers, where it names them.
+    cap, live
+        What it caps at, and what it would say uncapped, at one scale.
+    supply
+        Shares behind a rate.
+    window_s
+        Window of an average.
+    locked
+        Whether the pool is inside a call.
+    apart
+        Whether it prices each asset apart, and has no price of its own.
     round_id, answered_in
         Round of the answer, and the one in which it was made; None without rounds.
     heartbeat_s, deviation_bps
@@ -262,7 +109,7 @@ class OracleNode:
     legs
         The contracts that its price is made of.
     problem
-        Why there is no answer, where that is known.
+        What is wrong with it: why there is no answer, or why a leg is none.
     """
 
     address: str
@@ -281,6 +128,13 @@ class OracleNode:
     legs: tuple[Leg, ...] = ()
     round_id: int | None = None
     answered_in: int | None = None
+    writers: tuple[str, ...] = ()
+    cap: int | None = None
+    live: int | None = None
+    supply: int | None = None
+    window_s: int | None = None
+    locked: bool | None = None
+    apart: bool = False
     problem: str = ""
 
     @property
@@ -343,42 +197,76 @@ def explore(
     for _ in range(depth):
         if not frontier:
             break
-        found = _read(frontier, execute)
+        found = _read(frontier, execute, timestamp)
         nodes.update(found)
         legs = [leg.address for node in found.values() for leg in node.legs]
         frontier = [at for at in dict.fromkeys(legs) if at not in nodes]
     # What lies deeper is named and not looked into: an edge must not lead nowhere.
-    nodes.update({at: OracleNode(at, f"not read: deeper than {depth}", None) for at in frontier})
+    deeper = f"not read: deeper than {depth}"
+    nodes.update({at: OracleNode(at, deeper, None, problem=deeper) for at in frontier})
     if nodes[root].kind is None:
         raise InputError(
-            f"{root} answers nothing that a price feed answers", fix="check the address and the chain"
+            f"{root} answers nothing that a price feed answers: {nodes[root].problem}",
+            fix="check the address and the chain",
         )
-    return OracleGraph(root, nodes, block, timestamp)
+    return OracleGraph(root, _finished(nodes), block, timestamp)
 
 
-def _read(addresses: Sequence[str], execute: Execute) -> dict[str, OracleNode]:
-    """Return the contracts at `addresses`; one list of reads for all of them."""
-    calls = [_probe(name, at) for at in addresses for name in GETTERS]
-    results = execute(calls)
-    if len(results) != len(calls):
-        raise ValueError(f"{len(results)} results for {len(calls)} reads")
-    found: dict[str, OracleNode] = {}
-    for i, at in enumerate(addresses):
-        answers = {
-            name: value
-            for name, data in zip(GETTERS, results[i * len(GETTERS) : (i + 1) * len(GETTERS)], strict=True)
-            if (value := _decoded(GETTERS[name], data)) is not None
-        }
-        node = _node(at, answers)
+def _read(addresses: Sequence[str], execute: Execute, timestamp: int) -> dict[str, OracleNode]:
+    """Return the contracts at `addresses`; one list of reads for all, and a second for what follows of it."""
+    calls = [GETTERS[name].call(at, *ARGUMENTS.get(name, ())) for at in addresses for name in GETTERS]
+    results = _executed(execute, calls)
+    first = {
+        at: dict(zip(GETTERS, results[i * len(GETTERS) : (i + 1) * len(GETTERS)], strict=True))
+        for i, at in enumerate(addresses)
+    }
+    answers = {at: _all_decoded(raw) for at, raw in first.items()}
+    shapes = {at: _shape(answers[at], first[at]) for at in addresses}
+    more = [
+        (at, name, getter, call)
+        for at in addresses
+        for name, getter, call in _second_reads(at, shapes[at], answers[at])
+    ]
+    for (at, name, getter, _), data in zip(more, _executed(execute, [m[3] for m in more]), strict=True):
+        if (value := _decoded(getter, data)) is not None:
+            answers[at][name] = value
+    found = {}
+    for at in addresses:
+        shape = shapes[at]
+        node = (
+            _unknown(at, answers[at], first[at])
+            if shape is None
+            else _node(at, shape, answers[at], first[at], timestamp)
+        )
         if node.shape == "Aave oracle":
-            node = _with_reserves(node, str(answers["ADDRESSES_PROVIDER"]), execute)
+            node = _with_reserves(node, str(answers[at]["ADDRESSES_PROVIDER"]), execute)
         found[at] = node
     return found
 
 
-def _probe(name: str, at: str) -> Call[Any]:
-    # One share at 18 decimals: whether it answers is what counts.
-    return GETTERS[name].call(at, *([10**18] if name == "convertToAssets" else []))
+def _executed(execute: Execute, calls: Sequence[Call[Any]]) -> Sequence[bytes | None]:
+    if not calls:
+        return ()
+    results = execute(calls)
+    if len(results) != len(calls):
+        raise ValueError(f"{len(results)} results for {len(calls)} reads")
+    return results
+
+
+def _second_reads(
+    at: str, shape: Shape | None, answers: Mapping[str, Any]
+) -> Iterator[tuple[str, Function, Call[Any]]]:
+    """Yield what is asked once the kind is known: the rest of its lists, and the quote of its pair."""
+    if shape is None:
+        return
+    for name in shape.lists:
+        if f"{name}[0]" in answers:
+            getter = GETTERS[f"{name}[0]"]
+            for i in range(1, LIST_LENGTH):
+                yield f"{name}[{i}]", getter, getter.call(at, i)
+    if shape.pair is not None and all(_present(answers.get(token)) for token in shape.pair):
+        base, quote = (answers[token] for token in shape.pair)
+        yield "getQuote", GET_QUOTE, GET_QUOTE.call(at, QUOTED, base, quote)
 
 
 def _decoded(getter: Function, data: bytes | None) -> Any:
@@ -392,47 +280,196 @@ def _decoded(getter: Function, data: bytes | None) -> Any:
     return values[0] if len(values) == 1 else values
 
 
+def _all_decoded(raw: Mapping[str, bytes | None]) -> dict[str, Any]:
+    return {name: value for name, data in raw.items() if (value := _decoded(GETTERS[name], data)) is not None}
+
+
 def _present(value: Any) -> bool:
-    return value is not None and value != ZERO_ADDRESS
+    return value is not None and value not in (ZERO_ADDRESS, 0, b"", "", ()) and not _zeros(value)
 
 
-def _node(address: str, answers: Mapping[str, Any]) -> OracleNode:
-    shape = next((s for s in SHAPES if all(_present(answers.get(mark)) for mark in s.marks)), None)
-    if shape is None:
+def _zeros(value: Any) -> bool:
+    return isinstance(value, bytes) and not any(value)
+
+
+def _shape(answers: Mapping[str, Any], raw: Mapping[str, bytes | None]) -> Shape | None:
+    if raw[NOBODY_HAS]:
+        return None
+    return next(
+        (
+            shape
+            for shape in SHAPES
+            if all(_present(answers.get(mark)) for mark in shape.marks)
+            and all(name in answers for name in shape.answers)
+            and (not shape.lists or any(f"{name}[0]" in answers for name in shape.lists))
+        ),
+        None,
+    )
+
+
+def _unknown(at: str, answers: Mapping[str, Any], raw: Mapping[str, bytes | None]) -> OracleNode:
+    """Return a contract of no known kind, with the reason and what it answered."""
+    told: dict[str, str] = {}
+    if raw[NOBODY_HAS]:
+        problem = "it answers whatever it is asked"
+    elif not any(raw.values()):
+        silent = any(data is not None for data in raw.values())
+        problem = "no contract stands here, or one that answers nothing" if silent else "every read reverts"
+    else:
         told = {name: _text(value) for name, value in answers.items() if _present(value)}
-        return OracleNode(address, UNKNOWN.name, None, str(answers.get("name", "")), facts=told)
-    low, high, flux_low, flux_high = (answers.get(name) for name in _BOUNDS)
-    round_ = answers.get("latestRoundData")
-    # A round whose time is zero was never written: its answer of zero is none.
-    unwritten = round_ is not None and round_[3] == 0
-    answer = round_[1] if round_ is not None else answers.get("latestAnswer")
+        garbled = [name for name, data in raw.items() if data and name not in answers]
+        problem = "none of its answers is a price's" + (
+            f"; {', '.join(garbled[:3])} made no sense" if garbled else ""
+        )
+    name = "" if raw[NOBODY_HAS] else _text(answers.get("name", ""))
+    return OracleNode(at, UNKNOWN.name, None, name, facts=told, problem=problem)
+
+
+def _node(
+    at: str, shape: Shape, answers: Mapping[str, Any], raw: Mapping[str, bytes | None], timestamp: int
+) -> OracleNode:
+    low, high = (
+        answers.get(ocr, answers.get(flux))
+        for ocr, flux in (("minAnswer", "minSubmissionValue"), ("maxAnswer", "maxSubmissionValue"))
+    )
+    said = _said(shape, answers, raw)
+    legs = [
+        *((getter, role, answers.get(getter)) for getter, role in shape.legs.items()),
+        *(
+            (name, f"{role} {i + 1}", answers.get(f"{name}[{i}]"))
+            for name, role in shape.lists.items()
+            for i in range(LIST_LENGTH)
+        ),
+    ]
+    itself = [getter for getter, _, leg in legs if leg == at]
+    problems = [said.problem, *(f"{getter}() names the contract itself" for getter in itself)]
+    slot0 = answers.get("slot0")
+    cap, live = _cap(shape, answers, timestamp)
     return OracleNode(
-        address,
+        at,
         shape.name,
         shape.kind,
-        str(answers.get("description", answers.get("name", ""))),
-        answers.get("decimals"),
-        None if unwritten else answer,
-        (round_[3] or None) if round_ is not None else None,
-        low if low is not None else flux_low,
-        high if high is not None else flux_high,
+        _text(answers.get("description", answers.get("name", ""))),
+        answers.get("decimals") if shape.scale is None else shape.scale,
+        said.answer,
+        said.time,
+        low,
+        high,
         answers.get("heartbeat"),
         answers.get("deviation_bps"),
         {name: str(answers[name]) for name in ROLES if _present(answers.get(name))},
         {name: _text(answers[name]) for name in shape.facts if name in answers},
-        tuple(
-            Leg(role, answers[getter])
-            for getter, role in shape.legs.items()
-            if _present(answers.get(getter)) and answers[getter] != address
-        ),
-        round_id=None if round_ is None or unwritten else round_[0],
-        answered_in=None if round_ is None or unwritten else round_[4],
-        problem="its latest round was never written" if unwritten else "",
+        tuple(Leg(role, str(leg)) for _, role, leg in legs if _present(leg) and leg != at),
+        said.round_id,
+        said.answered_in,
+        next((tuple(map(checksummed, answers[name])) for name in WRITERS if answers.get(name)), ()),
+        cap,
+        live,
+        answers.get("totalSupply") if shape.kind is FeedKind.RATE else None,
+        answers.get("twapWindow", answers.get("window")) if shape.kind is FeedKind.AMM_TWAP else None,
+        None if slot0 is None or shape.kind is not FeedKind.AMM_SPOT else not slot0[6],
+        shape.apart,
+        "; ".join(problem for problem in problems if problem),
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a contract says its price is, or why it says none."""
+
+    answer: int | None = None
+    time: int | None = None
+    round_id: int | None = None
+    answered_in: int | None = None
+    problem: str = ""
+
+
+def _said(shape: Shape, answers: Mapping[str, Any], raw: Mapping[str, bytes | None]) -> _Said:
+    """Return the price by the first of the kind's getters that answers."""
+    if shape.apart:
+        return _Said(problem="it prices each asset apart")
+    if "getQuote" in answers:
+        return _Said(answers["getQuote"])
+    for name in shape.price:
+        if name in answers:
+            return _price(name, answers[name], answers)
+    asked = (*shape.price, *(("getQuote",) if shape.pair else ()))
+    garbled = [name for name in asked if raw.get(name)]
+    if garbled:
+        return _Said(problem=f"{garbled[0]}() answers what is no price: {len(raw[garbled[0]] or b'')} bytes")
+    return _Said(problem=f"{' and '.join(f'{name}()' for name in asked)} give no answer")
+
+
+def _price(name: str, value: Any, answers: Mapping[str, Any]) -> _Said:
+    """Return a getter's answer as a price, with the time where it has one."""
+    if name == "latestRoundData":
+        round_id, answer, _, updated_at, answered_in = value
+        # A round whose time is zero was never written: its answer of zero is none.
+        if updated_at == 0:
+            return _Said(problem="its latest round was never written")
+        return _Said(answer, updated_at, round_id, answered_in)
+    if name == "api3_read":
+        return _Said(value[0], value[1]) if value[1] else _Said(problem="its feed was never written")
+    if name == "peek":
+        word, has = value
+        return _Said(word, answers.get("age")) if has else _Said(problem="it has no price in effect")
+    if name == "slot0":
+        # Smallest units of token1 for one of token0.
+        return _Said(value[0] ** 2 * 10**36 >> 192)
+    if name == "getReserves":
+        reserve0, reserve1, at = value
+        return _Said(reserve1 * 10**36 // reserve0, at or None) if reserve0 else _Said(problem="it is empty")
+    return _Said(value)
+
+
+def _cap(shape: Shape, answers: Mapping[str, Any], timestamp: int) -> tuple[int | None, int | None]:
+    """Return what a contract caps at now, and the rate that it caps where it tells both."""
+    if "getPriceCap" in shape.marks:
+        return answers["getPriceCap"], None
+    names = ("getSnapshotRatio", "getSnapshotTimestamp", "getMaxYearlyGrowthRatePercent")
+    if "getSnapshotRatio" not in shape.marks or any(name not in answers for name in names):
+        return None, None
+    return CapParameters(*(answers[name] for name in names)).max_ratio(timestamp), answers.get("getRatio")
+
+
 def _text(value: Any) -> str:
-    return "0x" + value.hex() if isinstance(value, bytes) else str(value)
+    """Return an answer as text that is safe to show: contracts write what they like into their names."""
+    text = "0x" + value.hex() if isinstance(value, bytes) else str(value)
+    shown = "".join(char if char.isprintable() else "\ufffd" for char in text[:LONGEST_TEXT])
+    return shown + ("\u2026" if len(text) > LONGEST_TEXT else "")
+
+
+def _finished(nodes: Mapping[str, OracleNode]) -> dict[str, OracleNode]:
+    """Return the nodes with what only the whole tree tells: what a cap is over, and circles."""
+    done = {}
+    for at, node in nodes.items():
+        if node.cap is not None and node.live is None and len(node.legs) == 1:
+            below = nodes[node.legs[0].address]
+            if below.decimals == node.decimals:
+                node = replace(node, live=below.answer)
+        circle = _circle(nodes, at)
+        if circle:
+            told = f"its price comes from itself, through {' and '.join(circle)}"
+            node = replace(node, problem="; ".join(p for p in (node.problem, told) if p))
+        done[at] = node
+    return done
+
+
+def _circle(nodes: Mapping[str, OracleNode], start: str) -> tuple[str, ...]:
+    """Return the legs of a contract through which its own price comes back to it."""
+
+    def leads_back(at: str) -> bool:
+        seen, pending = {at}, [at]
+        while pending:
+            for leg in nodes[pending.pop()].legs:
+                if leg.address == start:
+                    return True
+                if leg.address not in seen:
+                    seen.add(leg.address)
+                    pending.append(leg.address)
+        return False
+
+    return tuple(leg.role for leg in nodes[start].legs if leads_back(leg.address))
 
 
 _GET_POOL = function("getPool()(address)")
@@ -460,23 +497,14 @@ def _with_reserves(node: OracleNode, provider: str, execute: Execute) -> OracleN
     sources = [_decoded(_GET_SOURCE, data) for data in answers[: len(reserves)]]
     symbols = [_decoded(GETTERS["symbol"], data) for data in answers[len(reserves) :]]
     legs = tuple(
-        Leg(symbol or reserve, source)
+        Leg(_text(symbol or reserve), source, market=True)
         for reserve, symbol, source in zip(reserves, symbols, sources, strict=True)
         if _present(source)
     )
     missing = [
-        symbol or reserve
+        _text(symbol or reserve)
         for reserve, symbol, source in zip(reserves, symbols, sources, strict=True)
         if not _present(source)
     ]
     facts = {**node.facts, **({"without a source": ", ".join(missing)} if missing else {})}
-    return OracleNode(
-        node.address,
-        node.shape,
-        node.kind,
-        node.description,
-        node.decimals,
-        roles=node.roles,
-        facts=facts,
-        legs=(*legs, *node.legs),
-    )
+    return replace(node, facts=facts, legs=(*legs, *node.legs))

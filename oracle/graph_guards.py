@@ -21,10 +21,12 @@ from oracle.guards import all_guards
 from oracle.interfaces import (
     AmmFacts,
     AuthorityFacts,
+    CapFacts,
     ExecutionFacts,
     FeedContext,
     Guard,
     LivenessFacts,
+    RateFacts,
     SequencerFacts,
     VenueFacts,
 )
@@ -202,6 +204,7 @@ def node_guards(
     *,
     now: int,
     legs: Sequence[FeedKind] = (),
+    markets: Mapping[str, bool] | None = None,
     heartbeat_s: int | None = None,
     guards: Sequence[Guard] | None = None,
 ) -> tuple[GuardView, ...]:
@@ -215,13 +218,17 @@ def node_guards(
         Block time, unix seconds.
     legs
         Kinds of the leaves that its price is made of.
+    markets
+        Of a contract that prices each asset apart: asset to whether it can be read.
     heartbeat_s
         As the operator publishes it, for contracts that state none.
     guards
         Every registered one by default.
     """
-    asked = _Asked(node_reading(node, now), node_context(node, now, legs, heartbeat_s))
-    return tuple(_view(guard, asked) for guard in (_guards() if guards is None else guards))
+    context = node_context(node, now, legs=legs, markets=markets, heartbeat_s=heartbeat_s)
+    asked = _Asked(node_reading(node, now), context)
+    chosen = _guards() if guards is None else guards
+    return tuple(_view_apart(g, asked) if node.apart else _view(g, asked) for g in chosen)
 
 
 def node_reading(node: OracleNode, now: int) -> Reading:
@@ -249,10 +256,17 @@ def node_reading(node: OracleNode, now: int) -> Reading:
 
 
 def node_context(
-    node: OracleNode, now: int, legs: Sequence[FeedKind] = (), heartbeat_s: int | None = None
+    node: OracleNode,
+    now: int,
+    *,
+    legs: Sequence[FeedKind] = (),
+    markets: Mapping[str, bool] | None = None,
+    heartbeat_s: int | None = None,
 ) -> FeedContext:
     """Return what a contract states of its price beside it; see `node_guards`."""
-    setters = frozenset(node.roles.values())
+    setters = frozenset((*node.roles.values(), *node.writers))
+    # A stablecoin's price of zero or less cannot be held against a cap: it is none.
+    capped = node.cap is not None and node.live is not None and node.live > 0
     return FeedContext(
         now=now,
         heartbeat_s=heartbeat_s if node.heartbeat_s is None else node.heartbeat_s,
@@ -262,7 +276,18 @@ def node_context(
         description=node.description or None,
         legs=tuple(legs),
         authority=AuthorityFacts(setters=setters) if setters else None,
+        cap=CapFacts(node.cap or 0, node.live or 0) if capped else None,
+        rate=_rate(node),
+        amm=None if node.window_s is None else AmmFacts(node.window_s),
+        locked=node.locked,
+        markets=markets or None,
     )
+
+
+def _rate(node: OracleNode) -> RateFacts | None:
+    if node.kind is not FeedKind.RATE or node.answer is None:
+        return None
+    return RateFacts(node.answer, node.decimals or 0, total_supply_raw=node.supply)
 
 
 def _view(guard: Guard, asked: _Asked) -> GuardView:
@@ -283,6 +308,21 @@ def _view(guard: Guard, asked: _Asked) -> GuardView:
     if everything.of(guard).status is not GuardStatus.NOT_APPLICABLE:
         return view(Answerable.NEEDS, "several of these: " + ", ".join(SUPPLIES))
     return view(Answerable.OTHER_KIND if _of_another_kind(guard, everything) else Answerable.CANNOT)
+
+
+def _view_apart(guard: Guard, asked: _Asked) -> GuardView:
+    """Return the view at a contract that has no price of its own: only what needs none is asked there."""
+    view = _view(guard, asked)
+    bare = guard.check(asked.reading, (), (), FeedContext(asked.context.now))
+    own = view.answer is Answerable.CAN and view.status is not bare.status
+    if own or view.answer is Answerable.NEEDS:
+        return view
+    return replace(
+        view,
+        answer=Answerable.OTHER_KIND,
+        status=GuardStatus.NOT_APPLICABLE,
+        reason=asked.reading.reason if isinstance(asked.reading, NoData) else view.reason,
+    )
 
 
 def _of_another_kind(guard: Guard, everything: _Asked) -> bool:
@@ -318,7 +358,14 @@ def graph_guards(
     """Return address to what each guard can and cannot check there; see `node_guards`."""
     return {
         at: node_guards(
-            node, now=graph.timestamp, legs=leaf_kinds(graph, at), heartbeat_s=heartbeat_s, guards=guards
+            node,
+            now=graph.timestamp,
+            legs=leaf_kinds(graph, at),
+            markets={
+                leg.role: graph.nodes[leg.address].answer is not None for leg in node.legs if leg.market
+            },
+            heartbeat_s=heartbeat_s,
+            guards=guards,
         )
         for at, node in graph.nodes.items()
     }

@@ -30,6 +30,14 @@ from oracle.types import GuardedPrice, GuardStatus, NoData, PriceObs, PriceStatu
 from simulation.report.oracle_graph import graph_svg, guard_lines, node_lines
 
 _BPS: Final = 10_000
+_EXACT: Final = (
+    *("answer", "min_answer", "max_answer", "round_id", "answered_in"),
+    *("cap", "live", "supply"),
+)
+"""What is text in JSON, always."""
+_READ_GAS: Final = 10_000_000
+"""Enough for every getter of a price; a contract that loops for ever comes to an end soon."""
+_LARGEST_NUMBER: Final = 2**53
 _STATUS: Final[Mapping[GuardStatus, str]] = {
     GuardStatus.OK: "[green]ok[/]",
     GuardStatus.VIOLATED: "[red]violated[/]",
@@ -55,7 +63,10 @@ def graph(
         require_writable("--svg", svg)
     node, head = _connected(rpc_url, block)
     found = explore(
-        address, lambda calls: node.read(list(calls), head), block=head.number, timestamp=head.timestamp
+        address,
+        lambda calls: node.read(list(calls), head, gas=_READ_GAS),
+        block=head.number,
+        timestamp=head.timestamp,
     )
     views = graph_guards(found, heartbeat_s=heartbeat_s)
     if svg is not None:
@@ -84,8 +95,12 @@ def graph_json(found: OracleGraph, views: Mapping[str, Sequence[GuardView]] | No
 
     def plain(node: OracleNode) -> dict[str, Any]:
         record = asdict(node)
-        for name in ("answer", "min_answer", "max_answer", "round_id", "answered_in"):
+        for name in _EXACT:
             record[name] = None if record[name] is None else str(record[name])
+        for name in ("updated_at", "heartbeat_s", "deviation_bps", "window_s"):
+            # Small when they mean something; a contract may answer what it likes.
+            if record[name] is not None and record[name] > _LARGEST_NUMBER:
+                record[name] = str(record[name])
         return {
             **record,
             "bounds_vacuous": node.bounds_vacuous,

@@ -62,6 +62,14 @@ def bounds_text(node: OracleNode) -> str:
     return f"bounds {shown[0]} to {shown[1]}"
 
 
+def cap_text(node: OracleNode) -> str:
+    """Return what a contract caps at, and whether the cap binds; empty without a cap."""
+    if node.cap is None:
+        return ""
+    bound = "" if node.live is None else ", which binds" if node.live > node.cap else ", which does not bind"
+    return f"cap {node.cap}{bound}"
+
+
 def node_lines(node: OracleNode, timestamp: int) -> list[str]:
     """Return what there is to say of a contract, a line each; the first is its name."""
     said = " · ".join(text for text in (answer_text(node), age_text(node, timestamp)) if text)
@@ -69,10 +77,16 @@ def node_lines(node: OracleNode, timestamp: int) -> list[str]:
         node.shape + (f": {node.description}" if node.description else ""),
         node.address,
         said,
+        node.problem,
         bounds_text(node),
         ""
         if node.heartbeat_s is None
         else f"heartbeat {node.heartbeat_s} s, deviation {node.deviation_bps} bps",
+        cap_text(node),
+        f"written by {len(node.writers)}: {', '.join(node.writers[:3])}"
+        + (", …" if len(node.writers) > 3 else "")
+        if node.writers
+        else "",
         *(f"{name} {account}" for name, account in node.roles.items()),
         *(f"{name} {value}" for name, value in node.facts.items()),
     ]
@@ -149,13 +163,33 @@ def graph_svg(graph: OracleGraph, views: Mapping[str, Sequence[GuardView]] | Non
 
 def _columns(graph: OracleGraph) -> dict[str, int]:
     """Return each contract's distance from the root: the longest, so that every edge points right."""
+    forward = _forward(graph)
     depth = dict.fromkeys(graph.nodes, 0)
-    # A longest way passes each contract at most once; more rounds would mean a circle of contracts.
+    # A longest way passes each contract at most once.
     for _ in graph.nodes:
-        for at, node in graph.nodes.items():
-            for leg in node.legs:
-                depth[leg.address] = min(max(depth[leg.address], depth[at] + 1), len(graph.nodes))
+        before = dict(depth)
+        for start, end in forward:
+            depth[end] = max(depth[end], depth[start] + 1)
+        if depth == before:
+            break
     return depth
+
+
+def _forward(graph: OracleGraph) -> list[tuple[str, str]]:
+    """Return the edges without those that close a circle: what is left has a longest way."""
+    edges: list[tuple[str, str]] = []
+    open_, closed = [(graph.root, iter(graph.nodes[graph.root].legs))], set[str]()
+    while open_:
+        at, legs = open_[-1]
+        leg = next(legs, None)
+        if leg is None:
+            closed.add(at)
+            open_.pop()
+        elif leg.address not in {start for start, _ in open_}:
+            edges.append((at, leg.address))
+            if leg.address not in closed:
+                open_.append((leg.address, iter(graph.nodes[leg.address].legs)))
+    return edges
 
 
 def _edge(start: tuple[int, int], tall: int, end: tuple[int, int], end_tall: int, role: str) -> str:
