@@ -14,11 +14,12 @@ from math import ceil
 from contracts_abi.errors import InputError
 from oracle.decisions import Adapted, AdapterSettings, LastGood, adapt
 from oracle.faults import FaultModel, bend
+from oracle.faults.gas import GasPrice
 from oracle.faults.series import SwapFeeds
 from oracle.guards import guards as registered
 from oracle.interfaces import FeedContext, Guard
 from oracle.mechanisms import FeedModel, Played, World
-from oracle.scenario import Scenario, feed_pair, truth_at
+from oracle.scenario import Scenario, base_fee_at, feed_pair, keepers_cap_wei, truth_at
 from oracle.snapshot import REQUIRED, contradicted, judge, longer, only_jumped, violated
 from oracle.types import (
     FeedKind,
@@ -178,6 +179,9 @@ class _Stage:
                     theirs if fault.active(t) else own
                     for t, own, theirs in zip(steps, contexts, other.contexts, strict=True)
                 ]
+            elif isinstance(fault, GasPrice):
+                fees = [base_fee_at(self._scenario, t) for t in steps]
+                contexts = fault.priced_out(contexts, fees, keepers_cap_wei(self._scenario))
             else:
                 readings = fault.apply(steps, readings)
                 contexts = fault.bend_contexts(contexts)

@@ -34,6 +34,8 @@ from pydantic import (
 
 from contracts_abi.errors import InputError, UnknownNameError
 from oracle.faults import FaultModel, faults
+from oracle.faults.gas import GasPrice
+from oracle.faults.pool import MovePool
 from oracle.faults.series import Freeze, Scale, SwapFeeds
 from oracle.fields import AnyAmount, Pair, PositiveDecimal, UnixSeconds
 from oracle.guards import guards
@@ -41,6 +43,7 @@ from oracle.incidents import incident_ids, incident_path
 from oracle.mechanisms import FeedModel, mechanisms
 from oracle.mechanisms.chainlink import ChainlinkFeed, RoundReason
 from oracle.mechanisms.composite import CompositeFeed, DerivedFeed
+from oracle.mechanisms.pools import ConcentratedAverage
 from oracle.registry import Registry
 from oracle.strict import StrictModel, input_error
 from oracle.truth import TruthFile
@@ -253,6 +256,9 @@ ASSERTIONS = (
     *("bad_debt_usd", "wrongly_liquidated_usd", "attacker_profit_usd"),
 )
 
+ECONOMIC = frozenset({"bad_debt_usd", "wrongly_liquidated_usd", "attacker_profit_usd"})
+_NEVER_NEGATIVE = frozenset({"bad_debt_usd", "wrongly_liquidated_usd", "minutes_mispriced"})
+
 
 class Expectation(StrictModel):
     """What must come out of a replay."""
@@ -374,32 +380,92 @@ class Scenario(StrictModel):
         if fault.acts_in() == "mechanism" and fault.op not in feed.acts:
             can = ", ".join(sorted(feed.acts)) or "none"
             raise ValueError(f"faults.{i}: a feed of kind {feed.kind} knows no {fault.op} (it knows: {can})")
+        if (
+            isinstance(fault, MovePool)
+            and fault.tick is not None
+            and not isinstance(feed, ConcentratedAverage)
+        ):
+            raise ValueError(f"faults.{i}: a feed of kind {feed.kind} has no ticks; give a price")
+        if isinstance(fault, GasPrice) and fault.times is not None and self.gas is None:
+            raise ValueError(f"faults.{i}: times needs [gas], whose base fee it multiplies")
         if isinstance(fault, SwapFeeds) and fault.with_ not in self.feeds:
             raise UnknownNameError(f"feed in faults.{i}.with:", fault.with_, self.feeds)
         ended = fault.until is not None and fault.until <= self.clock.start
         if ended or fault.at > self.clock.end:
             raise ValueError(f"faults.{i} lies outside the clock")
+        to_the_second = isinstance(feed, ConcentratedAverage)
+        changed = fault.acts_in() == "mechanism" and not to_the_second
+        if changed and not any(fault.active(t) for t in self.steps()):
+            raise ValueError(
+                f"faults.{i} acts between two steps of the clock only, and a feed of kind {feed.kind} is "
+                "played on steps"
+            )
 
     def _expectations_can_be(self) -> None:
-        """Refuse what no replay of this scenario could answer."""
+        """Refuse what no replay of this scenario could answer, or could answer in one way only."""
         for i, expected in enumerate(self.expect):
             at = f"expect.{i}"
-            if expected.feed is not None and expected.feed not in self.feeds:
-                raise UnknownNameError(f"feed in {at}:", expected.feed, self.feeds)
-            if expected.assert_ == "guard":
-                if expected.id is None:
-                    raise ValueError(f"{at}: a guard is expected without its id")
-                asked = self.policy.guards
-                if asked is not None and expected.id not in {g.id for g in asked}:
-                    raise ValueError(f"{at}: {expected.id} is not among the guards of the policy")
-            elif expected.op is None or expected.value is None:
-                raise ValueError(f"{at}: {expected.assert_} needs op and value")
+            self._expected_feed_is_judged(at, expected)
             for moment in (expected.at, expected.by):
                 if moment is not None and not self.clock.start <= moment <= self.clock.end:
                     raise ValueError(f"{at}: {_iso(moment)} lies outside the clock")
-            economic = expected.assert_.endswith("_usd")
-            if economic and (self.protocol is None or not (self.positions or self.actors)):
-                raise ValueError(f"{at}: {expected.assert_} needs a protocol and accounts")
+            if expected.assert_ == "guard":
+                self._guard_can_fire(at, expected)
+            else:
+                self._figure_can_be(at, expected)
+
+    def _expected_feed_is_judged(self, at: str, expected: Expectation) -> None:
+        name = expected.feed
+        if name is None:
+            return
+        if name not in self.feeds:
+            raise UnknownNameError(f"feed in {at}:", name, self.feeds)
+        if self.feeds[name].role == "part" and feed_pair(self, name) not in self.truth:
+            raise ValueError(f"{at}: {name} is a part whose own price is not known, and no guard judges it")
+
+    def _guard_can_fire(self, at: str, expected: Expectation) -> None:
+        if expected.id is None:
+            raise ValueError(f"{at}: a guard is expected without its id")
+        asked = self.policy.guards
+        held = [guards.get(kind) for kind in guards] if asked is None else list(asked)
+        those = [guard for guard in held if guard.id == expected.id]
+        if not those:
+            raise ValueError(f"{at}: {expected.id} is not among the guards of the policy")
+        if expected.at is not None:
+            raise ValueError(f"{at}: a guard is expected by a time; write by in place of at")
+        can = {str(action) for guard in those for action in guard.actions}
+        if expected.action is not None and expected.action.lower() not in can:
+            asks = " or ".join(sorted(can))
+            raise ValueError(f"{at}: {expected.id} never asks to {expected.action.lower()}, only to {asks}")
+
+    def _figure_can_be(self, at: str, expected: Expectation) -> None:
+        what, op = expected.assert_, expected.op
+        if op is None or expected.value is None:
+            raise ValueError(f"{at}: {what} needs op and value")
+        try:
+            value = Fraction(str(expected.value))
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"{at}: value {expected.value!r} is not a number") from None
+        if what == "reported" and expected.at is None:
+            raise ValueError(f"{at}: reported needs the time that it is about; add at")
+        below = (op == "<" and value <= 0) or (op in ("<=", "==") and value < 0)
+        if what in _NEVER_NEGATIVE and below:
+            raise ValueError(f"{at}: {what} is never below zero, so {op} {expected.value} cannot be")
+        if what in ECONOMIC:
+            if self.protocol is None or not self.protocol.markets or not (self.positions or self.actors):
+                raise ValueError(f"{at}: {what} needs a protocol with markets, and accounts")
+            if what == "attacker_profit_usd" and not any(a.role == "borrower" for a in self.actors):
+                raise ValueError(f"{at}: {what} needs an actor who borrows")
+            return
+        read = [name for name, feed in self.feeds.items() if feed.role == "protocol"]
+        if expected.feed is None and len(read) != 1:
+            raise ValueError(f"{at}: {what} names no feed, and the protocol reads {len(read)}")
+        # The time that a price was wrong, and by how much at most, is counted for what the protocol reads.
+        counted = what == "minutes_mispriced" or (what == "deviation_bps" and expected.at is None)
+        if counted and expected.feed is not None and expected.feed not in read:
+            raise ValueError(
+                f"{at}: {expected.feed} is no feed that the protocol reads, and {what} is of those"
+            )
 
     def steps(self) -> list[int]:
         """Return the grid points in unix seconds, from the clock's start to its end, both included."""
@@ -611,19 +677,47 @@ def truth_e8(scenario: Scenario, pair: str, t: int) -> tuple[int, PointStatus]:
     return round(value * 10**PRICE_DECIMALS), status
 
 
+def base_fee_at(scenario: Scenario, t: int) -> int | None:
+    """Return the base fee at `t` in wei, as gas faults leave it, rounded half to even; None where unknown.
+
+    The scenario's gas is linear between its points. Faults of op ``gas`` follow in the order of the file,
+    whichever feed they stand on: there is one base fee.
+
+    Raises
+    ------
+    InputError
+        If the scenario's gas has no figure at that time.
+    """
+    fee: Fraction | None = None
+    if scenario.gas is not None:
+        points = scenario.gas.points
+        gwei, _, _ = _interpolate([p.t for p in points], [Fraction(p.base_fee_gwei) for p in points], t)
+        fee = gwei * GWEI
+    for fault in scenario.faults:
+        if isinstance(fault, GasPrice):
+            fee = fault.fee_wei(fee, t)
+    return None if fee is None else round(fee)
+
+
 def base_fee_wei(scenario: Scenario, t: int) -> int:
-    """Return the base fee at `t` in wei, linear between points, rounded half to even.
+    """Return the base fee at `t` in wei; see `base_fee_at`.
 
     Raises
     ------
     InputError
         If the scenario has no gas series, or no figure at that time.
     """
-    if scenario.gas is None:
+    fee = base_fee_at(scenario, t)
+    if fee is None:
         raise InputError(f"scenario {scenario.id} has no gas series", fix="add [[gas.points]]")
-    points = scenario.gas.points
-    value, _, _ = _interpolate([p.t for p in points], [Fraction(p.base_fee_gwei) for p in points], t)
-    return round(value * GWEI)
+    return fee
+
+
+def keepers_cap_wei(scenario: Scenario) -> int | None:
+    """Return the base fee above which every keeper of the scenario waits; None without such a fee."""
+    caps = [actor.gas_cap_gwei for actor in scenario.actors if actor.role == "keeper"]
+    known = [cap for cap in caps if cap is not None]
+    return int(Fraction(max(known)) * GWEI) if known and len(known) == len(caps) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -674,6 +768,8 @@ def feed_name(scenario: Scenario, pair: str, role: Literal["protocol", "referenc
 
 def assets_touched(scenario: Scenario, fault: FaultModel) -> tuple[str, ...]:
     """Return the tokens whose protocol price `fault` bends, directly or through a composite feed."""
+    if isinstance(fault, GasPrice):
+        return ()
     feeds = {
         name
         for name, spec in scenario.feeds.items()

@@ -11,7 +11,7 @@ from typing import Final
 
 from contracts_abi.errors import InputError
 from oracle.decisions import Purpose, Side, decide
-from oracle.scenario import base_fee_wei, feed_pair
+from oracle.scenario import base_fee_at, feed_pair
 from oracle.types import NoData, PriceObs
 from simulation.replay.economics import UNLIMITED_KEEPER, Borrower, Keeper, Step
 from simulation.replay.lending import AaveModel, Account, LendingModel, LtvModel, Market, Quotes
@@ -228,7 +228,8 @@ def _keeper(actor: Actor) -> Keeper:
 def _gas_pair(scenario: Scenario) -> str | None:
     """Return the pair that gas is valued with; None when gas cannot be valued."""
     pair = f"{NATIVE.get(scenario.chain.id, 'ETH')}/{USD}"
-    return pair if scenario.gas is not None and pair in scenario.truth else None
+    known = scenario.gas is not None or any(fault.op == "gas" for fault in scenario.faults)
+    return pair if known and pair in scenario.truth else None
 
 
 class Run(StrEnum):
@@ -262,7 +263,7 @@ def _step(scenario: Scenario, moment: Moment, setting: Setting, run: Run) -> Ste
         borrowing = liquidating = _said(moment, setting, truth, worth)
     else:
         borrowing = liquidating = Quotes.same(truth)
-    fee = None if scenario.gas is None else base_fee_wei(scenario, moment.t)
+    fee = base_fee_at(scenario, moment.t)
     pair = _gas_pair(scenario)
     gas = None
     if fee is not None and pair is not None:
