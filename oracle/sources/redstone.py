@@ -45,7 +45,8 @@ DECIMALS: Final = 8
 MAX_DELAY_S: Final = 180
 MAX_AHEAD_S: Final = 60
 
-MARKER: Final = bytes.fromhex("000002ed57011e0000")
+MARKER: Final = 0x02ED57011E0000
+MARKER_BYTES: Final = 9
 SIGNATURE_BYTES: Final = 65
 
 DETAILS = function("getLastUpdateDetails(bytes32)(uint256,uint256,uint256)")
@@ -149,7 +150,8 @@ def unpack(payload: bytes) -> tuple[Package, ...]:
         If it is none.
     """
     tail = _Tail(payload)
-    if len(payload) < len(MARKER) or tail.take(len(MARKER)) != MARKER:
+    # The contract asks for the bits that are set in the marker and for no others to be clear; so do we.
+    if len(payload) < MARKER_BYTES or tail.number(MARKER_BYTES) & MARKER != MARKER:
         raise DataError("the payload has no marker of RedStone")
     tail.take(tail.number(3))
     return tuple(_package(payload, tail) for _ in range(tail.number(2)))

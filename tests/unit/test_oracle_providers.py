@@ -557,6 +557,8 @@ def test_packages_are_read_from_the_end_with_all_that_was_signed() -> None:
     small = unpack(payload(package(KEYS[0], ("ETH", 255), size=1)))
     assert small[0].points[0][1] == 255
     assert unpack(payload(metadata=b"")) == ()
+    # As the contract does it: bits beyond those of the marker are nobody's business.
+    assert unpack(payload(*THREE)[:-9] + bytes.fromhex("800003ed57011e0001")) == (last, middle, first)
 
 
 def test_of_more_signers_than_it_takes_those_at_the_end_count() -> None:
