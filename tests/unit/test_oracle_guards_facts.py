@@ -289,6 +289,11 @@ def test_a_missing_leg_is_named_and_so_is_one_that_came_twice() -> None:
     # Ten per cent off is the last that is named: 2,200 against 1,964 * 1.1 = 2,160.4.
     off = check("unit", obs(2_161 * 2_200 * E8, **cbeth), peer(2_200 * E8, **cbeth), known=known)
     assert off.message == "2161 times peer, about 10^3"
+    # Nine tenths of 2,000 and eleven tenths of it are the last that are, either way.
+    dollar = {"ETH/USD": peer(2_000 * E8)}
+    for times, named in ((1_800, True), (2_200, True), (1_799, False), (2_201, False)):
+        told = check("unit", obs(times * E8), peer(1 * E8), known=dollar).message
+        assert told.endswith("the price of ETH/USD is once too often") is named
     # A pair that is worth nothing explains nothing.
     assert "missing" not in check("unit", obs(1), peer(), known={"ETH/USD": peer(0)}).message
 
@@ -376,6 +381,8 @@ def test_a_price_of_this_moment_is_refused_also_as_a_leg(
     finding = check("spot", obs(kind=kind), legs=legs)
     assert finding.status is status
     assert (finding.observed, finding.threshold) == (observed, "no amm_spot")
+    message = "read from a pool's spot price" if status is VIOLATED else "no spot price"
+    assert finding.message == message
     assert finding.actions == ({REJECT, FALLBACK} if status is VIOLATED else frozenset())
     assert finding.inputs == {"kind": kind.value, "legs": ", ".join(legs)}
 
