@@ -62,12 +62,25 @@ def at_least_zero(fix: str, **values: Floats) -> None:
         Naming the first value below zero.
     """
     for name, value in values.items():
-        if isinstance(value, float):
-            if value < 0.0:
-                raise InputError(f"{name} {value!r} is below zero", fix=fix)
-        elif np.any(below := np.asarray(value) < 0.0):
-            first = np.asarray(value)[below].flat[0]
-            raise InputError(f"{name} {float(first)!r} is below zero", fix=fix)
+        if np.any(below := np.asarray(value) < 0.0):
+            raise InputError(f"{name} {_first(value, below)!r} is below zero", fix=fix)
+
+
+def above_zero(fix: str, **values: Floats) -> None:
+    """Refuse a number that is not above zero; NaN passes, and the arguments are those of `at_least_zero`.
+
+    Raises
+    ------
+    InputError
+        Naming the first value that is 0 or below.
+    """
+    for name, value in values.items():
+        if np.any(below := np.asarray(value) <= 0.0):
+            raise InputError(f"{name} {_first(value, below)!r} is not above zero", fix=fix)
+
+
+def _first(value: Floats, where: Bool | np.bool_) -> float:
+    return float(np.asarray(value)[where].flat[0])
 
 
 @overload
