@@ -201,6 +201,22 @@ def test_a_reference_of_another_pair_is_no_witness() -> None:
     assert last(run).guarded.status is PriceStatus.OK
 
 
+@pytest.mark.parametrize(("gem", "swapped"), [((200, 200, 200), True), ((200, None, None), False)])
+def test_only_a_price_that_stands_gives_a_swapped_feed_away(
+    gem: tuple[int | None, ...], swapped: bool
+) -> None:
+    # COIN is told at 200, which is GEM's price; a GEM whose price is stale is none to know it by.
+    feeds = {
+        FEED: recorded("protocol", 200, 200, 200),
+        MARKET: recorded("reference", 100, 100, 100),
+        "GEM/USD market": recorded("reference", *gem, pair="GEM/USD"),
+    }
+    feed = last(played(feeds))
+    (finding,) = (f for f in feed.guarded.findings if f.name == "wrong_feed")
+    assert finding.status is (VIOLATED if swapped else NOT_APPLICABLE)
+    assert finding.message.endswith("the price is that of GEM/USD") is swapped
+
+
 @pytest.mark.parametrize("fallback", [True, False])
 def test_a_doubtful_reading_never_stands_in(fallback: bool) -> None:
     # The feed is stale at the last step; the reference has just halved.
