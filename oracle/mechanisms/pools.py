@@ -205,7 +205,7 @@ class Placed:
     liquidity
         Part of the pool's own liquidity that is there.
     liquidity_first
-        Whether the liquidity changes before the price does, where both change at once.
+        Whether the liquidity changes before the price does, where both change at once: as the acts stand.
     """
 
     t: int
@@ -291,22 +291,20 @@ class ConcentratedAverage(FeedModel):
         steps, seen = world.steps, world.seen[self.pair or name]
         edges = {t for act in world.acts for t in (act.at, act.until) if t is not None}
         times = sorted({*steps, *(t for t in edges if steps[0] < t < steps[-1])})
-        return tuple(
-            self._placed(t, seen[bisect.bisect_right(steps, t) - 1], [a for a in world.acts if a.active(t)])
-            for t in times
-        )
+        return tuple(self._placed(t, seen[bisect.bisect_right(steps, t) - 1], world.acts) for t in times)
 
     def _placed(self, t: int, market: Fraction, acts: Sequence[Any]) -> Placed:
         root, attacked, liquidity = self.root(market), False, Fraction(1)
-        order = []
         for act in acts:
-            order.append(act.kind)
+            if not act.active(t):
+                continue
             if act.kind == "set_liquidity":
                 liquidity *= Fraction(act.times)
             else:
                 attacked = True
                 root = self.root(Fraction(act.price)) if act.tick is None else _at_tick(act.tick)
-        return Placed(t, root, attacked, liquidity, order[:1] != ["manip_twap"])
+        changing = [act.kind for act in acts if t in (act.at, act.until)]
+        return Placed(t, root, attacked, liquidity, changing[:1] != ["manip_twap"])
 
     def play(self, name: str, world: World) -> Played:
         """Return the average at each step."""

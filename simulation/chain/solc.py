@@ -122,7 +122,25 @@ contract Vault is ERC4626 {
 _TWAP = """// SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.7.6;
 
+import "@uniswap/v3-core/contracts/interfaces/IERC20Minimal.sol";
 import "@uniswap/v3-periphery/contracts/libraries/OracleLibrary.sol";
+
+// Uniswap's router refuses a swap that meets no liquidity at all; the pool does not.
+contract PoolSwapper {
+    function swap(address pool, bool down, int256 amount, uint160 limit) external {
+        IUniswapV3Pool(pool).swap(msg.sender, down, amount, limit, abi.encode(msg.sender));
+    }
+
+    function uniswapV3SwapCallback(int256 amount0, int256 amount1, bytes calldata data) external {
+        address payer = abi.decode(data, (address));
+        if (amount0 > 0) pay(IUniswapV3Pool(msg.sender).token0(), payer, uint256(amount0));
+        if (amount1 > 0) pay(IUniswapV3Pool(msg.sender).token1(), payer, uint256(amount1));
+    }
+
+    function pay(address token, address payer, uint256 amount) private {
+        require(IERC20Minimal(token).transferFrom(payer, msg.sender, amount));
+    }
+}
 
 contract OracleLibraryCaller {
     function consult(address pool, uint32 secondsAgo) external view returns (int24, uint128) {

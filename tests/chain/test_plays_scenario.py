@@ -14,6 +14,7 @@ from oracle.replay import play
 from oracle.scenario import Scenario, load_scenario, parse_scenario
 from simulation.chain import revm
 from simulation.chain.plays import scenario as seam
+from simulation.chain.plays.play import LEAD_S
 
 pytestmark = pytest.mark.skipif(
     not revm.available(), reason="pyrevm has wheels for CPython 3.11 and 3.12 only"
@@ -77,3 +78,67 @@ def test_the_command_fails_where_chain_and_computation_part(
     monkeypatch.setattr(seam, "play", lambda _scenario: wrong)
     with pytest.raises(CheckFailed, match=r"values part, first feed"):
         oracle_play.play(LUNA, backend="revm", as_json=True)
+
+
+RARI = "rari-vesper-vusd-2021-11-02"
+
+
+def test_ticks_blocks_liquidity_and_gas_play_on_chain() -> None:
+    text = incident_path(RARI).read_text(encoding="utf-8")
+    head, _, rest = text.partition("[[faults]]")
+    _, _, tail = rest.partition("[protocol]")
+    faults = """
+[[faults]]
+op = "set_liquidity"
+feed = "VUSD/USDC"
+at = 2021-11-02T21:00:00Z
+until = 2021-11-02T21:30:00Z
+times = "0.5"
+
+[[faults]]
+op = "manip_twap"
+feed = "VUSD/USDC"
+at_block = 302
+tick = 200000
+blocks = 24
+
+[[faults]]
+op = "gas"
+feed = "VUSD/USDC"
+at = 2021-11-02T21:05:00Z
+gwei = "900"
+cap_gwei = "500"
+
+[protocol]"""
+    scenario = parse_scenario(f"{head}{faults}{tail}".encode())
+    started = scenario.clock.start + 302 * 13
+    assert [(f.at, f.until) for f in scenario.faults[1:2]] == [(started, started + 24 * 13)]
+    played = seam.play_on_chain(scenario, revm.RevmEvm(timestamp=scenario.clock.start - LEAD_S))
+    assert played.parted == ()
+    paid, fees, *_ = played.costs
+    assert "held the price for 312 s, swaps: 1, paid 115958.1" in paid, "half of the liquidity was there"
+    assert fees.endswith("57.98 USD")
+
+
+def test_a_pool_of_which_nothing_is_known_is_refused_in_one_line() -> None:
+    text = incident_path(RARI).read_text(encoding="utf-8")
+    bare = "\n".join(line for line in text.splitlines() if not line.startswith("liquidity = ["))
+    scenario = parse_scenario(bare.encode())
+    with pytest.raises(InputError, match="says of no liquidity where it stands") as caught:
+        seam.play_on_chain(scenario, revm.RevmEvm(timestamp=scenario.clock.start - LEAD_S))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("incident", "message"),
+    [
+        ("polter-2024-11-17", "unknown rig of a feed kind 'univ2_spot'"),
+        ("inverse-inv-2022-04-02", "unknown rig of a feed kind 'univ2_twap'"),
+        ("cheese-bank-2020-11-06", "names no protocol"),
+    ],
+)
+def test_what_has_no_rig_or_no_market_is_refused_in_one_line(incident: str, message: str) -> None:
+    scenario = load_scenario(incident)
+    with pytest.raises(InputError, match=message) as caught:
+        seam.play_on_chain(scenario, revm.RevmEvm(timestamp=scenario.clock.start - LEAD_S))
+    assert "\n" not in str(caught.value)

@@ -21,7 +21,7 @@ from simulation.amm.uniswap_v3 import (
     get_tick_at_sqrt_ratio,
 )
 from simulation.chain.aave_v3 import MINT
-from simulation.chain.artifacts import aave, uniswap_core, uniswap_periphery
+from simulation.chain.artifacts import aave, uniswap_core, uniswap_periphery, uniswap_twap
 from simulation.chain.evm import ZERO_ADDRESS, find_log, labelled_address
 from simulation.chain.plays.stage import OWNER, Stage
 
@@ -38,6 +38,9 @@ _INCREASE_LIQUIDITY: Final = function(
 _DECREASE_LIQUIDITY: Final = function(
     "decreaseLiquidity((uint256,uint128,uint256,uint256,uint256))(uint256,uint256)"
 )
+
+# pool, whether token0 goes in, most of what goes in, limit of the square root
+_SWAP: Final = function("swap(address,bool,int256,uint160)")
 
 PROVIDER: Final = labelled_address("liquidity provider")
 
@@ -78,8 +81,10 @@ class V3Pool:
         Addresses.
     fee_pips
         Fee tier, hundredths of a basis point.
-    router, position_manager
-        The periphery's contracts.
+    swapper
+        Swaps for a trader.
+    position_manager
+        The periphery's contract.
     trades
         Every swap so far.
     positions
@@ -91,7 +96,7 @@ class V3Pool:
     token0: str
     token1: str
     fee_pips: int
-    router: str
+    swapper: str
     position_manager: str
     trades: list[Trade] = field(default_factory=list)
     positions: dict[int, int] = field(default_factory=dict)
@@ -172,10 +177,9 @@ class V3Pool:
         if now == root:
             return None
         down = root < now
-        token_in, token_out = (self.token0, self.token1) if down else (self.token1, self.token0)
-        self._fund(trader, token_in, _PLENTY, self.router)
-        order = (token_in, token_out, self.fee_pips, trader, _FOREVER, _PLENTY, 0, root)
-        result = self.stage.act(trader, self.router, abi.EXACT_INPUT_SINGLE, order)
+        token_in = self.token0 if down else self.token1
+        self._fund(trader, token_in, _PLENTY, self.swapper)
+        result = self.stage.act(trader, self.swapper, _SWAP, self.pool, down, _PLENTY, root)
         swap = find_log(result, abi.SWAP_EVENT, self.pool)
         if swap["sqrtPriceX96"] != root:
             raise InputError(
@@ -211,7 +215,7 @@ def deploy_pool(
         raise InputError(f"token0 {token0} is not below token1 {token1}")
     weth = stage.create(aave("WETH9Mocked").creation_code())
     factory = stage.create(uniswap_core("UniswapV3Factory").creation_code())
-    router = stage.create(uniswap_periphery("SwapRouter").creation_code(factory, weth))
+    swapper = stage.create(uniswap_twap("PoolSwapper").creation_code())
     manager = stage.create(
         uniswap_periphery("NonfungiblePositionManager").creation_code(factory, weth, ZERO_ADDRESS)
     )
@@ -221,4 +225,4 @@ def deploy_pool(
     stage.act(OWNER, factory, abi.CREATE_POOL, token0, token1, fee_pips)
     pool = stage.read(abi.GET_POOL.call(factory, token0, token1, fee_pips))
     stage.act(OWNER, pool, abi.INITIALIZE, get_sqrt_ratio_at_tick(tick) + 1 if root is None else root)
-    return V3Pool(stage, pool, token0, token1, fee_pips, router, manager)
+    return V3Pool(stage, pool, token0, token1, fee_pips, swapper, manager)

@@ -58,8 +58,6 @@ class TwapPlan:
         attacker who puts it there where it is attacked; an arbitrageur otherwise.
     worth
         True price of the base token in the quote token at each of them, to value what was spent.
-    dollars
-        True price of the quote token in dollars at each of them; it counts as one without.
     """
 
     base_decimals: int
@@ -70,7 +68,6 @@ class TwapPlan:
     bands: Sequence[Band]
     course: Sequence[Placed]
     worth: Sequence[Fraction]
-    dollars: Sequence[Fraction] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,7 @@ class Bill:
     fee
         What of that was the fee, raw base and quote tokens.
     lost
-        What the swaps lost against the true price, in dollars.
+        What the swaps lost against the true price.
     lost_to_fees
         What of that was the fee; the rest is price impact.
     """
@@ -100,7 +97,7 @@ class Bill:
 
     @property
     def impact(self) -> Fraction:
-        """Dollars lost to the price that the swaps themselves moved."""
+        """What was lost to the price that the swaps themselves moved."""
         return self.lost - self.lost_to_fees
 
 
@@ -148,15 +145,21 @@ class TwapStage:
             self.pool.resize(times)
             self._liquidity = times
 
-    def bill(self) -> Bill:
-        """Return what the attacker's swaps came to so far."""
+    def bill(self, dollars: Sequence[Fraction] | None = None) -> Bill:
+        """Return what the attacker's swaps came to so far, in quote tokens.
+
+        Parameters
+        ----------
+        dollars
+            What the quote token is worth at each place of the course, to count losses in dollars.
+        """
         plan = self._plan
         units = (10**plan.base_decimals, 10**plan.quote_decimals)
         paid, got, fee = [0, 0], [0, 0], [0, 0]
         lost = lost_to_fees = Fraction(0)
         for i, trade in self._spent:
-            dollars = Fraction(1) if plan.dollars is None else plan.dollars[i]
-            worth = (plan.worth[i] * dollars / units[0], dollars / units[1])
+            unit = Fraction(1) if dollars is None else dollars[i]
+            worth = (plan.worth[i] * unit / units[0], unit / units[1])
             for token, amount in enumerate((trade.amount0, trade.amount1)):
                 lost += worth[token] * amount
                 if amount < 0:
@@ -172,7 +175,7 @@ class TwapStage:
         )
 
     def cost(self) -> Fraction:
-        """Return what the attacker's swaps lost against the true price, in dollars."""
+        """Return what the attacker's swaps lost against the true price, in quote tokens."""
         return self.bill().lost
 
     def paid_in(self) -> Fraction:
@@ -212,7 +215,7 @@ class TwapRig(Quiet):
         self._at = {placed.t: i for i, placed in enumerate(course)}
         before = [bisect.bisect_right(steps, placed.t) - 1 for placed in course]
         dollars = truth.get(f"{self._quote}/USD")
-        self._valued = dollars is not None or self._quote == "USD"
+        self._dollars = None if dollars is None else [dollars[i] for i in before]
         self.decimals = model.decimals
         self._pool = TwapStage(
             site.stage,
@@ -225,7 +228,6 @@ class TwapRig(Quiet):
                 [Band(r.lower, r.upper, Fraction(r.base), Fraction(r.quote)) for r in model.liquidity],
                 course,
                 [truth[pair][i] for i in before],
-                None if dollars is None else [dollars[i] for i in before],
             ),
         )
         self.source = self._pool.source
@@ -249,12 +251,12 @@ class TwapRig(Quiet):
 
     def costs(self) -> tuple[str, ...]:
         """Return what the attacker paid, got and lost; nothing while he has not traded."""
-        bill = self._pool.bill()
+        bill, valued = self._pool.bill(), self._pool.bill(self._dollars)
         if not bill.swaps:
             return ()
+        scales = (self._model.base_decimals, self._model.quote_decimals)
 
         def amounts(raw: tuple[int, int]) -> str:
-            scales = (self._model.base_decimals, self._model.quote_decimals)
             told = [
                 f"{token_text(n, scale)} {symbol} ({n} raw)"
                 for n, scale, symbol in zip(raw, scales, (self._base, self._quote), strict=True)
@@ -262,13 +264,17 @@ class TwapRig(Quiet):
             ]
             return " and ".join(told) or "nothing"
 
+        def loss(tokens: Fraction, dollars: Fraction) -> str:
+            return f"{amounts((0, round(tokens * 10 ** scales[1])))}, {money_text(dollars)} USD"
+
+        counted = self._dollars is None and self._quote != "USD"
         return (
             f"{self._name}: the attacker held the price for {self._held_s()} s, swaps: {bill.swaps}, paid "
             f"{amounts(bill.paid)}, got {amounts(bill.got)}",
-            f"{self._name}: of that {amounts(bill.fee)} were fees ({money_text(bill.lost_to_fees)} USD)",
-            f"{self._name}: price impact {money_text(bill.impact)} USD",
-            f"{self._name}: lost {money_text(bill.lost)} USD against the true price"
-            + (f", {self._quote} counted as 1 USD" if not self._valued else ""),
+            f"{self._name}: fees {amounts(bill.fee)}, {money_text(valued.lost_to_fees)} USD",
+            f"{self._name}: price impact {loss(bill.impact, valued.impact)}",
+            f"{self._name}: lost against the true price {loss(bill.lost, valued.lost)}"
+            + (f", {self._quote} counted as 1 USD" if counted else ""),
         )
 
 
