@@ -306,7 +306,13 @@ def oracle_check(
     heartbeat: Annotated[
         int | None, typer.Option(min=1, help="Seconds, as its operator publishes it; it is not on chain.")
     ] = None,
-    reference: Annotated[str | None, typer.Option(help="A second feed of the same pair.")] = None,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option("--reference", "--against", help="Another feed of the same pair; may be repeated."),
+    ] = None,
+    pair: Annotated[
+        str | None, typer.Option(help="What it is to be a feed of, BASE/QUOTE; else it is not doubted.")
+    ] = None,
     sequencer: Annotated[str | None, typer.Option(help="Uptime feed of a layer 2.")] = None,
     rounds: Annotated[int, typer.Option(min=0, max=5_000, help="How many rounds to look back.")] = 48,
     json_: JsonFlag = False,
@@ -318,7 +324,8 @@ def oracle_check(
         feed,
         rpc_url=rpc,
         heartbeat_s=heartbeat,
-        reference=reference,
+        references=reference or (),
+        pair=pair,
         sequencer=sequencer,
         rounds=rounds,
         as_json=json_,

@@ -114,11 +114,16 @@ class _Asked:
 
     reading: Reading
     context: FeedContext
+    described: str | None = None
     history: tuple[PriceObs, ...] = ()
     peers: tuple[Reading, ...] = ()
 
     def of(self, guard: Guard) -> Finding:
         return guard.check(self.reading, self.history, self.peers, self.context)
+
+
+def _described(asked: _Asked) -> _Asked:
+    return replace(asked, context=replace(asked.context, description=asked.described))
 
 
 _Supply: TypeAlias = Callable[[_Asked], _Asked]
@@ -178,6 +183,7 @@ SUPPLIES: Final[Mapping[str, _Supply]] = {
     "heartbeat, which is not on chain: --heartbeat": _heartbeat,
     "an earlier reading": _earlier,
     "a second source": _second,
+    "which pair it is to be of": _described,
     "a second source and another pair": _other_pair,
     "the kinds of its legs": _fact(legs=(FeedKind.PUSH,)),
     "the pool's observations": _observed,
@@ -226,7 +232,7 @@ def node_guards(
         Every registered one by default.
     """
     context = node_context(node, now, legs=legs, markets=markets, heartbeat_s=heartbeat_s)
-    asked = _Asked(node_reading(node, now), context)
+    asked = _Asked(node_reading(node, now), context, node.description or None)
     chosen = _guards() if guards is None else guards
     return tuple(_view_apart(g, asked) if node.apart else _view(g, asked) for g in chosen)
 
@@ -263,7 +269,11 @@ def node_context(
     markets: Mapping[str, bool] | None = None,
     heartbeat_s: int | None = None,
 ) -> FeedContext:
-    """Return what a contract states of its price beside it; see `node_guards`."""
+    """Return what a contract states of its price beside it; see `node_guards`.
+
+    Its description is not among it: the pair of the reading is named after it, and would be held against
+    itself.
+    """
     setters = frozenset((*node.roles.values(), *node.writers))
     # A stablecoin's price of zero or less cannot be held against a cap: it is none.
     capped = node.cap is not None and node.live is not None and node.live > 0
@@ -273,7 +283,6 @@ def node_context(
         deviation_bps=node.deviation_bps,
         min_answer=node.min_answer,
         max_answer=node.max_answer,
-        description=node.description or None,
         legs=tuple(legs),
         authority=AuthorityFacts(setters=setters) if setters else None,
         cap=CapFacts(node.cap or 0, node.live or 0) if capped else None,

@@ -20,12 +20,12 @@ from contracts_abi.feeds import GET_ROUND_DATA, LATEST_ROUND_DATA
 from keeper.commands.console import plain_table, require_writable, stdout_console
 from keeper.commands.keeper_setup import endpoint_option
 from keeper.rpc import Head, Node
-from oracle.graph import OracleGraph, OracleNode, explore
-from oracle.graph_guards import GuardView, graph_guards, over_tree
+from oracle.graph import Execute, OracleGraph, OracleNode, explore
+from oracle.graph_guards import GuardView, graph_guards, leaf_kinds, node_context, over_tree
 from oracle.guards import all_guards
 from oracle.interfaces import FeedContext, SequencerFacts
 from oracle.snapshot import REQUIRED, judge
-from oracle.sources.chainlink import ChainlinkSource, FeedShape, complete, resolve
+from oracle.sources.chainlink import ChainlinkFeed, ChainlinkSource, FeedShape, complete, resolve
 from oracle.types import GuardedPrice, GuardStatus, NoData, PriceObs, PriceStatus, Reading
 from simulation.report.oracle_graph import graph_svg, guard_lines, node_lines
 
@@ -183,13 +183,14 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class FeedHealth:
-    """A feed as it is now."""
+    """A feed as it is now, and what the references said of the same pair."""
 
     address: str
     description: str
     head: Head
     guarded: GuardedPrice
     past: Past
+    references: tuple[Reading, ...] = ()
 
 
 def check(
@@ -197,7 +198,8 @@ def check(
     *,
     rpc_url: str,
     heartbeat_s: int | None,
-    reference: str | None,
+    references: Sequence[str],
+    pair: str | None,
     sequencer: str | None,
     rounds: int,
     as_json: bool,
@@ -215,7 +217,8 @@ def check(
         head,
         feed,
         heartbeat_s=heartbeat_s,
-        reference=reference,
+        references=references,
+        pair=pair,
         sequencer=sequencer,
         rounds=rounds,
     )
@@ -236,7 +239,8 @@ def feed_health(
     address: str,
     *,
     heartbeat_s: int | None = None,
-    reference: str | None = None,
+    references: Sequence[str] = (),
+    pair: str | None = None,
     sequencer: str | None = None,
     rounds: int = 48,
 ) -> FeedHealth:
@@ -246,39 +250,88 @@ def feed_health(
     ----------
     heartbeat_s
         As the feed's operator publishes it; it stands on no contract.
-    reference
-        A second feed of the same pair, to confirm or to contradict.
+    references
+        Other feeds of the same pair, to confirm or to contradict.
+    pair
+        What the feed is to be of, ``BASE/QUOTE``; without it the feed's own description is not doubted.
     sequencer
         Uptime feed of a layer 2.
     rounds
         How many rounds to look back.
     """
 
-    def read(calls: Sequence[Call[Any]]) -> list[bytes | None]:
-        return node.read(list(calls), head)
+    expected = None if pair is None else _pair(pair)
 
-    source, reading, context = _reading(address, read, head, heartbeat_s)
-    peers = []
-    if reference is not None:
-        _, other, _ = _reading(reference, read, head, heartbeat_s)
+    def read(calls: Sequence[Call[Any]]) -> list[bytes | None]:
+        return node.read(list(calls), head, gas=_READ_GAS)
+
+    source, reading, context = _reading(address, read, head, heartbeat_s, expected)
+    assert source.feed is not None
+    context = _with_tree(context, source.address, read, head)
+    if expected is not None:
+        context = replace(context, description=source.feed.description)
+    peers: list[Reading] = []
+    taken = {_written_at(source.feed): "the feed itself"}
+    for at in references:
         # Named by the user as the same pair; a description is free text.
-        peers.append(replace(other, base=reading.base, quote=reading.quote))
+        other, said, _ = _reading(at, read, head, heartbeat_s, (reading.base, reading.quote))
+        assert other.feed is not None
+        written = _written_at(other.feed)
+        if written in taken:
+            raise InputError(
+                f"--reference {at}: it says what {taken[written]} says: both come from {written}",
+                fix="name a feed that somebody else writes",
+            )
+        taken[written] = f"--reference {at}"
+        peers.append(said)
     if sequencer is not None:
         context = replace(context, sequencer=_sequencer(sequencer, read))
     history = _history(source, reading, read, rounds)
     guarded = judge(reading, history, peers, context, all_guards(), REQUIRED)
-    assert source.feed is not None
-    return FeedHealth(source.address, source.feed.description, head, guarded, _past(history, reading))
+    past = _past(history, reading)
+    return FeedHealth(source.address, source.feed.description, head, guarded, past, tuple(peers))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    base, slash, quote = (part.strip() for part in text.partition("/"))
+    if not slash or not base or not quote:
+        raise InputError(f"--pair: {text!r} is not a pair", fix="give it as BASE/QUOTE, for example ETH/USD")
+    return base, quote
+
+
+def _written_at(feed: ChainlinkFeed) -> str:
+    """Return the contract in which a feed's answers are written, as far as it tells."""
+    return feed.aggregator or (feed.address if feed.behind is None else _written_at(feed.behind))
+
+
+def _with_tree(context: FeedContext, address: str, read: Execute, head: Head) -> FeedContext:
+    """Return the context with what the tree behind a feed adds: its legs' kinds, cap, rate, pool and keys."""
+    tree = explore(address, read, block=head.number, timestamp=head.timestamp)
+    facts = node_context(tree.nodes[tree.root], head.timestamp, legs=leaf_kinds(tree, tree.root))
+    return replace(
+        context,
+        legs=facts.legs,
+        cap=facts.cap,
+        rate=facts.rate,
+        amm=facts.amm,
+        authority=facts.authority,
+        locked=facts.locked,
+    )
 
 
 def _reading(
-    address: str, read: Any, head: Head, heartbeat_s: int | None
+    address: str,
+    read: Execute,
+    head: Head,
+    heartbeat_s: int | None,
+    pair: tuple[str, str] | None,
 ) -> tuple[ChainlinkSource, Reading, FeedContext]:
     resolved = complete(resolve(address), read)
-    base, _, quote = resolved.description.partition("/")
+    named, _, against = resolved.description.partition("/")
+    base, quote = (named.strip() or "?", against.strip() or "?") if pair is None else pair
     source = ChainlinkSource(
-        base=base.strip() or "?",
-        quote=quote.strip() or "?",
+        base=base,
+        quote=quote,
         address=resolved.address,
         heartbeat_s=heartbeat_s,
         feed=resolved,
@@ -361,7 +414,19 @@ def health_json(health: FeedHealth) -> dict[str, Any]:
             {**asdict(f), "status": f.status.value, "actions": sorted(f.actions), "inputs": dict(f.inputs)}
             for f in health.guarded.findings
         ],
+        "references": [_reference_json(reading) for reading in health.references],
         "history": asdict(health.past),
+    }
+
+
+def _reference_json(reading: Reading) -> dict[str, Any]:
+    price = None if isinstance(reading, NoData) else reading
+    return {
+        "source": reading.source_id,
+        "answer": None if price is None else str(price.mantissa),
+        "decimals": None if price is None else price.decimals,
+        "updated_at": None if price is None else price.published_at,
+        "problem": reading.reason if isinstance(reading, NoData) else None,
     }
 
 
@@ -388,6 +453,13 @@ def _print_health(console: Console, health: FeedHealth, heartbeat_s: int | None)
     for finding in health.guarded.findings:
         table.add_row(finding.guard, finding.name, _STATUS[finding.status], escape(finding.message))
     console.print(table)
+    for reference in health.references:
+        said = (
+            f"no price: {reference.reason}"
+            if isinstance(reference, NoData)
+            else f"{Decimal(reference.mantissa).scaleb(-reference.decimals):f}"
+        )
+        console.print(escape(f"reference {reference.source_id}: {said}"), soft_wrap=True)
     past = health.past
     if past.longest_gap_s is not None:
         console.print(

@@ -167,3 +167,10 @@ def test_lines_are_compact_and_stand_in_the_picture() -> None:
     assert "<g><title>" in picture
     assert "G05 G07 (an earlier reading)" in picture
     assert "<g>" not in graph_svg(found)
+
+
+def test_a_description_is_not_held_against_itself() -> None:
+    asked = views()["G12"]
+    assert (asked.answer, asked.needs) == (Answerable.NEEDS, "which pair it is to be of")
+    # Without one nothing but other prices tells a feed of another pair.
+    assert views(replace(FEED, description=""))["G12"].needs == "a second source and another pair"
