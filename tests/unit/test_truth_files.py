@@ -191,6 +191,13 @@ def test_a_price_is_near_within_three_times(tmp_path: Path, price: str, fine: bo
         )
 
 
+def test_a_third_is_as_near_as_three_times_also_upside_down(tmp_path: Path) -> None:
+    assert len(read(tmp_path, "t,p\n0,1000\n", time_unit="s", near="3000")) == 1
+    # 1 / 0.001 is 1000, a third of 3000; 1 / 0.0011 is less, and then it is another price altogether.
+    assert "are inverted" in refused(tmp_path, "t,p\n0,0.001\n", time_unit="s", near="3000")
+    assert "not near 3000" in refused(tmp_path, "t,p\n0,0.0011\n", time_unit="s", near="3000")
+
+
 # -------------------------------------------------------------------------------------------------- refusals
 
 
