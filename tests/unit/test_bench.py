@@ -99,7 +99,16 @@ def test_guards_over_columns_are_raced_against_their_own_checks(tmp_path: Path) 
     assert len(document["figures"]["guards"]) == 13
 
 
+def test_the_margin_kernels_are_raced_against_what_a_user_would_write(tmp_path: Path) -> None:
+    target = tmp_path / "margin.json"
+    done = run_bench("margin", "--quick", "--json", str(target))
+    assert done.returncode == 0, done.stderr  # every result is compared before anything is timed
+    (document,) = json.loads(target.read_text(encoding="utf-8"))["benches"]
+    assert document["figures"]["grid"]["error_of_forward"] < 5e-15
+    assert len(document["headlines"]) == 6
+
+
 def test_an_unknown_benchmark_is_refused_with_the_known_ones() -> None:
     done = run_bench("speed")
     assert done.returncode == 2
-    assert "no benchmark 'speed'; there are lens, oracle, path, screen, start" in done.stderr
+    assert "no benchmark 'speed'; there are lens, margin, oracle, path, screen, start" in done.stderr
