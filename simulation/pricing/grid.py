@@ -2,10 +2,10 @@
 
 One exponential serves both normal distributions. With ``phi`` the normal density and
 ``N(-x) = phi(x) * M(x)`` (``M`` is Mills' ratio), and since ``K * phi(d2) = F * phi(d1)`` for Black-76, both
-terms of a price are a rational function times the same number ``G = F * phi(d1)``. ``M`` is fitted on [0, inf) by a rational of
-degrees 6 and 7 whose error, times ``phi``, stays below 2.3e-17: below half a unit in the last place of the
-forward. The fit is ours (weighted least squares, 50 digits); `tests/unit/test_pricing_grid.py` holds it
-against mpmath.
+terms of a price are a rational function times the same number ``G = F * phi(d1)``. ``M`` is fitted on
+[0, inf) by a rational of degrees 6 and 7 whose error, times ``phi``, stays below 2.3e-17: below half a unit
+in the last place of the forward. The fit is ours (weighted least squares, 50 digits);
+`tests/unit/test_margin_kernels.py` holds the prices against mpmath.
 """
 
 from __future__ import annotations
