@@ -367,7 +367,7 @@ def graph_guards(
     """Return address to what each guard can and cannot check there; see `node_guards`."""
     return {
         at: node_guards(
-            node,
+            _passing_on(graph, node),
             now=graph.timestamp,
             legs=leaf_kinds(graph, at),
             markets={
@@ -378,6 +378,38 @@ def graph_guards(
         )
         for at, node in graph.nodes.items()
     }
+
+
+def _passing_on(graph: OracleGraph, node: OracleNode) -> OracleNode:
+    """Return a contract with what its only leg states, where it says that leg's price and nothing else.
+
+    A proxy's bounds stand on its aggregator, and bind its answer as well.
+    """
+    if len(node.legs) != 1 or node.answer is None:
+        return node
+    below = _passing_on(graph, graph.nodes[node.legs[0].address]) if not _circular(graph, node) else node
+    if (below.answer, below.decimals) != (node.answer, node.decimals):
+        return node
+    unbounded = node.min_answer is None and node.max_answer is None
+    return replace(
+        node,
+        min_answer=below.min_answer if unbounded else node.min_answer,
+        max_answer=below.max_answer if unbounded else node.max_answer,
+        heartbeat_s=below.heartbeat_s if node.heartbeat_s is None else node.heartbeat_s,
+        deviation_bps=below.deviation_bps if node.deviation_bps is None else node.deviation_bps,
+        updated_at=below.updated_at if node.updated_at is None else node.updated_at,
+    )
+
+
+def _circular(graph: OracleGraph, node: OracleNode) -> bool:
+    """Return whether the legs of a contract, followed one by one, come round."""
+    seen = set()
+    while len(node.legs) == 1:
+        if node.address in seen:
+            return True
+        seen.add(node.address)
+        node = graph.nodes[node.legs[0].address]
+    return False
 
 
 def over_tree(graph: OracleGraph, views: Mapping[str, Sequence[GuardView]]) -> tuple[GuardOverTree, ...]:

@@ -75,7 +75,7 @@ def graph(
         print(json.dumps(graph_json(found, views)))
         return
     console = stdout_console()
-    console.print(_tree(found, views if guards else {}), soft_wrap=True)
+    console.print(_tree(found, views if guards else {}))
     if guards:
         _print_over_tree(console, found, views)
     console.print(f"{len(found.nodes)} contracts, {len(found.leaves())} leaves, block {found.block}")
@@ -126,10 +126,17 @@ def _print_over_tree(console: Console, found: OracleGraph, views: Mapping[str, S
         why: dict[str, list[str]] = {}
         for leaf in row.blind:
             said = leaf.reason + (f"; needs {leaf.needs}" if leaf.needs else "")
-            why.setdefault(said, []).append(found.nodes[leaf.address].description or leaf.address)
-        told = "\n".join(f"{', '.join(who)}: {said}" for said, who in why.items())
+            why.setdefault(said, []).append(leaf.address)
+        told = "\n".join(f"{_named(found, who)}: {said}" for said, who in why.items())
         table.add_row(row.guard, row.name, f"{len(row.seeing)} of {len(found.leaves())}", escape(told))
     console.print(table)
+
+
+def _named(found: OracleGraph, leaves: Sequence[str]) -> str:
+    """Return the names of leaves for people."""
+    if len(leaves) == len(found.leaves()):
+        return "every leaf" if len(leaves) > 1 else "the leaf"
+    return ", ".join(f"{found.nodes[at].description} {at[:8]}…".strip() for at in leaves)
 
 
 def _tree(found: OracleGraph, views: Mapping[str, Sequence[GuardView]]) -> Tree:

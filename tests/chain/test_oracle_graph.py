@@ -157,6 +157,15 @@ def test_bounds_that_bind_nothing_are_said_to(chain: Chain, feed: Callable[..., 
     assert wide.bounds_vacuous
 
 
+def test_a_proxy_is_bound_by_its_aggregator(chain: Chain, feed: Callable[..., str]) -> None:
+    proxy = feed()
+    views = {view.guard: view for view in graph_guards(tree(chain.evm, proxy))[proxy]}
+    assert (views["G03"].status, views["G06"].status) == (GuardStatus.OK, GuardStatus.OK)
+    vacuous = feed(low=1, high=2**95)
+    views = {view.guard: view for view in graph_guards(tree(chain.evm, vacuous))[vacuous]}
+    assert views["G06"].reason.startswith("bounds vacuous")
+
+
 def test_a_rate_that_one_key_sets_names_the_key(chain: Chain) -> None:
     rate = chain.evm.create(OWNER, compile_vyper("OneKey", ONE_KEY).creation_code(KEY))
     (node,) = tree(chain.evm, rate).nodes.values()
@@ -230,9 +239,17 @@ def test_an_answer_adapter_names_its_target(chain: Chain, feed: Callable[..., st
     root = found.nodes[at]
     assert (root.answer, root.decimals) == (200 * 10**8, 8)
     assert root.facts["selector"] == "0x" + feeds.LATEST_ANSWER.selector.hex()
-    # It is made of a price that somebody writes; that it carries no time is its own lack.
-    views = {view.guard: view for view in graph_guards(found, heartbeat_s=3_600)[at]}
-    assert (views["G03"].answer, views["G03"].reason) == (Answerable.CANNOT, "the source carries no time")
+    # It says what its target says and no time: the target's holds for it, as its bounds do.
+    views = {view.guard: view for view in graph_guards(found)[at]}
+    assert (views["G03"].status, views["G06"].status) == (GuardStatus.OK, GuardStatus.OK)
+    scaled = tree(
+        chain.evm,
+        chain.evm.create(
+            OWNER, own("AnswerAdapter").creation_code(feed(), feeds.LATEST_ANSWER.selector, 0, 6)
+        ),
+    )
+    other = {view.guard: view for view in graph_guards(scaled, heartbeat_s=3_600)[scaled.root]}
+    assert (other["G03"].answer, other["G03"].reason) == (Answerable.CANNOT, "the source carries no time")
     assert views["G13"].status is GuardStatus.OK
 
 
@@ -507,6 +524,30 @@ ASSET_TO_PEG() ; {ADDR} ; LEG
 PEG_TO_BASE() ; {ADDR} ; LEG
 latestAnswer() ; int256 ; 5""",
         ("Aave synchronicity adapter", FeedKind.COMPOSITE, ["asset to peg", "peg to base"], 5),
+    ),
+    "CLSynchronicityPriceAdapterBaseToPeg": (
+        f"""
+ASSET_TO_PEG() ; {ADDR} ; LEG
+BASE_TO_PEG() ; {ADDR} ; LEG
+latestAnswer() ; int256 ; 5""",
+        ("Aave synchronicity adapter", FeedKind.COMPOSITE, ["asset to peg", "base to peg"], 5),
+    ),
+    "Euler's RedstoneCoreOracle": (
+        f"""
+feedId() ; bytes32 ; 0x{"ab" * 32}
+feedDecimals() ; uint8 ; 8
+maxStaleness() ; uint256 ; 300
+base() ; {ADDR} ; LEG
+quote() ; {ADDR} ; LEG
+getQuote(a: uint256, b: address, c: address) ; uint256 ; a * 3""",
+        ("RedStone adapter", FeedKind.PULL, [], 3 * 10**18),
+    ),
+    "UniswapV2Pair": (
+        f"""
+token0() ; {ADDR} ; LEG
+token1() ; {ADDR} ; LEG
+getReserves() ; (uint112, uint112, uint32) ; (2, 3, 9)""",
+        ("Uniswap V2 pair", FeedKind.AMM_SPOT, [], 15 * 10**35),
     ),
     "WstETHPriceFeed": (
         f"""
