@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from contracts_abi.errors import InputError
 from contracts_abi.uniswap_v3 import MAX_TICK
 from oracle.fields import AnyAmount, PositiveDecimal
 from oracle.interfaces import AmmFacts, FeedContext
@@ -21,7 +22,6 @@ from oracle.strict import StrictModel
 from oracle.ticks import quote_at_tick, sqrt_ratio_at_tick, tick_at_sqrt_ratio
 from oracle.types import FeedKind, PriceObs
 
-_FEE = Fraction(997, 1000)
 _PRECISION = 10**40
 _UINT128 = 2**128
 
@@ -34,20 +34,41 @@ def root(value: Fraction) -> Fraction:
     return Fraction(isqrt(floor(value * _PRECISION**2)), _PRECISION)
 
 
-def traded(base: Fraction, quote: Fraction, act: Any) -> tuple[Fraction, Fraction]:
-    """Return the reserves of a constant-product pool after an act; `UniswapV2Library.getAmountOut`."""
+def traded(base: int, quote: int, act: Any, units: tuple[int, int] = (1, 1)) -> tuple[int, int]:
+    """Return the raw reserves of a constant-product pool after an act; `UniswapV2Library.getAmountOut`.
+
+    Parameters
+    ----------
+    units
+        Raw base and quote tokens that make a whole one.
+
+    Raises
+    ------
+    InputError
+        If nothing would be left of a token.
+    """
+    base_unit, quote_unit = units
     if act.kind == "set_liquidity":
-        return base * Fraction(act.times), quote * Fraction(act.times)
-    if act.kind == "manip_twap":
-        size = root(base * quote / Fraction(act.price))
-        return size, base * quote / size
-    if act.base_out is not None:
-        return base - Fraction(act.base_out), quote
-    if act.quote_in is not None:
-        given = Fraction(act.quote_in)
-        return base - base * given * _FEE / (quote + given * _FEE), quote + given
-    given = Fraction(act.base_in)
-    return base + given, quote - quote * given * _FEE / (base + given * _FEE)
+        left = int(base * Fraction(act.times)), int(quote * Fraction(act.times))
+    elif act.kind == "manip_twap":
+        size = isqrt(floor(Fraction(base * quote * base_unit, quote_unit) / Fraction(act.price)))
+        left = size, base * quote // max(1, size)
+    elif act.base_out is not None:
+        left = base - int(act.base_out * base_unit), quote
+    elif act.quote_in is not None:
+        given = int(act.quote_in * quote_unit)
+        left = base - amount_out(given, quote, base), quote + given
+    else:
+        given = int(act.base_in * base_unit)
+        left = base + given, quote - amount_out(given, base, quote)
+    if min(left) <= 0:
+        raise InputError(f"{act.kind} on {act.feed} leaves a pool without one of its tokens")
+    return left
+
+
+def amount_out(given: int, reserve_in: int, reserve_out: int) -> int:
+    """Return what a pair pays out for raw tokens given, its fee of 0.3 % kept (`UniswapV2Library`)."""
+    return given * 997 * reserve_out // (reserve_in * 1_000 + given * 997)
 
 
 def averaged(steps: Sequence[int], values: Sequence[Fraction | int], window_s: int, i: int) -> Fraction:
@@ -70,21 +91,32 @@ class _Pool(FeedModel):
 
     base_reserve: PositiveDecimal
     quote_reserve: PositiveDecimal
+    base_decimals: int = Field(default=18, ge=0, le=36)
+    quote_decimals: int = Field(default=18, ge=0, le=36)
 
-    def _spots(self, name: str, world: World) -> list[Fraction]:
-        """Return the pool's price at each step: the market's, but for what a trade leaves while it stands.
+    @property
+    def units(self) -> tuple[int, int]:
+        """Raw base and quote tokens that make a whole one."""
+        return int(10**self.base_decimals), int(10**self.quote_decimals)
+
+    def market(self, name: str, world: World) -> list[tuple[int, int]]:
+        """Return the raw reserves at each step as the market has them, before anybody acts.
 
         The pool follows the market along its curve, from the reserves of the first step.
         """
         seen = world.seen[self.pair or name]
+        base, quote = (Fraction(n) for n in (self.base_reserve, self.quote_reserve))
+        each = (root(price / seen[0]) for price in seen)
+        return [(int(base * self.units[0] / moved), int(quote * self.units[1] * moved)) for moved in each]
+
+    def _spots(self, name: str, world: World) -> list[Fraction]:
+        """Return the pool's price at each step: the market's, but for what a trade leaves while it stands."""
         spots = []
-        for t, price in zip(world.steps, seen, strict=True):
-            moved = root(price / seen[0])
-            base, quote = Fraction(self.base_reserve) / moved, Fraction(self.quote_reserve) * moved
+        for t, (base, quote) in zip(world.steps, self.market(name, world), strict=True):
             for act in world.acts:
                 if act.active(t):
-                    base, quote = traded(base, quote, act)
-            spots.append(quote / base)
+                    base, quote = traded(base, quote, act, self.units)
+            spots.append(Fraction(quote * self.units[0], base * self.units[1]))
         return spots
 
     def _played(
@@ -127,6 +159,8 @@ class ConstantProductSpot(_Pool):
         As of every feed.
     base_reserve, quote_reserve
         Reserves at the first step, whole tokens.
+    base_decimals, quote_decimals
+        Scales of the two tokens.
     """
 
     kind: ClassVar[Literal["univ2_spot"]] = "univ2_spot"
@@ -147,6 +181,8 @@ class ConstantProductAverage(_Pool):
         As of every feed.
     base_reserve, quote_reserve
         Reserves at the first step, whole tokens.
+    base_decimals, quote_decimals
+        Scales of the two tokens.
     period_s
         Length of the average.
     """

@@ -89,6 +89,7 @@ def uniswap_twap(name: str) -> Artifact:
     """Return ``OracleLibraryCaller`` or ``TwapFeed``: Uniswap's oracle library behind functions to call.
 
     ``TwapFeed(pool, base, quote, base amount, window, decimals)`` answers what that amount is worth.
+    ``SpotFeed(pair, base, quote, times, over, decimals)`` answers the ratio of what a pair of V2 holds.
     ``PoolSwapper`` swaps in a pool for whoever asks, and pays with his tokens.
     """
     return _compiled("uniswap-twap", name)

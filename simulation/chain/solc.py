@@ -142,6 +142,32 @@ contract PoolSwapper {
     }
 }
 
+// What protocols did that priced a token by what a pair holds.
+contract SpotFeed {
+    address public immutable pair;
+    address public immutable base;
+    address public immutable quote;
+    uint256 public immutable times;
+    uint256 public immutable over;
+    uint8 public immutable decimals;
+
+    constructor(
+        address pair_, address base_, address quote_, uint256 times_, uint256 over_, uint8 decimals_
+    ) {
+        pair = pair_;
+        base = base_;
+        quote = quote_;
+        times = times_;
+        over = over_;
+        decimals = decimals_;
+    }
+
+    function latestAnswer() external view returns (int256) {
+        uint256 held = IERC20Minimal(quote).balanceOf(pair) * times;
+        return int256(held / (IERC20Minimal(base).balanceOf(pair) * over));
+    }
+}
+
 contract OracleLibraryCaller {
     function consult(address pool, uint32 secondsAgo) external view returns (int24, uint128) {
         return OracleLibrary.consult(pool, secondsAgo);

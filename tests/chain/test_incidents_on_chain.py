@@ -19,6 +19,8 @@ PLAYED = {
     "scream-fusd-dei-2022-05-16": "a dollar written down",
     "stream-xusd-2025-11-03": "a book value written down",
     "maker-black-thursday-2020-03-12": "a delayed price",
+    "polter-2024-11-17": "a pair in the middle of a flash swap",
+    "bzx-2020-02-18": "a pair's price of the moment",
     "rari-vesper-vusd-2021-11-02": "an average over a pool that is emptied",
 }
 

@@ -132,7 +132,6 @@ def test_a_pool_of_which_nothing_is_known_is_refused_in_one_line() -> None:
 @pytest.mark.parametrize(
     ("incident", "message"),
     [
-        ("polter-2024-11-17", "unknown rig of a feed kind 'univ2_spot'"),
         ("inverse-inv-2022-04-02", "unknown rig of a feed kind 'univ2_twap'"),
         ("cheese-bank-2020-11-06", "names no protocol"),
     ],

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts_abi.errors import InputError
 from oracle.faults import FaultModel, bend, faults
 from oracle.faults.gas import GasPrice
 from oracle.interfaces import FeedContext, LivenessFacts
@@ -181,26 +182,58 @@ def test_a_fault_that_begins_at_a_block_may_not_end_before() -> None:
 
 # ------------------------------------------------------------------------------------------------------ pools
 
-positive = st.fractions(Fraction(1, 1000), 1000)
+reserves = st.integers(10**15, 10**27)
 
 
 def test_reserves_change_in_the_order_of_the_file() -> None:
     half = built("set_liquidity", at=when(START), times="0.5")
     buy = built("swap", at=when(START), quote_in="100")
-    reserves = Fraction(1000), Fraction(1000)
-    thin_then_traded = traded(*traded(*reserves, half), buy)
-    traded_then_thin = traded(*traded(*reserves, buy), half)
-    assert thin_then_traded[1] / thin_then_traded[0] > traded_then_thin[1] / traded_then_thin[0]
+    before = 10**21, 10**21
+    units = 10**18, 10**18
+    thin_then_traded = traded(*traded(*before, half, units), buy, units)
+    traded_then_thin = traded(*traded(*before, buy, units), half, units)
+    assert Fraction(*thin_then_traded) < Fraction(*traded_then_thin)
 
 
-@given(positive, positive, st.sampled_from(["0.001", "0.5", "7"]))
-def test_liquidity_moves_no_price_and_a_trade_in_less_of_it_moves_more(
-    base: Fraction, quote: Fraction, times: str
+@given(reserves, reserves, st.sampled_from(["0.001", "0.5", "7"]))
+def test_liquidity_moves_no_price(base: int, quote: int, times: str) -> None:
+    less, more = traded(base, quote, built("set_liquidity", at=when(START), times=times))
+    assert (less, more) == (floor(base * Fraction(times)), floor(quote * Fraction(times)))
+    assert float(Fraction(more, less)) == pytest.approx(quote / base, rel=1e-9)
+
+
+@given(reserves, reserves, st.integers(1, 10**9), st.booleans())
+def test_a_trade_leaves_what_a_pair_asks_for_and_no_unit_less(
+    base: int, quote: int, tokens: int, selling: bool
 ) -> None:
-    change = built("set_liquidity", at=when(START), times=times)
-    less, more = traded(base, quote, change)
-    assert more / less == quote / base
-    assert less == base * Fraction(times)
+    trade = built("swap", at=when(START), **{"base_in" if selling else "quote_in": str(tokens)})
+    try:
+        after = traded(base, quote, trade)
+    except InputError:
+        return
+    fee = 3 * tokens
+
+    def invariant(left: tuple[int, int]) -> bool:
+        held = (
+            (left[0] * 1_000 - fee, left[1] * 1_000) if selling else (left[0] * 1_000, left[1] * 1_000 - fee)
+        )
+        return held[0] * held[1] >= base * quote * 10**6
+
+    assert invariant(after)
+    assert not invariant((after[0], after[1] - 1) if selling else (after[0] - 1, after[1]))
+
+
+@given(reserves, reserves, st.sampled_from(["0.001", "1", "1000"]))
+def test_a_pool_that_is_held_at_a_price_stands_there(base: int, quote: int, price: str) -> None:
+    less, more = traded(base, quote, built("manip_twap", at=when(START), price=price))
+    assert float(Fraction(more, less)) == pytest.approx(float(price), rel=1e-6)
+    assert base * quote - less < less * more <= base * quote
+
+
+def test_a_pool_without_one_of_its_tokens_is_refused() -> None:
+    for keys in ({"base_out": "10"}, {"base_out": "11"}):
+        with pytest.raises(InputError, match="leaves a pool without one of its tokens"):
+            traded(10, 10, built("swap", at=when(START), **keys))
 
 
 def world(pair: str, acts: tuple[FaultModel, ...], prices: list[Fraction] | None = None) -> World:

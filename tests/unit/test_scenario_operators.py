@@ -177,7 +177,7 @@ def test_a_trade_meets_the_liquidity_that_stands_before_it_in_the_file() -> None
     buy = fault("swap", feed="spot", at_block="1000", quote_in='"100"')
     assert price(thin) == price()
     assert price(thin, buy) > 3 * price(buy)
-    assert price(buy, thin) == price(buy)
+    assert price(buy, thin) == pytest.approx(price(buy), abs=1)
 
 
 # ---------------------------------------------------------------------------------------------------- gas
