@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr
 
 from contracts_abi.calls import Call
 from contracts_abi.errors import InputError, UnknownNameError
@@ -172,7 +172,8 @@ class RecordedFile(StrictModel):
     symbol_column, symbol
         Column that names the pair of each row, and the name of the rows to take; others are left out.
     skip_bad_rows
-        Leave out rows that cannot be read instead of refusing the file; `skipped` counts them.
+        Leave out rows that cannot be read instead of refusing the file; `skipped` counts them. A row with
+        too few or too many fields is refused all the same: the file may be cut off.
     name
         Source id; ``recorded:<file name>`` by default.
     heartbeat_s, deviation_bps, grace_s
@@ -204,12 +205,22 @@ class RecordedFile(StrictModel):
     deviation_bps: int | None = Field(default=None, gt=0)
     grace_s: int = Field(default=300, ge=0)
 
-    @model_validator(mode="after")
-    def _symbol_with_its_column(self) -> RecordedFile:
+    def model_post_init(self, _context: object) -> None:
+        """Check the keys against each other, before any file is looked at.
+
+        Raises
+        ------
+        InputError
+            Naming the keys.
+        """
         if (self.symbol_column is None) != (self.symbol is None):
             raise InputError("symbol_column and symbol go together", fix="give both, or none")
         zone_of(self.tz)
-        return self
+        if self.tz is not None and self.time_unit != "iso":
+            raise InputError(
+                f"tz goes with time_unit = 'iso', not {self.time_unit!r}",
+                fix="remove tz: seconds since 1970 have no zone",
+            )
 
     @property
     def source_id(self) -> str:
@@ -266,8 +277,11 @@ class RecordedFile(StrictModel):
         try:
             return int(parse(text))
         except ValueError as error:
+            clocks = "change of clocks" in str(error)
             fix = {
-                "time": f"set time_unit, which is {self.time_unit!r} ('s_or_ms' where rows mix both), "
+                "time": "mend the row"
+                if clocks
+                else f"set time_unit, which is {self.time_unit!r} ('s_or_ms' where rows mix both), "
                 "or mend the row",
                 "price": f"set decimals, which is {self.decimals}, or mend the row",
             }.get(what, "mend the row")
@@ -334,6 +348,7 @@ class RecordedSource(RecordedFile):
         InputError
             Naming file, row and fix.
         """
+        super().model_post_init(_context)
         check_digest(self.path, self.sha256)
         rows = list(self.rows(self._skip))
         if not rows:

@@ -288,6 +288,18 @@ REFUSED = {
         "time_unit",
     ),
     "seconds": (f"t,p\n{T0},1\n", {"time_unit": "ms"}, "before the year 2000 in unit 'ms'", "time_unit"),
+    "zone of seconds": (
+        f"t,p\n{T0},1\n",
+        {"tz": "Europe/Berlin"},
+        "tz goes with time_unit = 'iso', not 's'",
+        "remove tz",
+    ),
+    "column without a symbol": (
+        f"t,p\n{T0},1\n",
+        {"symbol_column": "s"},
+        "symbol_column and symbol go together",
+        "give both",
+    ),
     "negative time": ("t,p\n-1,1\n", {}, "line 2: time '-1' is before 1970", "mend"),
     "old date": ("t,p\n1969-12-31,1\n", {"time_unit": "iso"}, "line 2: time .* is before 1970", "mend"),
     "no date": (
