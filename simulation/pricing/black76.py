@@ -21,6 +21,7 @@ from typing import Any, Final, TypeAlias, TypeVar, cast, overload
 
 import numba
 import numpy as np
+from scipy.optimize.elementwise import find_root
 from scipy.special import ndtr
 
 from contracts_abi.errors import InputError
@@ -242,3 +243,63 @@ def black76_scalar(
     if p != p:
         return math.nan
     return min(max(p, 0.0) * scale, cap)
+
+
+def implied_volatility(
+    forward: Floats,
+    strike: Floats,
+    value: Floats,
+    years: Floats,
+    discount: Floats = 1.0,
+    call: bool | Bool = True,
+) -> Any:
+    """Return the volatility at which `black76` gives the value.
+
+    Parameters
+    ----------
+    forward, strike, years
+        Above zero.
+    value
+        Dollars.
+    discount, call
+        As of `black76`.
+
+    Returns
+    -------
+    float or numpy.ndarray
+        Of the shape that the arguments broadcast to; NaN where no volatility gives the value: at or below
+        what the option is worth without volatility, or not below its cap.
+
+    Raises
+    ------
+    InputError
+        If forward, strike, years or discount is not above zero.
+
+    Notes
+    -----
+    Solved on the option of the same strike that is out of the money, so that the time value keeps its digits.
+    """
+    fix = "a price, a time or a discount is above zero"
+    above_zero(fix, forward=forward, strike=strike, years=years, discount=discount)
+    arrays = (np.asarray(x, np.float64) for x in (forward, strike, value, years, discount))
+    f, k, x, t, d = np.broadcast_arrays(*arrays)
+    is_call = np.asarray(call)
+    m = k / f
+    intrinsic = np.where(is_call, np.maximum(1.0 - m, 0.0), np.maximum(m - 1.0, 0.0))
+    # A put of ratio m is m calls of ratio 1 / m.
+    ratio = np.maximum(m, 1.0 / m)
+    target = (x / (f * d) - intrinsic) / np.minimum(m, 1.0)
+    solvable = (target > 0.0) & (target < 1.0)
+    ratio, target, root = np.broadcast_arrays(ratio, np.where(solvable, target, np.nan), np.sqrt(t))
+
+    def missed(v: Float64, /, *fixed: Any) -> Float64:
+        return np.asarray(standardised_call(fixed[0], v) - fixed[1])
+
+    found = find_root(
+        missed,
+        (np.full_like(target, 1e-9), np.full_like(target, V_MAX)),
+        args=(ratio, target),
+        tolerances={"xatol": 0.0, "xrtol": 1e-13, "fatol": 0.0, "frtol": 0.0},
+    )
+    result = np.asarray(np.where(found.success, found.x, np.nan) / root)
+    return float(result) if result.ndim == 0 else result
