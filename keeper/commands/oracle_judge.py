@@ -9,7 +9,7 @@ from pathlib import Path
 
 from contracts_abi.errors import CheckFailed
 from keeper.commands.console import plain_table, stderr_console, stdout_console
-from oracle.series import Episode, SeriesHistory, judge_series, load_series
+from oracle.series import SeriesHistory, judge_series, load_series
 
 
 def judge(path: Path, *, every_s: int | None, heartbeat_s: int | None, strict: bool, as_json: bool) -> None:
@@ -39,21 +39,20 @@ def _show(found: SeriesHistory) -> None:
         soft_wrap=True,
     )
     table = plain_table(
-        "guard", "name", "ok", "violated", "not applicable", "times", "first", "longest",
-        right=("ok", "violated", "not applicable", "times"),
+        "guard", "ok", "violated", "n/a", "times", "first", "longest",
+        right=("ok", "violated", "n/a", "times", "longest"),
     )  # fmt: skip
     for guard in found.guards:
-        longest = max(guard.shown, key=lambda e: e.end - e.start, default=None)
+        longest = max((e.end - e.start for e in guard.shown), default=None)
         colour = "red" if guard.violated else "green" if guard.ok else "dim"
         table.add_row(
-            guard.guard,
-            f"[{colour}]{guard.name}[/]",
+            f"[{colour}]{guard.guard} {guard.name}[/]",
             f"{guard.ok:,}",
             f"{guard.violated:,}",
             f"{guard.not_applicable:,}",
             f"{guard.episodes:,}",
-            _stamp(guard.shown[0].start) if guard.shown else "",
-            _span(longest),
+            _stamp(guard.shown[0].start)[:-3] if guard.shown else "",
+            "" if longest is None else f"{longest:,} s",
         )
     console.print(table)
     if not found.believed and any(g.name == "stale" and g.not_applicable for g in found.guards):
@@ -67,7 +66,3 @@ def _show(found: SeriesHistory) -> None:
 
 def _stamp(t: int) -> str:
     return datetime.fromtimestamp(t, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _span(episode: Episode | None) -> str:
-    return "" if episode is None else f"{episode.end - episode.start:,} s from {_stamp(episode.start)}"

@@ -288,18 +288,6 @@ REFUSED = {
         "time_unit",
     ),
     "seconds": (f"t,p\n{T0},1\n", {"time_unit": "ms"}, "before the year 2000 in unit 'ms'", "time_unit"),
-    "zone of seconds": (
-        f"t,p\n{T0},1\n",
-        {"tz": "Europe/Berlin"},
-        "tz goes with time_unit = 'iso', not 's'",
-        "remove tz",
-    ),
-    "column without a symbol": (
-        f"t,p\n{T0},1\n",
-        {"symbol_column": "s"},
-        "symbol_column and symbol go together",
-        "give both",
-    ),
     "negative time": ("t,p\n-1,1\n", {}, "line 2: time '-1' is before 1970", "mend"),
     "old date": ("t,p\n1969-12-31,1\n", {"time_unit": "iso"}, "line 2: time .* is before 1970", "mend"),
     "no date": (
@@ -324,6 +312,14 @@ def test_a_bad_file_is_one_line_with_file_row_and_fix(tmp_path: Path, case: str)
     assert str(path) in str(refused.value)
     assert fix in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_keys_that_do_not_go_together_are_refused_before_the_file_is_read(tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere.csv"
+    with pytest.raises(InputError, match="tz goes with time_unit = 'iso', not 's'; remove tz"):
+        build(missing, tz="Europe/Berlin")
+    with pytest.raises(InputError, match="symbol_column and symbol go together"):
+        build(missing, symbol_column="s")
 
 
 def test_a_checked_digest_passes(tmp_path: Path) -> None:
