@@ -71,19 +71,21 @@ def amount_out(given: int, reserve_in: int, reserve_out: int) -> int:
     return given * 997 * reserve_out // (reserve_in * 1_000 + given * 997)
 
 
-def averaged(steps: Sequence[int], values: Sequence[Fraction | int], window_s: int, i: int) -> Fraction:
-    """Return the mean over the window that ends at step `i` of a value that holds from step to step."""
-    end, start = steps[i], steps[i] - window_s
-    total = Fraction(0)
-    at = end
-    for j in range(i - 1, -1, -1):
-        since = max(steps[j], start)
-        total += values[j] * (at - since)
-        at = since
-        if at == start:
-            return total / window_s
-    # Before the first step the pool stood where it stands there.
-    return (total + values[0] * (at - start)) / window_s
+def floor_means(times: Sequence[int], values: Sequence[int], window_s: int, ends: Sequence[int]) -> list[int]:
+    """Return the mean over the window before each of `ends`, rounded towards minus infinity.
+
+    A value holds from its time to the next; before the first time the pool stood where it stands there. The
+    sums are whole numbers of value times seconds, as a pool's own are.
+    """
+    sums = [0]
+    for value, (since, until) in zip(values, itertools.pairwise(times), strict=False):
+        sums.append(sums[-1] + value * (until - since))
+
+    def sum_at(t: int) -> int:
+        i = max(0, bisect.bisect_right(times, t) - 1)
+        return sums[i] + values[i] * (t - times[i])
+
+    return [(sum_at(end) - sum_at(end - window_s)) // window_s for end in ends]
 
 
 class _Pool(FeedModel):
@@ -109,15 +111,18 @@ class _Pool(FeedModel):
         each = (root(price / seen[0]) for price in seen)
         return [(int(base * self.units[0] / moved), int(quote * self.units[1] * moved)) for moved in each]
 
-    def _spots(self, name: str, world: World) -> list[Fraction]:
-        """Return the pool's price at each step: the market's, but for what a trade leaves while it stands."""
-        spots = []
+    def _reserves(self, name: str, world: World) -> list[tuple[int, int]]:
+        """Return the raw reserves at each step: the market's, but for what a trade leaves while it stands."""
+        held = []
         for t, (base, quote) in zip(world.steps, self.market(name, world), strict=True):
             for act in world.acts:
                 if act.active(t):
                     base, quote = traded(base, quote, act, self.units)
-            spots.append(Fraction(quote * self.units[0], base * self.units[1]))
-        return spots
+            held.append((base, quote))
+        return held
+
+    def _spot(self, base: int, quote: int) -> Fraction:
+        return Fraction(quote * self.units[0], base * self.units[1])
 
     def _played(
         self,
@@ -167,7 +172,7 @@ class ConstantProductSpot(_Pool):
 
     def play(self, name: str, world: World) -> Played:
         """Return the spot price at each step."""
-        spots = self._spots(name, world)
+        spots = [self._spot(*held) for held in self._reserves(name, world)]
         return self._played(name, world, FeedKind.AMM_SPOT, spots, lambda i: AmmFacts(0))
 
 
@@ -193,14 +198,17 @@ class ConstantProductAverage(_Pool):
 
     def play(self, name: str, world: World) -> Played:
         """Return the average at each step."""
-        spots = self._spots(name, world)
-        means = [averaged(world.steps, spots, self.period_s, i) for i in range(len(spots))]
+        held = self._reserves(name, world)
+        # A pair sums prices in UQ112x112, each rounded down.
+        fixed = [(quote << 112) // base for base, quote in held]
+        means = floor_means(world.steps, fixed, self.period_s, world.steps)
+        scale = Fraction(self.units[0], self.units[1] << 112)
         unit = int(10**self.decimals)
 
         def facts(i: int) -> AmmFacts:
-            return AmmFacts(self.period_s, self.period_s, spot_mantissa=floor(spots[i] * unit))
+            return AmmFacts(self.period_s, self.period_s, spot_mantissa=floor(self._spot(*held[i]) * unit))
 
-        return self._played(name, world, FeedKind.AMM_TWAP, means, facts)
+        return self._played(name, world, FeedKind.AMM_TWAP, [mean * scale for mean in means], facts)
 
 
 class LiquidityRange(StrictModel):
@@ -249,23 +257,6 @@ class Placed:
     attacked: bool
     liquidity: Fraction = Fraction(1)
     liquidity_first: bool = True
-
-
-def mean_ticks(times: Sequence[int], ticks: Sequence[int], window_s: int, ends: Sequence[int]) -> list[int]:
-    """Return the mean tick of the window before each of `ends`, rounded towards minus infinity.
-
-    A tick holds from its time to the next; before the first time the pool stood where it stands there. The
-    sums are whole numbers, as ``tickCumulative`` is.
-    """
-    sums = [0]
-    for tick, (since, until) in zip(ticks, itertools.pairwise(times), strict=False):
-        sums.append(sums[-1] + tick * (until - since))
-
-    def sum_at(t: int) -> int:
-        i = max(0, bisect.bisect_right(times, t) - 1)
-        return sums[i] + ticks[i] * (t - times[i])
-
-    return [(sum_at(end) - sum_at(end - window_s)) // window_s for end in ends]
 
 
 @mechanisms.register("univ3_twap")
@@ -347,7 +338,7 @@ class ConcentratedAverage(FeedModel):
         course = self.course(name, world)
         times, ticks = [at.t for at in course], [tick_at_sqrt_ratio(at.root) for at in course]
         unit = Fraction(1, int(10**self.decimals))
-        means = mean_ticks(times, ticks, self.window_s, world.steps)
+        means = floor_means(times, ticks, self.window_s, world.steps)
         prices = [quote_at_tick(tick, self.amount, base_is_token0=True) * unit for tick in means]
         standing = dict(zip(times, ticks, strict=True))
 

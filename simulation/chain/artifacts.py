@@ -90,6 +90,7 @@ def uniswap_twap(name: str) -> Artifact:
 
     ``TwapFeed(pool, base, quote, base amount, window, decimals)`` answers what that amount is worth.
     ``SpotFeed(pair, base, quote, times, over, decimals)`` answers the ratio of what a pair of V2 holds.
+    ``MeanFeed(pair, base is token0, period, times, over, decimals)`` answers its mean from kept sums.
     ``PoolSwapper`` swaps in a pool for whoever asks, and pays with his tokens.
     """
     return _compiled("uniswap-twap", name)

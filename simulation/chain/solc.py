@@ -168,6 +168,61 @@ contract SpotFeed {
     }
 }
 
+interface IPair {
+    function getReserves() external view returns (uint112, uint112, uint32);
+    function price0CumulativeLast() external view returns (uint256);
+    function price1CumulativeLast() external view returns (uint256);
+}
+
+// The mean price of a pair over a period: its sum now, less what it was then. Somebody has to keep the sums.
+contract MeanFeed {
+    address public immutable pair;
+    bool public immutable first;
+    uint256 public immutable period;
+    uint256 public immutable times;
+    uint256 public immutable over;
+    uint8 public immutable decimals;
+    uint256[] public at;
+    uint256[] public sums;
+
+    constructor(
+        address pair_, bool first_, uint256 period_, uint256 times_, uint256 over_, uint8 decimals_
+    ) {
+        pair = pair_;
+        first = first_;
+        period = period_;
+        times = times_;
+        over = over_;
+        decimals = decimals_;
+    }
+
+    function poke() external {
+        at.push(block.timestamp);
+        sums.push(current());
+    }
+
+    function current() public view returns (uint256) {
+        (uint112 held0, uint112 held1, uint32 last) = IPair(pair).getReserves();
+        (uint256 base, uint256 quote) = first ? (held0, held1) : (held1, held0);
+        uint256 sum = first ? IPair(pair).price0CumulativeLast() : IPair(pair).price1CumulativeLast();
+        return sum + (quote << 112) / base * (block.timestamp - last);
+    }
+
+    function latestAnswer() external view returns (int256) {
+        uint256 start = block.timestamp - period;
+        uint256 i = at.length - 1;
+        while (at[i] > start) i--;
+        uint256 then = sums[i];
+        if (at[i] < start) {
+            bool newest = i + 1 == at.length;
+            uint256 next = newest ? block.timestamp : at[i + 1];
+            // The price stood still between two pokes, so that nothing is lost to the division.
+            then += ((newest ? current() : sums[i + 1]) - then) / (next - at[i]) * (start - at[i]);
+        }
+        return int256(((current() - then) / period * times / over) >> 112);
+    }
+}
+
 contract OracleLibraryCaller {
     function consult(address pool, uint32 secondsAgo) external view returns (int24, uint128) {
         return OracleLibrary.consult(pool, secondsAgo);

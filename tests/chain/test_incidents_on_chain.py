@@ -20,6 +20,7 @@ PLAYED = {
     "stream-xusd-2025-11-03": "a book value written down",
     "maker-black-thursday-2020-03-12": "a delayed price",
     "polter-2024-11-17": "a pair in the middle of a flash swap",
+    "inverse-inv-2022-04-02": "a pair's mean of fifteen seconds",
     "bzx-2020-02-18": "a pair's price of the moment",
     "rari-vesper-vusd-2021-11-02": "an average over a pool that is emptied",
 }

@@ -20,7 +20,7 @@ from oracle.mechanisms.capo import CapoFeed, CapoStableFeed
 from oracle.mechanisms.comet import MultiplicativeFeed, ScalingFeed
 from oracle.mechanisms.composite import CompositeFeed
 from oracle.mechanisms.morpho_chainlink import MorphoChainlinkFeed
-from oracle.mechanisms.pools import ConcentratedAverage
+from oracle.mechanisms.pools import ConcentratedAverage, ConstantProductAverage, ConstantProductSpot
 from oracle.types import FeedKind, NoData, PriceObs, Reading
 from simulation.chain import revm
 from simulation.chain.anvil import Anvil, AnvilOptions
@@ -496,6 +496,66 @@ def test_any_moves_of_a_pool_average_to_what_is_computed(data: st.DataObject) ->
     window_s = data.draw(st.integers(1, 86_000))
     decimals = data.draw(st.integers(0, 20))
     played(over(pooled(window_s=window_s, decimals=decimals), tuple(acts), steps=6))
+
+
+@settings(deadline=None, max_examples=10)
+@given(data=st.data())
+def test_any_trades_in_a_pair_price_what_is_computed(data: st.DataObject) -> None:
+    scales = st.sampled_from([6, 8, 18])
+    base, quote = data.draw(scales), data.draw(scales)
+    keys = {
+        "base_reserve": data.draw(st.sampled_from(["1000", "250000.5", "31.4159"])),
+        "quote_reserve": data.draw(st.sampled_from(["1000", "777777.25"])),
+        "base_decimals": base,
+        "quote_decimals": quote,
+        "decimals": data.draw(st.integers(0, 18)),
+    }
+    on_average = data.draw(st.booleans())
+    model: FeedModel = (
+        ConstantProductAverage.model_validate({**keys, "period_s": data.draw(st.integers(1, 4_000))})
+        if on_average
+        else ConstantProductSpot.model_validate(keys)
+    )
+    acts = []
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = START + data.draw(st.integers(0, 4)) * STEP_S
+        until = data.draw(st.none() | st.integers(at + 1, at + 3 * STEP_S))
+        key = data.draw(st.sampled_from(["times", "quote_in", "base_in"] + ["base_out"] * (not on_average)))
+        op = "set_liquidity" if key == "times" else "swap"
+        value = data.draw(st.sampled_from(["0.3", "2"] if key == "times" else ["1", "12.345"]))
+        acts.append(pool_fault(op, at, until, **{key: value}))
+    prices = data.draw(st.lists(st.sampled_from(["1", "1.07", "0.4"]), min_size=5, max_size=5))
+    played(
+        script(
+            {"VUSD/USD": model},
+            {"VUSD/USD": prices, "USDC/USD": ["1"] * 5},
+            {"VUSD": ("VUSD/USD", "VUSD/USD"), "USDC": ("USDC/USD", None)},
+            [Market("VUSD", base, 7_500, 8_000, 500), USDC],
+            acts={"VUSD/USD": tuple(acts)},
+        )
+    )
+
+
+def test_what_a_pair_cannot_show_is_refused() -> None:
+    keys = {"base_reserve": "10", "quote_reserve": "10"}
+    average = ConstantProductAverage.model_validate({**keys, "period_s": 60})
+    old = ConstantProductAverage.model_validate({**keys, "period_s": LEAD_S + 1})
+    held = pool_fault("manip_twap", START, price="2")
+    out = pool_fault("swap", START, base_out="1")
+    for model, acts, message in (
+        (ConstantProductSpot.model_validate(keys), (held,), "names no trade"),
+        (average, (out,), "is in no sum of a pair"),
+        (old, (), "s old at the first step"),
+    ):
+        given_ = script(
+            {"VUSD/USD": model},
+            {"VUSD/USD": ["1"], "USDC/USD": ["1"]},
+            {"VUSD": ("VUSD/USD", "VUSD/USD"), "USDC": ("USDC/USD", None)},
+            [Market("VUSD", 18, 7_500, 8_000, 500), USDC],
+            acts={"VUSD/USD": acts},
+        )
+        with pytest.raises(InputError, match=message):
+            played(given_)
 
 
 def test_a_pool_that_cannot_be_built_is_refused() -> None:

@@ -132,7 +132,7 @@ def test_a_pool_of_which_nothing_is_known_is_refused_in_one_line() -> None:
 @pytest.mark.parametrize(
     ("incident", "message"),
     [
-        ("inverse-inv-2022-04-02", "unknown rig of a feed kind 'univ2_twap'"),
+        ("cream-yusd-2021-10-27", "unknown rig of a feed kind 'erc4626'"),
         ("cheese-bank-2020-11-06", "names no protocol"),
     ],
 )

@@ -21,7 +21,7 @@ from oracle.mechanisms.pools import (
     ConcentratedAverage,
     ConstantProductAverage,
     ConstantProductSpot,
-    mean_ticks,
+    floor_means,
     traded,
 )
 from oracle.types import FeedKind, NoData, PriceObs, Reading
@@ -254,7 +254,7 @@ def pool(**keys: Any) -> ConcentratedAverage:
     st.integers(0, len(STEPS) - 1),
 )
 def test_a_mean_tick_is_the_floor_of_the_exact_mean(ticks: list[int], window_s: int, i: int) -> None:
-    (mean,) = mean_ticks(STEPS, ticks, window_s, [STEPS[i]])
+    (mean,) = floor_means(STEPS, ticks, window_s, [STEPS[i]])
     seconds = range(STEPS[i] - window_s, STEPS[i])
     exact = sum(ticks[max(0, (t - START) // STEP_S)] for t in seconds)
     assert mean == floor(Fraction(exact, window_s))

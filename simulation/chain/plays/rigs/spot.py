@@ -1,4 +1,4 @@
-"""The ratio of what a real Uniswap V2 pair holds, moved by real swaps."""
+"""Prices of a real Uniswap V2 pair, of the moment and on average, moved by real swaps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, Literal, cast
 from contracts_abi.aave_v3 import BALANCE_OF
 from contracts_abi.calls import function
 from contracts_abi.errors import InputError
-from oracle.mechanisms.pools import ConstantProductSpot, amount_out, traded
+from oracle.mechanisms.pools import ConstantProductAverage, ConstantProductSpot, amount_out, traded
 from simulation.chain.aave_v3 import MINT
 from simulation.chain.artifacts import openzeppelin, uniswap_twap, uniswap_v2
 from simulation.chain.evm import labelled_address
@@ -24,22 +24,20 @@ TOKEN0: Final = function("token0()(address)")
 BURN: Final = function("burn(address,uint256)")
 SWAP: Final = function("swap(uint256,uint256,address,bytes)")
 SYNC: Final = function("sync()")
+POKE: Final = function("poke()")
 
 _WORD: Final = 2**256
 
 
-@rigs.register("univ2_spot")
-class SpotRig(Quiet):
-    """A pair, and a contract that prices its base token by what it holds.
+class _PairRig(Quiet):
+    """A pair of the feed's two tokens.
 
-    The market moves the pair by deposits and withdrawals; trades of the scenario are swaps.
+    The market moves it by deposits and withdrawals; trades of the scenario are swaps.
     """
-
-    kind: ClassVar[Literal["univ2_spot"]] = "univ2_spot"
 
     def __init__(self, site: Site) -> None:
         self._site, self._stage = site, site.stage
-        self._model = model = cast("ConstantProductSpot", site.model)
+        self._model = model = cast("ConstantProductSpot | ConstantProductAverage", site.model)
         for act in site.world.acts:
             if act.kind == "manip_twap":
                 raise InputError(
@@ -57,16 +55,16 @@ class SpotRig(Quiet):
         self._pair = site.stage.read(GET_PAIR.call(factory, self._base, self._quote))
         self._first = site.stage.read(TOKEN0.call(self._pair)) == self._base
         digits = model.base_decimals + model.decimals - model.quote_decimals
-        times, over = 10 ** max(0, digits), 10 ** max(0, -digits)
-        if max(max(held) for held in self._market) * max(times, over) >= _WORD >> 8:
+        self._scale = 10 ** max(0, digits), 10 ** max(0, -digits)
+        if max(max(held) for held in self._market) * max(self._scale) >= _WORD >> 8:
             raise InputError(f"a price of {site.name} with {model.decimals} decimals does not fit 256 bits")
-        self.source = site.stage.create(
-            uniswap_twap("SpotFeed").creation_code(
-                self._pair, self._base, self._quote, times, over, model.decimals
-            )
-        )
+        self.source = self._feed()
         self._standing: object = None
         self._costs: list[str] = []
+
+    def _feed(self) -> str:
+        """Return the contract that answers the price."""
+        raise NotImplementedError
 
     def step(self, i: int) -> None:
         """Let the market arbitrage the pair, and do the trades of the step."""
@@ -150,3 +148,53 @@ class SpotRig(Quiet):
         decimals = (self._model.base_decimals, self._model.quote_decimals)[token]
         (pair,) = self._model.pairs(self._site.name)
         return f"{token_text(raw, decimals)} {pair.split('/')[token]} ({raw} raw)"
+
+
+@rigs.register("univ2_spot")
+class SpotRig(_PairRig):
+    """A pair, and a contract that prices its base token by what it holds."""
+
+    kind: ClassVar[Literal["univ2_spot"]] = "univ2_spot"
+
+    def _feed(self) -> str:
+        return self._stage.create(
+            uniswap_twap("SpotFeed").creation_code(
+                *(self._pair, self._base, self._quote, *self._scale, self._model.decimals)
+            )
+        )
+
+
+@rigs.register("univ2_twap")
+class MeanRig(_PairRig):
+    """A pair, and a contract that keeps its sums at every step and answers the mean over a period."""
+
+    kind: ClassVar[Literal["univ2_twap"]] = "univ2_twap"
+    early: ClassVar[bool] = True
+
+    def __init__(self, site: Site) -> None:
+        period_s = cast("ConstantProductAverage", site.model).period_s
+        if period_s > (past := site.world.steps[0] - site.stage.now):
+            raise InputError(
+                f"feed {site.name} averages over {period_s} s, and the pair is {past} s old at the first step"
+            )
+        if any(getattr(act, "base_out", None) is not None for act in site.world.acts):
+            raise InputError(
+                f"a flash swap in {site.name} that is not paid back is in no sum of a pair",
+                fix="give what is sold to it",
+            )
+        super().__init__(site)
+        super().step(0)
+        self._stage.act(OWNER, self.source, POKE)
+
+    def _feed(self) -> str:
+        model = cast("ConstantProductAverage", self._model)
+        return self._stage.create(
+            uniswap_twap("MeanFeed").creation_code(
+                *(self._pair, self._first, model.period_s, *self._scale, model.decimals)
+            )
+        )
+
+    def step(self, i: int) -> None:
+        """Keep the sum of the moment, then trade as of the step."""
+        self._stage.act(OWNER, self.source, POKE)
+        super().step(i)
