@@ -15,6 +15,7 @@ from contracts_abi.errors import InputError
 from simulation.pricing.black76 import (
     black76,
     black76_scalar,
+    implied_volatility,
     standardised_call,
     standardised_call_scalar,
 )
@@ -148,3 +149,25 @@ def test_the_compiled_twin_agrees_on_everything_that_is_no_formula() -> None:
             array = black76(forward, strike, volatility, years, 0.97, call)
             twin = black76_scalar(forward, strike, volatility, years, 0.97, call)
             assert twin == pytest.approx(array, abs=2e-15 * max(forward, strike)), (forward, strike)
+
+
+def test_implied_volatility_is_the_inverse() -> None:
+    strikes = 2_000.0 * np.exp(np.linspace(-1.2, 1.2, 25))
+    for volatility, years in ((0.3, 0.5), (0.9, 0.05), (2.5, 1.0)):
+        # Within four deviations; beyond, the price itself has lost the digits.
+        near = np.abs(np.log(strikes / 2_000.0)) < 4 * volatility * math.sqrt(years)
+        for call in (np.full(25, True), np.full(25, False), strikes > 2_000.0):
+            price = black76(2_000.0, strikes, volatility, years, 0.97, call)
+            found = implied_volatility(2_000.0, strikes, price, years, 0.97, call)
+            np.testing.assert_allclose(found[near], volatility, rtol=1e-8)
+    assert implied_volatility(100.0, 100.0, 7.965567455405804, 1.0) == pytest.approx(0.2, rel=1e-13)
+
+
+def test_a_value_that_no_volatility_gives_has_none() -> None:
+    # In order: below and at the intrinsic value, at the cap, above it, unknown.
+    for value in (499.0, 500.0, 2_000.0, 2_001.0, math.nan):
+        assert math.isnan(implied_volatility(2_000.0, 1_500.0, value, 0.5))
+    assert math.isnan(implied_volatility(2_000.0, 1_500.0, 1_500.0, 0.5, call=False))
+    assert implied_volatility(2_000.0, 1_500.0, 501.0, 0.5) > 0.0
+    with pytest.raises(InputError, match=r"years 0\.0 is not above zero"):
+        implied_volatility(2_000.0, 1_500.0, 600.0, 0.0)
