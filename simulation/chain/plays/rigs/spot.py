@@ -75,7 +75,14 @@ class _PairRig(Quiet):
         before = () if begun is None else begun[1]
         self._standing = standing
         self._hold(*self._market[i])
+        out = False
         for act in acts:
+            if out:
+                raise InputError(
+                    f"{act.kind} on {self._site.name} is in the middle of a flash swap, which locks a pair",
+                    fix="put it before the swap, or at another time",
+                )
+            out = getattr(act, "base_out", None) is not None
             if act.kind == "set_liquidity":
                 self._hold(*traded(*self._held(), act, self._model.units))
                 continue
