@@ -5,7 +5,7 @@ their rows are reduced; the valuation does not. A scenario multiplies prices, be
 pass; `value_under` prices every kind of instrument in all of them at once. Source: reference of the margin
 engines, sections 1.0, 2.12 and 7.
 
-Options are priced by `simulation.pricing.black76`, and `_option_price` is the one place to change that.
+Options are priced by `simulation.pricing`; `_option_price` and `_barrier_value` are where that is chosen.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from contracts_abi.errors import DataError, InputError
 from oracle.strict import StrictModel, input_error
 from simulation.margin.result import Grade, MarginResult, Parameters, ScenarioRow, status_of
 from simulation.portfolio.instruments import Barrier, Future, Option, Perpetual, Portfolio, Position, Spot
-from simulation.portfolio.market import YEAR_S, Expiry, Market, Svi
+from simulation.portfolio.market import YEAR_S, Expiry, Market
+from simulation.pricing.barrier import value_under as knock_out
 from simulation.pricing.black76 import black76
+from simulation.pricing.svi import volatility as smile
 from simulation.types import Bool, Float64, Int64
 
 PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
@@ -37,7 +39,7 @@ STEADY: Final = ("USD", "USDC", "USDT", "DAI")
 """Symbols that a shock of every price leaves alone."""
 
 _LEAST_V: Final = 1e-9
-"""Total volatility below which a path is a straight line, for barriers."""
+"""Total volatility that stands for none in a delta."""
 
 
 class PriceMissing(DataError):
@@ -291,8 +293,10 @@ class Legs:
         Index price of the underlying or asset, dollars.
     moving, fixed
         The part of the instrument's own price that moves with the market, and the part that is settled.
-    strike, barrier, volatility, rate
+    strike, volatility, rate
         Of options; NaN elsewhere.
+    barriers
+        Position to the barrier options among the instruments.
     seconds
         To expiry; -1 for what does not expire.
     """
@@ -308,10 +312,10 @@ class Legs:
     moving: Float64
     fixed: Float64
     strike: Float64
-    barrier: Float64
     volatility: Float64
     rate: Float64
     seconds: Int64
+    barriers: Mapping[int, Barrier]
 
     def where(self, *kinds: type[Any], inverse: bool | None = None) -> Int64:
         """Return the positions of some kinds."""
@@ -352,10 +356,14 @@ def legs_of(portfolio: Portfolio, market: Market) -> Legs:
         moving=column("moving"),
         fixed=column("fixed"),
         strike=column("strike"),
-        barrier=column("barrier"),
         volatility=column("volatility"),
         rate=column("rate"),
         seconds=np.array([row.seconds for row in rows], dtype=np.int64),
+        barriers={
+            i: position.instrument
+            for i, position in enumerate(portfolio.positions)
+            if isinstance(position.instrument, Barrier)
+        },
     )
 
 
@@ -368,7 +376,6 @@ class _Leg:
     inverse: bool = False
     call: bool = False
     strike: float = math.nan
-    barrier: float = math.nan
     volatility: float = math.nan
     rate: float = 0.0
     seconds: int = -1
@@ -410,9 +417,9 @@ def _leg(position: Position, market: Market) -> _Leg:
     _price(expiry.total, f"the forward of {symbol} for expiry {instrument.expiry}")
     if isinstance(instrument, Future):
         return _Leg(symbol, spot, expiry.forward, expiry.fixed, inverse=instrument.inverse, seconds=seconds)
-    barrier = instrument.barrier if isinstance(instrument, Barrier) else math.nan
+    barrier = instrument.barrier if isinstance(instrument, Barrier) else None
     for name, value in (("strike", instrument.strike), ("barrier", barrier)):
-        if value <= 0:
+        if value is not None and value <= 0:
             raise InputError(f"{name} {value:g} of an option on {symbol}", fix="give a positive one")
     return _Leg(
         symbol,
@@ -422,7 +429,6 @@ def _leg(position: Position, market: Market) -> _Leg:
         inverse=isinstance(instrument, Option) and instrument.inverse,
         call=instrument.call,
         strike=instrument.strike,
-        barrier=barrier,
         volatility=_volatility(position, expiry, instrument.strike),
         rate=expiry.rate,
         seconds=seconds,
@@ -446,7 +452,7 @@ def _price(value: float, what: str) -> float:
 def _volatility(position: Position, expiry: Expiry, strike: float) -> float:
     stated = position.volatility
     if stated is None:
-        stated = expiry.volatility if expiry.surface is None else _smile(expiry.surface, strike)
+        stated = expiry.volatility if expiry.surface is None else float(smile(expiry.surface, strike))
     if stated is None or math.isnan(stated):
         raise PriceMissing(f"no volatility of the option with strike {strike:g}")
     if stated <= 0:
@@ -454,14 +460,6 @@ def _volatility(position: Position, expiry: Expiry, strike: float) -> float:
             f"volatility {stated:g} of the option with strike {strike:g}", fix="give more than 0"
         )
     return stated
-
-
-def _smile(svi: Svi, strike: float) -> float:
-    """Return a slice's volatility at a strike; the logarithm and the variance are bounded as on Derive."""
-    reach = 4.0 * math.sqrt(max(0.0, svi.a + svi.b * svi.sigma))
-    k = min(max(math.log(strike / svi.forward), -reach), reach)
-    variance = svi.a + svi.b * (svi.rho * (k - svi.m) + math.hypot(k - svi.m, svi.sigma))
-    return math.sqrt(min(max(variance, 0.0), 144.0) / svi.tau)
 
 
 def value_under(portfolio: Portfolio, market: Market, scenarios: ScenarioSet) -> Float64:
@@ -586,6 +584,7 @@ def _option_value(legs: Legs, at: Int64, moves: Float64, scenarios: ScenarioSet)
     discount = np.where(legs.inverse[at], 1.0, np.exp(-legs.rate[at] * years))
     volatility = _volatilities(legs, at, scenarios)
     price = _option_price(forward, legs.strike[at], volatility, years, discount, legs.call[at])
+    # A coin's premium is a share of the forward, and the coin is worth the index.
     index = np.where(legs.inverse[at], legs.spot[at] * moves / forward, 1.0)
     return np.asarray(legs.quantity[at] * price * index)
 
@@ -599,70 +598,25 @@ def _option_price(
 
 def _barrier_value(legs: Legs, at: Int64, moves: Float64, scenarios: ScenarioSet) -> Float64:
     forward = legs.moving[at] * moves + legs.fixed[at]
-    return np.asarray(
-        legs.quantity[at]
-        * _knock_out(
-            legs.spot[at] * moves,
-            legs.spot[at],
-            forward,
-            legs.strike[at],
-            legs.barrier[at],
-            _volatilities(legs, at, scenarios),
-            _years(legs, at, scenarios),
-            legs.rate[at],
-            legs.call[at],
+    spot, years = legs.spot[at] * moves, _years(legs, at, scenarios)
+    volatility = _volatilities(legs, at, scenarios)
+    out = np.empty(moves.shape)
+    for column, i in enumerate(at):
+        # The price drifts to the market's forward; the money is discounted at the rate.
+        drift = np.log(forward[:, column] / spot[:, column])
+        left = years[:, column]
+        knocked = knock_out(
+            legs.barriers[int(i)],
+            spot[:, column],
+            volatility[:, column],
+            left,
+            np.divide(drift, left, out=np.zeros_like(left), where=left > 0),
+            reference=float(legs.spot[i]),
         )
-    )
-
-
-def _knock_out(
-    spot: Float64,
-    before: Float64,
-    forward: Float64,
-    strike: Float64,
-    barrier: Float64,
-    volatility: Float64,
-    years: Float64,
-    rate: Float64,
-    call: Bool,
-) -> Float64:
-    """Return what knock-out options are worth, watched continuously, without a rebate.
-
-    What is paid while the barrier has not been met, less the same claim seen from the mirrored price
-    ``barrier**2 / spot``, scaled so that both agree on the barrier. The barrier lies below or above the price
-    before the scenario (`before`); one that the scenario's price has reached or passed is worth nothing. The
-    claim is the vanilla one cut at the barrier: a vanilla and a digital option struck there.
-    """
-    down = barrier < before
-    alive = np.where(down, spot > barrier, spot < barrier) & (barrier != before)
-    discount = np.exp(-rate * years)
-    total = np.maximum(volatility * np.sqrt(years), _LEAST_V)
-
-    def digital(at: Float64, above: Bool) -> Float64:
-        d2 = np.log(at / barrier) / total - 0.5 * total
-        return np.asarray(discount * np.where(above, ndtr(d2), ndtr(-d2)))
-
-    def claim(at: Float64) -> Float64:
-        whole = _option_price(at, strike, volatility, years, discount, call)
-        beyond = _option_price(at, barrier, volatility, years, discount, call)
-        gap = np.abs(strike - barrier)
-        # Paid on the side of the barrier where the option lives, whether it is struck there or beyond.
-        same_side = call == down  # a call over a barrier below it, a put under one above it
-        lives = np.where(down, strike >= barrier, strike <= barrier)
-        cut = np.where(lives, whole, beyond + gap * digital(at, down))
-        far = np.where(lives, np.maximum(whole - beyond - gap * digital(at, ~down), 0.0), 0.0)
-        return np.asarray(np.where(same_side, cut, far))
-
-    carry = np.log(forward / spot)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        power = 2.0 * carry / total**2 - 1.0
-        mirrored = barrier**2 / spot
-        scale = np.exp(power * np.log(barrier / spot))
-        image = scale * claim(mirrored * forward / spot)
-    # Without volatility the path is a straight line: it pays unless its end is beyond the barrier.
-    straight = (volatility * np.sqrt(years) < _LEAST_V) | ~np.isfinite(image)
-    value = claim(forward) - np.where(straight, 0.0, image)
-    return np.asarray(np.where(alive, np.maximum(value, 0.0), 0.0))
+        out[:, column] = (
+            legs.quantity[i] * knocked * np.where(left > 0, np.exp(drift - legs.rate[i] * left), 1)
+        )
+    return out
 
 
 def _volatilities(legs: Legs, at: Int64, scenarios: ScenarioSet) -> Float64:
@@ -747,17 +701,36 @@ def only(portfolio: Portfolio, method: str, *kinds: type[Any]) -> None:
             )
 
 
-class ScenarioMethod(Parameters):
-    """The base of the methods that value a portfolio in scenarios: the model is its own parameter set."""
+def settled_in_dollars(portfolio: Portfolio, method: str) -> None:
+    """Refuse inverse instruments.
+
+    Raises
+    ------
+    InputError
+        Naming the first one.
+    """
+    for position in portfolio.positions:
+        if getattr(position.instrument, "inverse", False):
+            raise InputError(
+                f"{method} knows no inverse {position.instrument.type} ({underlying_of(position)})",
+                fix="leave it out, or use a method that does",
+            )
+
+
+class ScenarioMethod(StrictModel):
+    """The base of the methods that value a portfolio in scenarios.
+
+    Attributes
+    ----------
+    parameters
+        The method's parameter set; its hash stands in every result.
+    """
 
     kind: ClassVar[str]
     grade: ClassVar[Grade]
     source: ClassVar[str]
 
-    @property
-    def parameters(self) -> Parameters:
-        """The parameter set."""
-        return self
+    parameters: Parameters = Parameters()
 
     def margin(self, portfolio: Portfolio, market: Market) -> MarginResult:
         """Return what the method demands, dollars.
@@ -771,7 +744,7 @@ class ScenarioMethod(Parameters):
         try:
             return self._answer(portfolio, market)
         except PriceMissing as missing:
-            return MarginResult.unknown(portfolio.account, self.kind, self.hash, str(missing))
+            return MarginResult.unknown(portfolio.account, self.kind, self.parameters.hash, str(missing))
 
     @abstractmethod
     def _answer(self, portfolio: Portfolio, market: Market) -> MarginResult: ...
@@ -792,7 +765,7 @@ class ScenarioMethod(Parameters):
         return MarginResult(
             account=portfolio.account,
             method=self.kind,
-            parameters_hash=self.hash,
+            parameters_hash=self.parameters.hash,
             status=status_of(total - maintenance, maintenance),
             equity=total,
             initial_requirement=initial,
