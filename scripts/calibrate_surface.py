@@ -135,7 +135,7 @@ def table(found: SurfaceFit, marks: dict[str, Float64]) -> str:
 
 # The plot: plain SVG, nothing to load.
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 460, 250, 48, 28
+WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM = 460, 250, 48, 18, 28
 INK, GRID, QUOTE, FITTED, MISS = "#1b2430", "#e8ebef", "#aab4c0", "#0072b2", "#d55e00"
 
 
@@ -153,7 +153,7 @@ class Panel:
         self.parts = [f'<text x="{LEFT}" y="14" class="title">{escape(title)}</text>']
         for at in np.linspace(*y, 5):
             height = self.place(x[0], at)[1]
-            self.parts.append(f'<path d="M{LEFT} {height:.1f}H{WIDTH - 8}" stroke="{GRID}"/>')
+            self.parts.append(f'<path d="M{LEFT} {height:.1f}H{WIDTH - RIGHT}" stroke="{GRID}"/>')
             self.parts.append(f'<text x="{LEFT - 5}" y="{height + 4:.1f}" class="end">{at:.3g}</text>')
         for at in np.linspace(*x, 5):
             left = self.place(at, y[0])[0]
@@ -163,7 +163,7 @@ class Panel:
         """Return where a point of the data goes."""
         across = (x - self.x[0]) / (self.x[1] - self.x[0])
         up = (y - self.y[0]) / (self.y[1] - self.y[0])
-        return LEFT + across * (WIDTH - LEFT - 8), HEIGHT - BOTTOM - up * (HEIGHT - BOTTOM - 24)
+        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - BOTTOM - 24)
 
     def path(self, x: Float64, y: Float64, colour: str) -> None:
         """Draw a line."""
