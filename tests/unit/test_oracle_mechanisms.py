@@ -210,8 +210,9 @@ POOL = {"base_reserve": "1000", "quote_reserve": "2000000"}
 @pytest.mark.parametrize(
     ("trade", "price"),
     [
-        # 997,000 of a million count; 1000 * 2000 / 2997 ETH stay against 3,000,000: 4495.5.
-        ({"op": "swap", "quote_in": "1000000"}, 4_495_50000000),
+        # 997,000 of a million count; 1000 * 2000 / 2997 ETH stay against 3,000,000: 4495.5. A pair pays out
+        # rounded down to a raw unit, so that a little more ETH stays.
+        ({"op": "swap", "quote_in": "1000000"}, 4_495_49999999),
         # 997 of 1000 ETH count; 2,000,000 * 1000 / 1997 dollars stay against 2000 ETH: 1,000,000 / 1997.
         ({"op": "swap", "base_in": "1000"}, 500_75112669),
         # A flash swap of half of the ETH, not paid back yet: 2,000,000 against 500.
@@ -233,14 +234,14 @@ def test_a_trade_moves_a_pool_along_its_curve_while_it_stands(trade: dict[str, s
 
 def test_a_pool_follows_the_market_and_is_thinner_in_ether_at_a_higher_price() -> None:
     # At 8000 there are 500 ETH and 4,000,000 dollars. A million moves it to 5,000,000 against
-    # 500 * 4,000,000 / 4,997,000: 12,492.50.
+    # 500 * 4,000,000 / 4,997,000: 12,492.50, less what a pair keeps by rounding down.
     steps = (T0, T0 + 60, T0 + 120)
     act = fault("swap", "ETH/USD", T0 + 120, quote_in="1000000")
     where = world(steps, acts=(act,), ETH_USD=("2000", "8000", "8000"))
     assert mantissas(play("ETH/USD", where, "univ2_spot", **POOL)) == [
         2_000 * E8,
         8_000 * E8,
-        12_492_50000000,
+        12_492_49999999,
     ]
 
 
