@@ -25,9 +25,11 @@ app = typer.Typer(
 chain_app = typer.Typer(no_args_is_help=True, help="A local chain with a real Aave V3 and Uniswap V3.")
 keeper_app = typer.Typer(no_args_is_help=True, help="The keeper: find, explain and clear unsafe accounts.")
 oracle_app = typer.Typer(no_args_is_help=True, help="Price oracles: how they failed, and how one is now.")
+margin_app = typer.Typer(no_args_is_help=True, help="Margin methods of venues, and their own test cases.")
 app.add_typer(chain_app, name="chain")
 app.add_typer(keeper_app, name="keeper")
 app.add_typer(oracle_app, name="oracle")
+app.add_typer(margin_app, name="margin")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
@@ -371,6 +373,26 @@ def oracle_pull(
     from keeper.commands.oracle_pull import pull
 
     pull(feed, rpc_url=rpc, out=out, since=since, until=until, rate=rate, batch=batch, as_json=json_)
+
+
+@margin_app.command("methods")
+def margin_methods_(json_: JsonFlag = False) -> None:
+    """List the margin methods: what each is founded on, its parameter sets, and whether it can be checked."""
+    from keeper.commands.margin import methods
+
+    methods(as_json=json_)
+
+
+@margin_app.command("check")
+def margin_check(
+    method: Annotated[str, typer.Argument(help="Id of a margin method; see `margin methods`.")],
+    files: Annotated[list[Path], typer.Argument(help="Vector files as the venue publishes them.")],
+    json_: Annotated[bool, typer.Option("--json", help="One JSON line per case.")] = False,
+) -> None:
+    """Compute a venue's own test cases. Prints what comes out; the comparison is yours."""
+    from keeper.commands.margin import check
+
+    check(method, files, as_json=json_)
 
 
 def main() -> None:

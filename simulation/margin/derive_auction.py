@@ -1,0 +1,455 @@
+"""Derive's Dutch auction of an account below its maintenance margin, solvent and insolvent.
+
+Source: reference of the margin engines, section 1.4 (Derive v2 core contracts), verified by the venue's
+published runs. Money is in dollars, time in seconds from the start of the auction; a maintenance margin is
+net of equity. What has been paid for a part already is *reserved* cash: it is not for sale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator, model_validator
+
+from contracts_abi.errors import InputError
+from oracle.strict import StrictModel
+from simulation.margin.derive_common import NotNegative, Share, by_name
+from simulation.margin.derive_pmrm import DerivePmrm
+from simulation.margin.derive_pmrm2 import DerivePmrm2, DerivePmrm21
+from simulation.margin.derive_srm import DeriveSrm
+from simulation.margin.result import Grade, MarginResult, Parameters, ScenarioRow
+from simulation.portfolio.instruments import Portfolio
+from simulation.portfolio.market import Market
+from simulation.types import MarginStatus
+
+Manager = DerivePmrm2 | DerivePmrm21 | DerivePmrm | DeriveSrm
+"""The managers whose accounts are auctioned; a bidder's account must be under the same."""
+
+
+class AuctionParameters(Parameters):
+    """Parameters of the auction.
+
+    Attributes
+    ----------
+    start_discount, fast_discount
+        Share of the value that a bid pays at the start, and at the end of the fast phase; then it falls to 0.
+    fast_s, slow_s
+        Length of both phases, seconds.
+    insolvent_s
+        Time over which an insolvent auction's payout grows to all, seconds.
+    fee_rate
+        Share of what is for sale at the start that goes to the security module.
+    buffer
+        Share of the gap between value and maintenance margin that a liquidation restores beside it.
+    mtm_cutoff
+        An account worth less is sold whole.
+    """
+
+    start_discount: Share
+    fast_discount: Share
+    fast_s: NotNegative = Field(gt=0)
+    slow_s: NotNegative = Field(gt=0)
+    insolvent_s: NotNegative = Field(gt=0)
+    fee_rate: Share
+    buffer: Share
+    mtm_cutoff: NotNegative = 0.0
+
+    @model_validator(mode="after")
+    def _falls(self) -> AuctionParameters:
+        if self.fast_discount > self.start_discount:
+            raise InputError(
+                f"fast_discount {self.fast_discount} is above start_discount {self.start_discount}",
+                fix="exchange them",
+            )
+        return self
+
+
+MAINNET = AuctionParameters(
+    start_discount=0.95,
+    fast_discount=0.7,
+    fast_s=900,
+    slow_s=43_200,
+    insolvent_s=3_600,
+    fee_rate=0.1,
+    buffer=0.15,
+)
+"""The deployment script's set."""
+
+TEST = AuctionParameters(
+    start_discount=0.98,
+    fast_discount=0.8,
+    fast_s=100,
+    slow_s=14_400,
+    insolvent_s=600,
+    fee_rate=0.02,
+    buffer=0.2,
+)
+"""The set of the contracts' own tests."""
+
+
+# -------------------------------------------------------------------------------------------------- formulas
+
+
+def discount_at(p: AuctionParameters, elapsed_s: float) -> float:
+    """Return the share of the value that a bid pays, so long after the start."""
+    if elapsed_s <= p.fast_s:
+        return p.start_discount - (p.start_discount - p.fast_discount) * max(0.0, elapsed_s) / p.fast_s
+    return p.fast_discount * max(0.0, 1 - (elapsed_s - p.fast_s) / p.slow_s)
+
+
+def buffer_margin(p: AuctionParameters, mtm: float, mm: float) -> float:
+    """Return the margin that a liquidation brings back to 0: maintenance and a part of the gap on top."""
+    return mm + (mm - mtm) * p.buffer
+
+
+def max_fraction(p: AuctionParameters, mtm: float, bm: float, discount: float, reserved: float) -> float:
+    """Return the largest part of an account that may be sold, 0 to 1: what brings `bm` back to 0.
+
+    Parameters
+    ----------
+    p
+        The auction's parameters.
+    mtm, bm
+        Value and buffer margin now.
+    discount
+        As of `discount_at`.
+    reserved
+        Cash paid by earlier bids.
+    """
+    if mtm < p.mtm_cutoff:
+        return 1.0
+    need = min(bm, 0.0)
+    for_sale = mtm * discount + reserved * (1 - discount)
+    return min(1.0, need / (need - for_sale)) if need < 0 else 0.0
+
+
+def liquidation_fee(p: AuctionParameters, mtm: float, mm: float) -> float:
+    """Return what a solvent account pays the security module when its auction starts."""
+    return max_fraction(p, mtm, buffer_margin(p, mtm, mm), 1.0, 0.0) * abs(mtm) * p.fee_rate
+
+
+def solvent_price(mtm: float, reserved: float, discount: float) -> float:
+    """Return what the whole account costs; a bid pays it times its part."""
+    return max(0.0, (mtm - reserved) * discount)
+
+
+def insolvent_payout(p: AuctionParameters, mtm: float, mm: float, elapsed_s: float) -> float:
+    """Return what a bidder is paid for taking the whole account; the security module pays, then all do."""
+    first, last = -min(mtm, 0.0), -min(mm, 0.0)
+    return first + (last - first) * min(1.0, max(0.0, elapsed_s) / p.insolvent_s)
+
+
+def cash_to_bid(price: float, bm: float, reserved: float, fraction: float) -> float:
+    """Return the cash that a bidder must hold: the price of the part, and the margin that comes with it."""
+    return price * fraction + abs(bm - reserved) * fraction
+
+
+def sell(portfolio: Portfolio, fraction: float, reserved: float, paid: float) -> Portfolio:
+    """Return what is left of an account after a bid: reserved cash stays, the price comes in.
+
+    Parameters
+    ----------
+    portfolio
+        Before it.
+    fraction
+        Of everything that is not reserved.
+    reserved
+        Cash of earlier bids.
+    paid
+        Of this one.
+    """
+    left = 1 - fraction
+    return portfolio.model_copy(
+        update={
+            "cash": (portfolio.cash - reserved) * left + reserved + paid,
+            "positions": tuple(
+                position.model_copy(
+                    update={
+                        "quantity": position.quantity * left,
+                        "unrealised": position.unrealised * left,
+                    }
+                )
+                for position in portfolio.positions
+            ),
+        }
+    )
+
+
+# --------------------------------------------------------------------------------------------- state machine
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An account in its auction at one moment.
+
+    Attributes
+    ----------
+    mtm, mm, bm
+        Value, maintenance margin and buffer margin, net of equity.
+    fmax
+        Largest part that may be sold; everything when insolvent.
+    price
+        What the whole costs; negative when the bidder is paid.
+    """
+
+    mtm: float
+    mm: float
+    bm: float
+    fmax: float
+    price: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bid:
+    """What a bid did.
+
+    Attributes
+    ----------
+    before, after
+        The account at this moment; what stays for sale behind it.
+    fraction
+        Part of the account as it was before, 0 to 1.
+    of_original
+        The same part of the account as it was at the start.
+    paid
+        By the bidder; negative when paid to the bidder.
+    cash_needed
+        What the bidder had to hold.
+    """
+
+    before: View
+    after: View
+    fraction: float
+    of_original: float
+    paid: float
+    cash_needed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Auction:
+    """A running or ended auction; every step returns the next one.
+
+    Attributes
+    ----------
+    method
+        Its rules and the account's manager.
+    portfolio
+        What the account still holds.
+    scenario
+        Place in the manager's list of the one scenario that the account is valued at.
+    start
+        Unix seconds.
+    insolvent
+        Whether it began below zero value: then bidders are paid.
+    fee
+        Paid at the start.
+    reserved
+        Cash of earlier bids.
+    left
+        Part of the account not yet sold.
+    live
+        False after the bid that took all there was to take.
+    """
+
+    method: DeriveAuction
+    portfolio: Portfolio
+    scenario: int
+    start: int
+    insolvent: bool
+    fee: float
+    reserved: float = 0.0
+    left: float = 1.0
+    live: bool = True
+
+    def view(self, market: Market) -> View:
+        """Return the account at a market, whose timestamp is the time.
+
+        Raises
+        ------
+        InputError
+            If the account cannot be valued.
+        """
+        p = self.method.parameters
+        elapsed = market.timestamp - self.start
+        mtm, mm = self.method.valued(self.portfolio, market, self.scenario)
+        bm = buffer_margin(p, mtm, mm)
+        if self.insolvent:
+            fmax = 1.0 if mm < 0 else 0.0
+            return View(mtm, mm, bm, fmax, -insolvent_payout(p, mtm, mm, elapsed))
+        discount = discount_at(p, elapsed)
+        fmax = max_fraction(p, mtm, bm, discount, self.reserved)
+        return View(mtm, mm, bm, fmax, solvent_price(mtm, self.reserved, discount))
+
+    def bid(self, market: Market, want: float, *, bidder_cash: float | None = None) -> tuple[Auction, Bid]:
+        """Return the auction after a bid for a part of what is left, and what the bid did.
+
+        Parameters
+        ----------
+        market
+            Prices and time.
+        want
+            Part of the account as it is now, above 0, at most 1; no more than the largest part is sold.
+        bidder_cash
+            What the bidder holds; not checked without it.
+
+        Raises
+        ------
+        InputError
+            If the auction is over, the part is none, or the bidder holds too little.
+        """
+        if not self.live:
+            raise InputError("the auction is over", fix="start another one")
+        if not 0 < want <= 1:
+            raise InputError(f"a bid for {want} of the account", fix="above 0, at most 1")
+        before = self.view(market)
+        fraction = min(want, before.fmax)
+        if fraction <= 0:
+            raise InputError("the account is above its buffer margin", fix="terminate the auction")
+        needed = cash_to_bid(max(0.0, before.price), before.bm, self.reserved, fraction)
+        if bidder_cash is not None and bidder_cash < needed:
+            raise InputError(f"the bidder holds {bidder_cash} of {needed}", fix="bid for less")
+        paid = before.price * fraction
+        # The payout goes with what is sold to the bidder: the account itself gets none of it.
+        received = max(0.0, paid)
+        after = replace(
+            self,
+            portfolio=sell(self.portfolio, fraction, self.reserved, received),
+            reserved=self.reserved + received,
+            left=self.left * (1 - fraction),
+            live=fraction < before.fmax,
+        )
+        said = Bid(before, after.view(market), fraction, fraction * self.left, paid, needed)
+        return after, said
+
+    def terminated(self, market: Market) -> Auction:
+        """Return the auction as ended, where the account is healthy again.
+
+        Raises
+        ------
+        InputError
+            While it is still below its maintenance margin, by a solvent auction its buffer margin.
+        """
+        now = self.view(market)
+        short = now.mm if self.insolvent else now.bm
+        if short < 0:
+            raise InputError(f"the account is short by {-short}", fix="bid, or wait")
+        return replace(self, live=False)
+
+
+class DeriveAuction(StrictModel):
+    """Derive's Dutch auction: what an account below maintenance margin is sold for, over time and bid by bid.
+
+    Attributes
+    ----------
+    parameters
+        A set, or the name of one: ``mainnet`` or ``test``.
+    manager
+        The margin method of the account, as a table of its own keys.
+    """
+
+    kind: ClassVar[str] = "derive.auction"
+    grade: ClassVar[Grade] = Grade.VECTORS
+    source: ClassVar[str] = "Derive v2 core contracts, DutchAuction; reference of the margin engines 1.4"
+    parameter_sets: ClassVar[Mapping[str, Parameters]] = {"mainnet": MAINNET, "test": TEST}
+
+    parameters: AuctionParameters = MAINNET
+    manager: Manager = DerivePmrm2()
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return by_name(value, cls.parameter_sets)
+
+    def valued(self, portfolio: Portfolio, market: Market, scenario: int) -> tuple[float, float]:
+        """Return value and maintenance margin as an auction sees them: at one scenario of the manager.
+
+        Raises
+        ------
+        InputError
+            If a price is missing or no number, or there is no such scenario.
+        """
+        manager = self.manager
+        if not isinstance(manager, DeriveSrm):
+            manager = manager.only_scenario(scenario, portfolio.account)
+        result = manager.margin(portfolio, market)
+        if result.status is MarginStatus.UNKNOWN:
+            raise InputError(f"{portfolio.account} cannot be valued: {result.reason}", fix="give the price")
+        return result.equity, result.maintenance
+
+    def worst_scenario(self, portfolio: Portfolio, market: Market) -> int:
+        """Return the scenario with the largest loss; the contract lets anybody choose it, and a worse one."""
+        rows = self.manager.margin(portfolio, market).scenarios
+        return min(range(len(rows)), key=lambda i: rows[i].profit, default=0)
+
+    def start(self, portfolio: Portfolio, market: Market, *, scenario: int | None = None) -> Auction:
+        """Return the auction of an account, its fee paid.
+
+        Parameters
+        ----------
+        portfolio, market
+            The account, and prices and time at the start.
+        scenario
+            Place in the manager's list; the worst without it.
+
+        Raises
+        ------
+        InputError
+            If the account is not below its maintenance margin, or cannot be valued.
+        """
+        chosen = self.worst_scenario(portfolio, market) if scenario is None else scenario
+        mtm, mm = self.valued(portfolio, market, chosen)
+        if mm >= 0:
+            raise InputError(f"{portfolio.account} has its maintenance margin", fix="no auction can start")
+        insolvent = mtm <= 0
+        fee = 0.0 if insolvent else liquidation_fee(self.parameters, mtm, mm)
+        return Auction(
+            method=self,
+            portfolio=portfolio.model_copy(update={"cash": portfolio.cash - fee}),
+            scenario=chosen,
+            start=market.timestamp,
+            insolvent=insolvent,
+            fee=fee,
+        )
+
+    def margin(self, portfolio: Portfolio, market: Market) -> MarginResult:
+        """Return what a liquidation would start from: buffer margin as initial, maintenance as maintenance.
+
+        Raises
+        ------
+        InputError
+            As the account's manager raises. A price that is missing or no number makes the result unknown.
+
+        Notes
+        -----
+        Reference of the margin engines, section 1.4. The price is that of the whole account at the start, its
+        fee not taken off.
+        """
+        whole = self.manager.margin(portfolio, market)
+        if whole.status is MarginStatus.UNKNOWN:
+            return MarginResult.unknown(portfolio.account, self.kind, self.parameters.hash, whole.reason)
+        scenario = self.worst_scenario(portfolio, market)
+        mtm, mm = self.valued(portfolio, market, scenario)
+        p, bm = self.parameters, buffer_margin(self.parameters, mtm, mm)
+        sold = mm < 0
+        solvent = sold and mtm > 0
+        price = solvent_price(mtm, 0.0, p.start_discount) if solvent else 0.0
+        fmax = max_fraction(p, mtm, bm, p.start_discount, 0.0) if sold else 0.0
+        return replace(
+            whole,
+            method=self.kind,
+            parameters_hash=p.hash,
+            status=MarginStatus.LIQUIDATABLE if sold else whole.status,
+            initial_requirement=mtm - bm,
+            maintenance_requirement=mtm - mm,
+            scenarios=tuple(ScenarioRow(row.label, row.profit) for row in whole.scenarios),
+            components={
+                **whole.components,
+                "buffer_margin": bm,
+                "max_fraction": 1.0 if sold and not solvent else fmax,
+                "bid_price": price,
+                "liquidation_fee": liquidation_fee(p, mtm, mm) if solvent else 0.0,
+                "insolvent_payout": insolvent_payout(p, mtm, mm, 0.0) if sold and not solvent else 0.0,
+            },
+        )
