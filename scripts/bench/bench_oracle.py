@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from _common import ROOT, Headline, Report, Summary, parser, race, ratios, run, table
 
-from oracle.columns import Columns, columns_of, every
+from oracle.columns import Columns, columns_of, every, joined
 from oracle.guards import GuardModel, guards
 from oracle.interfaces import FeedContext
 from oracle.judge_columns import SERIES_GUARDS, Code, Second, judge_columns, judge_readings
@@ -50,7 +50,7 @@ def real_series() -> tuple[Columns, Columns]:
         }
     )
     series = columns_of([r for r in rounds.readings() if isinstance(r, PriceObs)])
-    (looked,) = [part for part in every([series], 60) if len(part) > 1]
+    looked = joined(list(every([series], 60)))
     return looked, columns_of(closes.readings()).seen_at(looked.observed_at)
 
 
