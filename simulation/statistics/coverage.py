@@ -320,13 +320,16 @@ def severity(profits: Floats, margin: Floats) -> Severity:
     count = int(hits.sum())
     if count == 0:
         return Severity(0, len(profits), 1.0, 0.0, 0.0, 0.0, None)
+    # A margin of nothing, or next to it, was exceeded without limit.
+    with np.errstate(over="ignore", divide="ignore"):
+        ratios = np.where(margin[hits] > 0, -profits[hits] / margin[hits], np.inf)
     return Severity(
         count,
         len(profits),
         1 - count / len(profits),
         float(uncovered.max()),
         float(uncovered.sum()) / count,
-        float(np.max(-profits[hits] / margin[hits])) if (margin[hits] > 0).all() else float("inf"),
+        float(ratios.max()),
         int(uncovered.argmax()),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -102,6 +102,7 @@ def test_the_quantile_is_a_row_and_no_more_rows_are_beyond_than_promised(
     sizes=st.tuples(st.floats(0.001, 0.2), st.floats(0.001, 0.2)),
     decay=st.floats(0.8, 0.999),
 )
+@settings(deadline=None)  # the first call imports scipy.signal
 def test_with_constant_volatility_filtered_is_historical(
     signs: NDArray[np.bool_], sizes: tuple[float, float], decay: float
 ) -> None:
@@ -114,6 +115,7 @@ def test_with_constant_volatility_filtered_is_historical(
 
 
 @given(returns=arrays(np.float64, (30, 2), elements=st.floats(-0.3, 0.3)), factor=st.floats(0.1, 10))
+@settings(deadline=None)
 def test_filtering_does_not_depend_on_the_unit(returns: NDArray[np.float64], factor: float) -> None:
     shifted = np.where(np.abs(returns) < 1e-3, 0.05, returns)
     scaled = filtered_scenarios(factor * shifted)
@@ -178,7 +180,8 @@ def test_tests_of_coverage_add_up(hits: NDArray[np.bool_], probability: float) -
 @given(profits=samples(), margin=st.floats(0, 1e6))
 def test_what_is_uncovered_is_never_negative(profits: NDArray[np.float64], margin: float) -> None:
     found = severity(profits, np.full(len(profits), margin))
-    assert found.max_uncovered >= found.mean_uncovered >= 0
+    assert found.max_uncovered >= found.mean_uncovered - 1e-6
+    assert found.mean_uncovered >= 0
     assert found.max_uncovered == pytest.approx(max(0.0, -profits.min() - margin), abs=1e-6)
 
 

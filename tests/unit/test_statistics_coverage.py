@@ -159,6 +159,8 @@ def test_severity_by_hand() -> None:
     assert (found.max_uncovered, found.mean_uncovered, found.max_ratio, found.worst) == (10, 6, 1.5, 3)
     none = severity(np.zeros(3), np.ones(3))
     assert (none.coverage, none.max_uncovered, none.worst) == (1, 0, None)
+    assert severity(np.array([-1.0]), np.array([0.0])).max_ratio == np.inf
+    assert severity(np.array([-1e6]), np.array([5e-324])).max_ratio == np.inf
     with pytest.raises(InputError):
         severity(np.array([np.nan]), np.ones(1))
     with pytest.raises(InputError):
