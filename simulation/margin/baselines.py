@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, ClassVar, Final
 
-import numpy as np
 from pydantic import Field, FiniteFloat, model_validator
 
 from contracts_abi.errors import InputError, UnknownNameError
@@ -33,7 +32,6 @@ from simulation.margin.scenario_grid import (
 )
 from simulation.portfolio.instruments import Portfolio
 from simulation.portfolio.market import Market
-from simulation.types import Float64
 
 MOVES: Final = (-0.16, -0.12, -0.08, -0.04, 0.0, 0.04, 0.08, 0.12, 0.16)
 
@@ -84,29 +82,10 @@ def _grid(moves: tuple[float, ...], up: float, down: float) -> ScenarioSet:
     )
 
 
-def alone(portfolio: Portfolio, profits: Float64) -> Float64:
-    """Return profits by instrument and place, shape (scenarios, instruments).
-
-    Parameters
-    ----------
-    portfolio
-        Whose positions the columns of `profits` are.
-    profits
-        Shape (scenarios, positions).
-
-    Notes
-    -----
-    Two positions in one instrument at one protocol are one: splitting a position changes no margin.
-    """
-    groups: dict[object, list[int]] = {}
-    for i, position in enumerate(portfolio.positions):
-        groups.setdefault((position.instrument, position.volatility, position.protocol), []).append(i)
-    columns = [profits[:, at].sum(axis=1) for at in groups.values()]
-    return np.stack(columns, axis=1) if columns else np.zeros((len(profits), 0))
-
-
 class Isolated(ScenarioMethod):
-    """Each instrument margined alone: the sum of the worst losses of all, nothing netted.
+    """Each instrument margined alone: the sum of the worst losses of all, nothing netted between them.
+
+    Positions in one instrument at one place are one, so that splitting a position changes no margin.
 
     Attributes
     ----------
@@ -122,7 +101,7 @@ class Isolated(ScenarioMethod):
 
     def _answer(self, portfolio: Portfolio, market: Market) -> MarginResult:
         scenarios = self.parameters.scenario_set()
-        each = alone(portfolio, profit_under(portfolio, market, scenarios))
+        each = profit_under(portfolio, market, scenarios)
         losses = [worst_loss(column) for column in each.T]
         return self._result(
             portfolio,

@@ -20,17 +20,17 @@ reference of the margin engines, section 2.1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Final
 
 import numpy as np
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from contracts_abi.errors import InputError
-from oracle.strict import StrictModel
+from oracle.strict import StrictModel, input_error
 from simulation.margin.result import Grade, MarginResult, Parameters, ScenarioRow
 from simulation.margin.scenario_grid import (
     Scenario,
@@ -51,6 +51,7 @@ from simulation.margin.scenario_grid import (
     worst_label,
     worst_loss,
 )
+from simulation.margin.vectors import reads
 from simulation.portfolio.instruments import Future, Option, Perpetual, Portfolio, Position, Spot
 from simulation.portfolio.market import Expiry, Market, Underlying
 from simulation.types import Float64
@@ -561,7 +562,12 @@ class Example:
     tolerance: Mapping[str, float]
 
     def computed(self) -> dict[str, tuple[float, ...]]:
-        """Return what this method says, under the names of `expected`.
+        """Return what this method says of what is `expected`."""
+        answers = self.answers()
+        return {name: answers[name] for name in self.expected}
+
+    def answers(self) -> dict[str, tuple[float, ...]]:
+        """Return all that this method says, under the venue's names.
 
         Standard rows of linear legs are the same for each volatility: of each three the middle one.
         """
@@ -583,7 +589,7 @@ class Example:
             name = position.instrument.type
             answer[f"standard_rows {name}"] = risk.standard[1::3, i]
             answer[f"extended_rows {name}"] = risk.extended[:, i]
-        return {name: tuple(float(v) for v in np.atleast_1d(answer[name])) for name in self.expected}
+        return {name: tuple(float(v) for v in np.atleast_1d(value)) for name, value in answer.items()}
 
 
 _ROWS: Final = {
@@ -617,7 +623,7 @@ def from_example(case: Mapping[str, Any]) -> Example:
     Raises
     ------
     InputError
-        If a position is no perpetual or dated future, or a key is missing.
+        If a position is no perpetual or dated future, a key is missing, or a parameter is out of bounds.
 
     Notes
     -----
@@ -645,17 +651,18 @@ def from_example(case: Mapping[str, Any]) -> Example:
     of_currency = {key: params.pop(key) for key in tuple(CurrencyParameters.model_fields) if key in params}
     common = {key: params.pop(key) for key in ("buckets_count", "mm_factor") if key in params}
     params.pop("vol_scenarios_count", None)
-    method = DeribitSpm(
-        parameters=DeribitParameters(
+    try:
+        parameters = DeribitParameters(
             pairs={symbol: PairParameters(**params)},
             currencies={symbol: CurrencyParameters(**of_currency)},
             **common,
         )
-    )
+    except ValidationError as error:
+        raise input_error(error, "params") from None
     expected = {_ROWS[key]: tuple(case[key]) for key in _ROWS if key in case}
     sums = {key: (float(case[key]),) for key in _SUMS if key in case}
     return Example(
-        method=method,
+        method=DeribitSpm(parameters=parameters),
         portfolio=Portfolio(account="example", positions=positions),
         market=Market(
             timestamp=now,
@@ -678,3 +685,40 @@ def _expiry(name: str) -> int:
         return int(datetime.strptime(f"{day} 08 +0000", "%d%b%y %H %z").astimezone(UTC).timestamp())
     except ValueError:
         raise InputError(f"{name!r} is no perpetual or dated future", fix="use BTC-28JUN24") from None
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleCase:
+    """One example of a file, as `marginline margin check` asks for it.
+
+    Attributes
+    ----------
+    name
+        The file's stem and the key in it.
+    example
+        What to ask of whom.
+    """
+
+    name: str
+    example: Example
+
+    def record(self) -> dict[str, Any]:
+        """Return the figures under the venue's names, in the settlement currency; rows as lists.
+
+        ``im`` and ``mm`` are the venue's requirements: its examples state no equity.
+        """
+        figures = self.example.answers()
+        return {
+            "case": self.name,
+            "im": figures["initial_margin"][0],
+            "mm": figures["maintenance_margin"][0],
+            **{key: values[0] if key in _SUMS else list(values) for key, values in figures.items()},
+        }
+
+
+@reads("deribit.spm")
+def _examples(stem: str, value: Any) -> Iterator[ExampleCase]:
+    for key, case in value.items():
+        # Beside its cases the file has a note.
+        if isinstance(case, Mapping):
+            yield ExampleCase(f"{stem}:{key}", from_example(case))

@@ -674,6 +674,25 @@ def part(portfolio: Portfolio, keep: Callable[[Position], bool]) -> Portfolio:
     return Portfolio(account=portfolio.account, positions=tuple(p for p in portfolio.positions if keep(p)))
 
 
+def netted(portfolio: Portfolio) -> Portfolio:
+    """Return a portfolio in which positions in one instrument at one place are one: they count together."""
+    held: dict[object, Position] = {}
+    for position in portfolio.positions:
+        key = (position.instrument, position.volatility, position.protocol)
+        known = held.get(key)
+        held[key] = position if known is None else _both(known, position)
+    return portfolio.model_copy(update={"positions": tuple(held.values())})
+
+
+def _both(one: Position, other: Position) -> Position:
+    return one.model_copy(
+        update={
+            "quantity": one.quantity + other.quantity,
+            "unrealised": one.unrealised + other.unrealised,
+        }
+    )
+
+
 def underlying_of(position: Position) -> str:
     """Return the symbol that prices a position."""
     return position.instrument.underlying
@@ -742,7 +761,7 @@ class ScenarioMethod(StrictModel):
             not positive. A price that is missing or no number makes the result unknown instead.
         """
         try:
-            return self._answer(portfolio, market)
+            return self._answer(netted(portfolio), market)
         except PriceMissing as missing:
             return MarginResult.unknown(portfolio.account, self.kind, self.parameters.hash, str(missing))
 

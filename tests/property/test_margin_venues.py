@@ -203,6 +203,18 @@ def test_the_order_of_positions_says_nothing(name: str, data: st.DataObject) -> 
 
 
 @pytest.mark.parametrize("name", [*EVERY, *LINEAR_ONLY])
+@given(data=st.data(), share=st.floats(min_value=-2, max_value=2))
+@settings(deadline=None, max_examples=30)
+def test_a_position_may_be_held_in_parts(name: str, data: st.DataObject, share: float) -> None:
+    """A part may be larger than the whole, and the rest short."""
+    book = data.draw(books(options=name not in LINEAR_ONLY))
+    parts = together(scaled(book, share), scaled(book, 1 - share))
+    method = {**EVERY, **LINEAR_ONLY}[name]
+    whole = needed(method, book)
+    assert needed(method, parts) == pytest.approx(whole, rel=1e-9, abs=10 * close(whole, parts))
+
+
+@pytest.mark.parametrize("name", [*EVERY, *LINEAR_ONLY])
 @given(data=st.data())
 @settings(deadline=None, max_examples=30)
 def test_requirements_are_numbers_and_maintenance_is_the_smaller(name: str, data: st.DataObject) -> None:

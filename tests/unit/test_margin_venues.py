@@ -81,6 +81,7 @@ from simulation.margin.scenario_grid import (
     scenario_set,
     value_under,
 )
+from simulation.margin.vectors import cases_of
 from simulation.portfolio.instruments import (
     Barrier,
     Future,
@@ -465,6 +466,15 @@ def test_deribits_published_examples(case: str) -> None:
         assert computed[name] == pytest.approx(expected, abs=example.tolerance[name], rel=0), name
 
 
+@needs_vectors
+def test_the_examples_are_cases_of_margin_check() -> None:
+    value = json.loads((VECTORS / "deribit" / "pme_examples.json").read_text())
+    records = [case.record() for case in cases_of("deribit.spm", "pme_examples", value)]
+    assert [record["case"] for record in records] == ["pme_examples:A", "pme_examples:B"]
+    assert records[1]["worst_case"] == pytest.approx(0.15246412672881357, abs=1e-12)
+    assert len(records[1]["aggregated_rows"]) == 9
+
+
 def test_an_example_that_lacks_something_or_has_an_option_is_refused() -> None:
     with pytest.raises(InputError, match="without 'index'"):
         from_example({"positions": {}})
@@ -476,6 +486,9 @@ def test_an_example_that_lacks_something_or_has_an_option_is_refused() -> None:
     }
     with pytest.raises(InputError, match="no perpetual or dated future"):
         from_example(case)
+    plain = {"index": 1, "marks": {"BTC-PERPETUAL": 1}, "params": {}, "positions": {"BTC-PERPETUAL": 1}}
+    with pytest.raises(InputError, match="params: price_range: is missing"):
+        from_example(plain)
 
 
 BTC_PAIR = PairParameters(price_range=0.16)
@@ -663,16 +676,16 @@ def test_a_futures_composite_delta_is_one() -> None:
 
 
 def test_months_are_spread_in_order_of_priority_from_what_is_left() -> None:
-    """10 long near, 4 short middle, 5 short far: 4 spreads at 7, then 5 at 9; one long near is left."""
-    sides = {1: (10.0, 0.0), 2: (0.0, 4.0), 3: (0.0, 5.0)}
+    """6 long near, 4 short middle, 5 short far: 4 spreads at 7, then the last 2 near at 9."""
+    sides = {1: (6.0, 0.0), 2: (0.0, 4.0), 3: (0.0, 5.0)}
     spreads = [
         InterMonthSpread(priority=2, tiers=(1, 3), rate=9),
         InterMonthSpread(priority=1, tiers=(2, 1), rate=7),
     ]
     made = inter_month(sides, spreads)
-    assert made.charge == 4 * 7 + 5 * 9
-    assert made.remaining == {1: (1.0, 0.0), 2: (0.0, 0.0), 3: (0.0, 0.0)}
-    assert delivery_charge(made, 1, 2.0, 3.0) == 9 * 2 + 1 * 3
+    assert made.charge == 4 * 7 + 2 * 9
+    assert made.remaining == {1: (0.0, 0.0), 2: (0.0, 0.0), 3: (0.0, 3.0)}
+    assert delivery_charge(made, 3, 2.0, 3.0) == 2 * 2 + 3 * 3
     assert delivery_charge(made, None, 2.0, 3.0) == 0.0
 
 
@@ -773,8 +786,8 @@ def test_tims_class_nets_in_full_and_has_a_minimum() -> None:
     assert one.initial_requirement == pytest.approx(0.15 * 70_010)
     hedged = OccTims().margin(book((PERP, 1), (FUTURE, -1)), market())
     assert hedged.initial_requirement == pytest.approx(0.15 * 390)
-    nothing = OccTims().margin(book((PERP, 1), (PERP, -1)), market())
-    assert nothing.initial_requirement == pytest.approx(2 * 0.375)
+    cheap = OccTims(parameters=TimsParameters(minimum=100)).margin(book((PERP, 1), (FUTURE, -1)), market())
+    assert cheap.initial_requirement == pytest.approx(2 * 100)
 
 
 def test_tims_groups_count_profits_in_part() -> None:
@@ -847,6 +860,15 @@ def test_okx_unit_by_hand() -> None:
     assert result.initial_requirement == pytest.approx(1.3 * (c["mr1"] + c["mr4"]))
 
 
+def test_okx_minimum_charge_holds_where_a_hedge_leaves_nothing_else() -> None:
+    """Long a week and short a month: 3 % of both legs is more than a basis of .5 % and a move of 300."""
+    rated = OkxPm(parameters=OkxParameters(minimum_charge_rate=0.03))
+    week = Future(underlying="BTC", expiry=WEEK)
+    result = rated.margin(book((week, 1), (FUTURE, -1)), market())
+    assert result.maintenance_requirement == pytest.approx(4_200)
+    assert result.initial_requirement == pytest.approx(5_460)
+
+
 def test_okx_charges_a_hedge_over_two_currencies() -> None:
     """One linear coin long and 70,010 inverse dollars, one coin, short: 70,000 dollars at .75 %."""
     result = PLAIN["okx.pm"].margin(book((PERP, 1), (COIN_PERP, -70_010)), market())
@@ -902,6 +924,18 @@ def test_stress_names_the_crashes_and_their_sizes() -> None:
     assert result.components["2022-06-13"] == pytest.approx(70_010 * 0.16 + 25_000 * 0.2)
     assert set(result.components) == {"2020-03-12", "2021-05-19", "2022-06-13", "2025-10-10"}
     assert all(crash.source for crash in CRASHES.values())
+
+
+def test_stress_moves_what_no_source_names_as_the_one_that_fell_most() -> None:
+    other = market(underlyings={"XRP": Underlying(spot=1)})
+    result = Stress().margin(book((Perpetual(underlying="XRP"), 100)), other)
+    assert result.components["2021-05-19"] == pytest.approx(100 * (1 - 280 / 500))
+
+
+def test_maintenance_is_the_share_that_is_set() -> None:
+    for cls in (Isolated, Cross):
+        result = cls(parameters=GridParameters(maintenance_share=0.75)).margin(book((PERP, 1)), market())
+        assert result.maintenance_requirement == pytest.approx(0.75 * 0.16 * 70_010)
 
 
 def test_stress_takes_shocks_of_your_own_and_refuses_unknown_names() -> None:
