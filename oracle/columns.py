@@ -19,8 +19,8 @@ from oracle.types import FeedKind, NoData, PriceObs, Reading
 UNKNOWN = -1
 """Stands for None in a column of times or rounds."""
 
-LARGEST = 2**63 // 20_000
-"""A price above it could overflow where twice a ratio in basis points is taken."""
+LARGEST = 2**63 // 20_002
+"""A price or confidence above it could overflow where twice their ratio in basis points is rounded up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,10 @@ class Columns:
             raise InputError(
                 f"{self.source_id}: a price or confidence is above {LARGEST}, too large for columns",
                 fix="use fewer decimals, or judge the readings one by one",
+            )
+        if len(self) and min(int(self.conf_abs.min()), int(self.published_at.min())) < UNKNOWN:
+            raise InputError(
+                f"{self.source_id}: a confidence or a time is negative", fix="judge the readings one by one"
             )
 
     def __len__(self) -> int:
@@ -144,7 +148,8 @@ def columns_of(readings: Iterable[Reading]) -> Columns:
     Raises
     ------
     InputError
-        If there is no price, prices are not alike, a round key has not two parts, or a number does not fit.
+        If there is no price, prices are not alike, a round key has not two parts, a number does not fit, or
+        a reading says something that no column holds.
     """
     rows = list(readings)
     prices = [r for r in rows if isinstance(r, PriceObs)]
@@ -169,6 +174,15 @@ def columns_of(readings: Iterable[Reading]) -> Columns:
 def _row(reading: Reading) -> tuple[int, ...]:
     if isinstance(reading, NoData):
         return (0, 0, UNKNOWN, reading.observed_at, *(UNKNOWN,) * 5)
+    if min(reading.conf_abs or 0, reading.published_at or 0) < 0:
+        raise InputError(
+            f"{reading.source_id}: a confidence or a time is negative", fix="judge the readings one by one"
+        )
+    if reading.conf_abs is None and reading.bid is not None and reading.ask is not None:
+        raise InputError(
+            f"{reading.source_id}: bid and ask have no columns, and nothing else says how sure the price is",
+            fix="judge the readings one by one",
+        )
     return (
         reading.mantissa,
         1,
@@ -188,6 +202,11 @@ def _parts(key: Sequence[int] | None) -> tuple[int, int]:
     return key[0], key[1]
 
 
+_LOOKS = 1 << 18
+"""Looks that are held in memory at once, however long the gap between two rows."""
+_LONGEST_GAP_S = 10 * 366 * 86_400
+
+
 def every(chunks: Iterable[Columns], period_s: int) -> Iterator[Columns]:
     """Yield what a reader sees who looks every `period_s` seconds, from the first row to the last.
 
@@ -197,6 +216,11 @@ def every(chunks: Iterable[Columns], period_s: int) -> Iterator[Columns]:
         Parts of one series in time order; each is let go before the next is asked for.
     period_s
         Seconds between two looks; times are its multiples.
+
+    Raises
+    ------
+    InputError
+        If nothing is said for ten years: the times are not what they are taken for.
     """
     carried: Columns | None = None
     for chunk in chunks:
@@ -205,11 +229,16 @@ def every(chunks: Iterable[Columns], period_s: int) -> Iterator[Columns]:
         whole = chunk if carried is None else joined([carried, chunk])
         start, end = int(whole.observed_at[0]), int(whole.observed_at[-1])
         # A look at the time of the last row waits for the next chunk, which may hold that time too.
-        times = np.arange(-(-start // period_s) * period_s, end, period_s, dtype=np.int64)
-        if carried is not None:
-            times = times[times >= int(carried.observed_at[-1])]
-        if len(times):
-            yield whole.seen_at(times)
+        gaps = np.diff(whole.observed_at)
+        if len(gaps) and int(gaps.max()) > _LONGEST_GAP_S:
+            before = int(whole.observed_at[int(gaps.argmax())])
+            raise InputError(
+                f"{whole.source_id}: no row for {int(gaps.max())} s after time {before}",
+                fix="mend the row, or set its time unit",
+            )
+        first = -(-start // period_s) * period_s
+        for at in range(first, end, _LOOKS * period_s):
+            yield whole.seen_at(np.arange(at, min(end, at + _LOOKS * period_s), period_s, dtype=np.int64))
         carried = whole.take(slice(len(whole) - 1, None))
     if carried is not None and int(carried.observed_at[0]) % period_s == 0:
         yield carried

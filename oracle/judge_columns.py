@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts_abi.errors import InputError
-from oracle.columns import UNKNOWN, Columns
+from oracle.columns import LARGEST, UNKNOWN, Columns
 from oracle.guards import GuardModel
 from oracle.guards.confidence import ConfidenceGuard
 from oracle.guards.magnitude import BoundGuard, JumpGuard
@@ -378,7 +378,7 @@ def _at_one_scale(columns: Columns, second: Second | None) -> tuple[NDArray[np.i
 def _scaled(columns: Columns, decimals: int) -> NDArray[np.int64]:
     factor = 10 ** (decimals - columns.decimals)
     largest = int(np.abs(columns.mantissa).max(initial=0)) * factor
-    if largest > 2**63 // 20_000:
+    if largest > LARGEST:
         raise InputError(
             f"{columns.source_id}: a price is too large for columns of {decimals} decimals",
             fix="give the second source with fewer decimals",

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts_abi.errors import InputError
-from oracle.columns import Columns, columns_of, every
+from oracle.columns import LARGEST, Columns, columns_of, every
 from oracle.guards import GuardModel, guards
 from oracle.interfaces import FeedContext
 from oracle.judge_columns import (
@@ -216,6 +216,46 @@ def test_guards_without_a_series_are_listed_with_what_they_lack() -> None:
     for kind, lacks in LACKS.items():
         with pytest.raises(InputError, match=lacks):
             judge_columns(whole, [guards.build({"kind": kind})], FeedContext(now=0))
+
+
+@pytest.mark.parametrize("mantissa", [1, 7_903, 7_904, 10**6, 43_000 * 10**8, LARGEST])
+@pytest.mark.parametrize("conf", [0, 1, LARGEST - 1, LARGEST])
+def test_the_largest_numbers_are_judged_as_any_other(mantissa: int, conf: int) -> None:
+    reading = PriceObs("E", "U", mantissa, 8, FeedKind.PUSH, "a", T0, T0, conf_abs=conf)
+    held = [guards.build({"kind": "confidence"})]
+    judged = judge_columns(columns_of([reading]), held, FeedContext(now=0))
+    (plain,) = judge_readings([reading], held, FeedContext(now=0))
+    assert STATUS[Code(int(judged.codes[0, 0]))] is plain.findings[0].status
+
+
+@pytest.mark.parametrize(
+    ("says", "what"),
+    [
+        ({"conf_abs": -1}, "negative"),
+        ({"conf_abs": -50}, "negative"),
+        ({"published_at": -1}, "negative"),
+        ({"bid": 2, "ask": 1}, "bid and ask have no columns"),
+        ({"bid": 1, "ask": 9}, "bid and ask have no columns"),
+    ],
+)
+def test_what_no_column_holds_is_refused_and_not_left_out(says: dict[str, int], what: str) -> None:
+    fine = PriceObs("E", "U", 5, 0, FeedKind.PUSH, "a", 1, 1)
+    with pytest.raises(InputError, match=what):
+        columns_of([replace(fine, **says)])  # type: ignore[arg-type]
+    columns = columns_of([fine])
+    with pytest.raises(InputError, match="negative"):
+        replace(columns, conf_abs=np.array([-2], dtype=np.int64))
+
+
+def test_a_gap_of_years_costs_no_memory_and_one_of_decades_is_refused() -> None:
+    def columns(*times: int) -> Columns:
+        return columns_of([PriceObs("E", "U", 5, 0, FeedKind.PUSH, "a", t, t) for t in times])
+
+    parts = list(every([columns(T0, T0 + 2 * 10**6)], 1))
+    assert sum(map(len, parts)) == 2 * 10**6 + 1
+    assert max(map(len, parts)) <= 2**18
+    with pytest.raises(InputError, match="no row for 98400000000 s after time 1600000000"):
+        list(every([columns(T0, 10**11)], 60))
 
 
 def test_what_does_not_fit_is_refused() -> None:
