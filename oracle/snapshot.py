@@ -44,8 +44,9 @@ class Feed:
     asset
         Symbol in the snapshot; need not be the feed's own base (WETH is priced by ETH/USD).
     sources
-        In order of preference: the first whose reading stands is the price. Each is judged with the others
-        as its peers.
+        In order of preference: the first whose reading stands is the price. Each is judged with those
+        others as its peers that nothing is held against but an unconfirmed jump: a dead feed confirms
+        nothing, and contradicts nothing.
     guards
         Judge each reading; the seven of `basic_guards` by default.
     required
@@ -113,6 +114,14 @@ def judge(
 def only_jumped(judged: GuardedPrice) -> bool:
     """Return whether nothing is held against a reading but that nobody confirmed its jump."""
     return {f.name for f in violated(judged.findings)} == {"jump"}
+
+
+def _may_be_a_peer(alone: GuardedPrice) -> bool:
+    """Return whether a reading that was judged without peers may be one: it stands, or has only jumped."""
+    passed = {f.name for f in alone.findings if f.status is GuardStatus.OK}
+    return alone.status is PriceStatus.OK or (
+        only_jumped(alone) and alone.required - {"jump"} <= passed and isinstance(alone.reading, PriceObs)
+    )
 
 
 def contradicted(judged: GuardedPrice, beside: GuardedPrice) -> GuardedPrice:
@@ -209,17 +218,18 @@ def _choose(
     feed: Feed, readings: Sequence[Reading], contexts: Sequence[FeedContext], history: History
 ) -> GuardedPrice:
     """Return the first source's price that stands, with the findings on all of them."""
-    judged = [
-        judge(
-            reading,
-            history.get(reading.source_id, ()),
-            [*readings[:i], *readings[i + 1 :]],
-            context,
-            feed.guards,
-            feed.required,
-        )
-        for i, (reading, context) in enumerate(zip(readings, contexts, strict=True))
-    ]
+
+    def judged_with(i: int, peers: Sequence[Reading]) -> GuardedPrice:
+        past = history.get(readings[i].source_id, ())
+        return judge(readings[i], past, peers, contexts[i], feed.guards, feed.required)
+
+    judged = [judged_with(i, ()) for i in range(len(readings))]
+    if len(readings) > 1:
+        sound = [_may_be_a_peer(price) for price in judged]
+        judged = [
+            judged_with(i, [r for j, r in enumerate(readings) if j != i and sound[j]])
+            for i in range(len(readings))
+        ]
     order = (PriceStatus.OK, PriceStatus.REFUSED, PriceStatus.MISSING)
     best = min(judged, key=lambda price: order.index(price.status))
     return GuardedPrice(

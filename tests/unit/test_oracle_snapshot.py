@@ -12,6 +12,7 @@ import pytest
 from contracts_abi.calls import Call
 from contracts_abi.errors import InputError
 from contracts_abi.feeds import LATEST_ANSWER
+from oracle.guards import basic_guards, guards
 from oracle.interfaces import FeedContext, Source
 from oracle.snapshot import (
     Feed,
@@ -172,6 +173,25 @@ def test_sources_of_one_feed_are_each_others_peers() -> None:
     history = accept({}, take([Feed("WETH", (Scripted("first"),))], [price(200)]))
     assert take([alone], [price(100)], history, block=11).price_e8("WETH") is None
     assert take([both], [price(100), price(101)], history, block=11).price_e8("WETH") == 100 * USD8
+
+
+@pytest.mark.parametrize(
+    "dead",
+    [
+        Scripted("second", age_s=4_000),
+        Scripted("second", age_s=-100),
+        Scripted("second", age_s=None),
+        Scripted("second", heartbeat_s=None),
+    ],
+)
+def test_a_feed_that_is_not_believed_confirms_nothing_and_contradicts_nothing(dead: Scripted) -> None:
+    history = accept({}, take([Feed("WETH", (Scripted("first"),))], [price(200)]))
+    feed = Feed("WETH", (Scripted("first"), dead), (*basic_guards(), guards.build({"kind": "cross_dev"})))
+    jumped = take([feed], [price(100), price(100)], history, block=11).prices["WETH"]
+    assert jumped.status is PriceStatus.REFUSED
+    assert any("no second source" in reason for reason in jumped.reasons)
+    calm = take([feed], [price(200), price(100)], history, block=11).prices["WETH"]
+    assert (calm.status, calm.reading.source_id) == (PriceStatus.OK, "first")
 
 
 def test_history_holds_what_stood_of_every_source() -> None:
