@@ -23,8 +23,15 @@ def _unix(value: object) -> object:
     return int(value.timestamp())
 
 
+_MAGNITUDE = 80
+"""Places before and after the point that a figure may have: a 256-bit integer has 77 digits."""
+
+
 def _positive_decimal(value: object) -> object:
-    """Turn a decimal string into a `Decimal`; a TOML float would already have lost digits."""
+    """Turn a decimal string into a `Decimal`; a TOML float would already have lost digits.
+
+    Figures beyond `_MAGNITUDE` are refused: a short text such as ``1e999999999`` is an integer of a gigabyte.
+    """
     if not isinstance(value, str):
         raise ValueError('must be a quoted decimal, such as "169.54"')
     try:
@@ -33,6 +40,8 @@ def _positive_decimal(value: object) -> object:
         raise ValueError('is not a decimal number such as "169.54"') from None
     if not number.is_finite() or number <= 0:
         raise ValueError("must be finite and above zero")
+    if number.adjusted() >= _MAGNITUDE or -int(number.as_tuple().exponent) > _MAGNITUDE:
+        raise ValueError(f"has more than {_MAGNITUDE} places before or after the point")
     return number
 
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Final
 
-from contracts_abi.errors import InputError
+from contracts_abi.errors import InputError, UnknownNameError
 from oracle.decisions import Purpose, Side, decide
 from oracle.scenario import base_fee_at, feed_pair
 from oracle.types import NoData, PriceObs
@@ -170,6 +170,7 @@ def _pricing(scenario: Scenario) -> tuple[dict[str, Pricing], str]:
         pair = spec.pair or scenario.assets[symbol].pair
         feed = spec.feed
         if feed is not None:
+            _require_read(scenario, f"protocol.markets.{symbol}", feed)
             pair = spec.pair or feed_pair(scenario, feed)
         elif pair is not None:
             readers = [
@@ -196,6 +197,15 @@ def _pricing(scenario: Scenario) -> tuple[dict[str, Pricing], str]:
             )
         pricing[symbol] = Pricing(pair, feed, via)
     return pricing, quote
+
+
+def _require_read(scenario: Scenario, where: str, feed: str) -> None:
+    """Refuse a feed that is not there, or that no protocol reads."""
+    if feed not in scenario.feeds:
+        raise UnknownNameError(f"feed in {where}:", feed, scenario.feeds)
+    role = scenario.feeds[feed].role
+    if role == "reference" or (role == "part" and feed_pair(scenario, feed) not in scenario.truth):
+        raise InputError(f"{where}: {feed} is a {role}, which no protocol reads", fix="name another feed")
 
 
 def _borrower(markets: Mapping[str, Market], actor: Actor) -> Borrower:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.resources import files
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast
 
 from pydantic import ValidationError
 
@@ -17,7 +17,7 @@ from oracle.types import GuardStatus
 from simulation.replay.economics import Economics, Step, play_accounts
 from simulation.replay.market import Run, Setting, steps_of
 from simulation.replay.record import AblationRow, AlarmPoint, MatrixRecord, SweepPoint
-from simulation.replay.seams import Replay, Scenario, replay
+from simulation.replay.seams import Replay, Scenario, guards_of, replay
 from simulation.replay.summary import summarise
 from simulation.replay.text import money_text
 
@@ -110,9 +110,9 @@ def matrix_of(
 
 
 def matrix_guards(scenario: Scenario) -> tuple[GuardModel, ...]:
-    """Return the guards that the scenario's policy names; all registered ones at their defaults without."""
-    named = tuple(scenario.policy.guards or ())
-    return named or tuple(guards.build({"kind": kind}) for kind in guards)
+    """Return the guards that the replay holds feeds to, at the policy's thresholds."""
+    held = cast("tuple[GuardModel, ...]", guards_of(scenario))
+    return held if scenario.policy.guards is not None else tuple(sorted(held, key=lambda g: g.kind))
 
 
 def thresholds(guard: GuardModel) -> list[tuple[str, int, bool]]:

@@ -9,7 +9,7 @@ from oracle import replay as _replay
 from oracle import scenario as _scenario
 from oracle.faults import FaultModel as Fault
 from oracle.interfaces import Guard
-from oracle.replay import FeedMoment, Moment, Replay
+from oracle.replay import FeedMoment, Moment, Replay, guards_of
 from oracle.scenario import ActorSpec as Actor
 from oracle.scenario import Expectation, Scenario
 
@@ -21,6 +21,7 @@ __all__ = [
     "Moment",
     "Replay",
     "Scenario",
+    "guards_of",
     "replay",
     "truth_at",
 ]

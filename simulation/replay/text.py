@@ -27,22 +27,28 @@ def price_text(price: Fraction) -> str:
     places = max(_SIGNIFICANT, _SIGNIFICANT - exact.adjusted() - 1)
     if 18 >= -int(exact.as_tuple().exponent) > 0 and Fraction(exact) == price:
         places = max(places, -int(exact.as_tuple().exponent))
-    return _plain(_WIDE.quantize(exact, Decimal(1).scaleb(-places)))
+    return _trimmed(_fixed(price, places))
 
 
 def money_text(value: Fraction) -> str:
     """Return an amount of quote currency with two places, rounded half to even."""
-    rounded = _WIDE.quantize(decimal_of(value), Decimal("0.01"))
-    return f"{abs(rounded) if rounded == 0 else rounded:f}"
+    return _fixed(value, 2)
+
+
+def _fixed(value: Fraction, places: int) -> str:
+    """Return a number of any size with so many places, rounded half to even."""
+    rounded = round(value * 10**places)
+    digits = f"{abs(rounded):0{places + 1}d}"
+    sign = "-" if rounded < 0 else ""
+    return f"{sign}{digits[:-places]}.{digits[-places:]}"
 
 
 def token_text(raw: int, decimals: int) -> str:
     """Return token units as whole tokens, exact."""
-    return _plain(Decimal(raw).scaleb(-decimals, _WIDE))
+    return _trimmed(f"{Decimal(raw).scaleb(-decimals, _WIDE):f}")
 
 
-def _plain(value: Decimal) -> str:
-    text = f"{value:f}"
+def _trimmed(text: str) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
 
 

@@ -31,6 +31,9 @@ from simulation.replay.text import (
         (Fraction(0), "0"),
         (Fraction("-5402.00"), "-5402"),
         (2 * 10**36 + Fraction("0.000000000000000001"), "2" + "0" * 36 + ".000000000000000001"),
+        (Fraction(10**400), "1" + "0" * 400),
+        (Fraction("1e-10"), "0.0000000001"),
+        (Fraction(-1, 3), "-0.33333333"),
     ],
 )
 def test_prices(price: Fraction, text: str) -> None:
@@ -46,6 +49,8 @@ def test_prices(price: Fraction, text: str) -> None:
         (Fraction(-1, 1000), "0.00"),
         (Fraction(-3, 2), "-1.50"),
         (Fraction(10**30), "1" + "0" * 30 + ".00"),
+        (Fraction(-(10**400)), "-1" + "0" * 400 + ".00"),
+        (Fraction("-0.05"), "-0.05"),
     ],
 )
 def test_money_is_rounded_half_to_even_and_never_minus_zero(value: Fraction, text: str) -> None:
