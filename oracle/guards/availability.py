@@ -144,7 +144,13 @@ class LiquidatorsGuard(GuardModel):
             wrong.append(f"{facts.bidders} bidders")
         if not wrong and None in (fee, cap, stock, need, facts.bidders):
             return self._not_applicable(reading, "fees, inventory or bidders unknown")
-        inputs = {"base_fee_wei": facts.base_fee_wei, "bidders": facts.bidders}
+        inputs = {
+            "base_fee_wei": fee,
+            "fee_cap_wei": cap,
+            "inventory_usd": stock,
+            "needed_usd": need,
+            "bidders": facts.bidders,
+        }
         said = "; ".join(wrong) or "liquidators can act"
         return self._verdict(
             reading, bool(wrong), said, facts.bidders, f">= {self.min_bidders} bidders", inputs

@@ -31,6 +31,18 @@ def _price(obs: PriceObs) -> Fraction:
     return Fraction(obs.mantissa, 10**obs.decimals)
 
 
+def _power(ratio: Fraction) -> int:
+    """Return the power of ten that is nearest to a positive ratio of any size."""
+    return round(log10(ratio.numerator) - log10(ratio.denominator))
+
+
+def _factor_text(ratio: Fraction) -> str:
+    try:
+        return f"{float(ratio):.6g}"
+    except OverflowError:  # 256-bit answers at 255 decimals go beyond any float
+        return f"10^{_power(ratio)}"
+
+
 @guards.register("cross_dev")
 class CrossDeviationGuard(GuardModel):
     """G08: independent sources of the same pair lie too far apart.
@@ -121,14 +133,13 @@ class UnitGuard(GuardModel):
         inputs = {
             "mantissa": reading.mantissa,
             "against": others[0].source_id,
-            "ratio": f"{float(ratio):.6g}",
+            "ratio": _factor_text(ratio),
         }
-        said = f"{float(ratio):.6g} times {others[0].source_id}"
+        said = f"{_factor_text(ratio)} times {others[0].source_id}"
         if off:
-            power = round(log10(size)) * (1 if ratio > 1 else -1)
-            said += f", about 10^{power}" + self._leg(ratio, context)
+            said += f", about 10^{_power(ratio)}" + self._leg(ratio, context)
         return self._verdict(
-            reading, off, said, f"{float(size):.6g} times", f"<= {self.factor} times", inputs
+            reading, off, said, f"{_factor_text(size)} times", f"<= {self.factor} times", inputs
         )
 
     def _leg(self, ratio: Fraction, context: FeedContext) -> str:

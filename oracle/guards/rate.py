@@ -91,7 +91,7 @@ class RateJumpGuard(GuardModel):
 class CapGuard(GuardModel):
     """G16: a cap stands below the live rate, so that the guard itself is what is wrong.
 
-    Needs the cap and the live rate. A cap is set above the live rate and grows with it; one that binds
+    Needs the cap and a positive live rate. A cap is set above the live rate and grows with it; one that binds
     undervalues every account at once, and liquidations have to wait.
 
     Attributes
@@ -119,6 +119,8 @@ class CapGuard(GuardModel):
         facts = context.cap
         if facts is None:
             return self._not_applicable(reading, "no cap known")
+        if facts.live <= 0:
+            return self._not_applicable(reading, "no positive live rate")
         short_bps = 0 if facts.cap >= facts.live else -(-(facts.live - facts.cap) * _BPS // facts.live)
         return self._verdict(
             reading,

@@ -523,6 +523,12 @@ def test_what_is_no_rate_or_has_no_last_one_is_not_judged_as_one() -> None:
 # ------------------------------------------------------------------------------------------------- G16, caps
 
 
+def test_a_ratio_beyond_any_float_is_said_as_a_power_of_ten() -> None:
+    huge, tiny = obs(2**254, decimals=0), peer(1, decimals=255)
+    assert check("unit", huge, tiny).observed == "10^331 times"
+    assert check("unit", obs(1, decimals=255), peer(2**254, decimals=0)).status is VIOLATED
+
+
 def test_the_cap_of_1_1939_stands_285_bps_below_the_rate_of_1_2288() -> None:
     # Aave, 2026-03-10: 0.0349 of 1.2288 is 2.84 %.
     facts = CapFacts(cap=11_939 * 10**14, live=12_288 * 10**14)
@@ -544,6 +550,8 @@ def test_a_cap_at_the_live_rate_binds_nothing_and_one_unit_below_it_does() -> No
     assert below.status is VIOLATED
     assert below.observed == "1 bps"
     assert missing(check("cap_misconfigured")) == "no cap known"
+    assert missing(check("cap_misconfigured", cap=CapFacts(1, 0))) == "no positive live rate"
+    assert missing(check("cap_misconfigured", cap=CapFacts(1, -1))) == "no positive live rate"
     assert missing(check("cap_misconfigured", NOTHING, cap=CapFacts(1, 2))) == "no price"
 
 
@@ -766,7 +774,13 @@ def test_liquidators_with_every_figure_at_its_limit_can_act() -> None:
     finding = liveness()
     assert finding.status is OK
     assert said(finding) == ("liquidators can act", "2", ">= 2 bidders")
-    assert finding.inputs == {"base_fee_wei": "200000000000", "bidders": "2"}
+    assert finding.inputs == {
+        "base_fee_wei": "200000000000",
+        "fee_cap_wei": "200000000000",
+        "inventory_usd": "500",
+        "needed_usd": "500",
+        "bidders": "2",
+    }
 
 
 @pytest.mark.parametrize(
