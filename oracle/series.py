@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,8 +78,8 @@ class SeriesFile(StrictModel):
         def raw(name: str, bound: Decimal | None) -> int | None:
             if bound is None:
                 return None
-            scaled = Decimal(bound) * unit
-            if scaled != int(scaled):
+            scaled = Fraction(bound) * int(unit)  # a product of decimals would be rounded to 28 digits
+            if scaled.denominator != 1:
                 raise InputError(f"{name} has more than {self.feed.decimals} decimals", fix="round it")
             return int(scaled)
 
@@ -188,7 +189,14 @@ def load_series(path: Path) -> SeriesFile:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{where} cannot be read: {error}") from None
-    except (tomllib.TOMLDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        tomllib.TOMLDecodeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise InputError(f"{where} does not describe a series: {error}") from None
     if isinstance(raw, dict):
         raw = {key: _located(value, path.parent) for key, value in raw.items()}

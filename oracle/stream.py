@@ -216,7 +216,12 @@ def _part(file: RecordedFile, batch: pa.RecordBatch, unit: str | None) -> _Part:
             return _part_without_bad_rows(file, batch, unit)
         raise _NotPlainError("a price is not positive")
     part = part.take(~never_written)
-    return _Part(part.time + file.time_offset_s, *(getattr(part, n) for n in _NAMES[1:]))
+    times = part.time + file.time_offset_s
+    if (times < 0).any():
+        if file.skip_bad_rows:
+            return _part_without_bad_rows(file, batch, unit)
+        raise _NotPlainError("a time is before 1970 with its offset")
+    return _Part(times, *(getattr(part, n) for n in _NAMES[1:]))
 
 
 def _part_without_bad_rows(file: RecordedFile, batch: pa.RecordBatch, unit: str | None) -> _Part:

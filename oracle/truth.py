@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from contracts_abi.errors import InputError
 from oracle.fields import PositiveDecimal
 from oracle.sources import sources
+from oracle.sources.recorded import LARGEST_OFFSET_S
 from oracle.strict import StrictModel
 
 _DECIMALS = 30
@@ -71,7 +72,7 @@ class TruthFile(StrictModel):
     time_unit: Literal["s", "ms", "us", "ns", "s_or_ms", "iso"] = "iso"
     tz: str | None = None
     delimiter: str = Field(default=",", min_length=1, max_length=1)
-    time_offset_s: int = 0
+    time_offset_s: int = Field(default=0, ge=-LARGEST_OFFSET_S, le=LARGEST_OFFSET_S)
     order: Literal["ascending", "descending"] = "ascending"
     duplicates: Literal["refuse", "first", "last"] = "refuse"
     symbol_column: str | None = None

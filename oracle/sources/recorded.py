@@ -37,6 +37,8 @@ _YEAR_2000 = 946_684_800
 _LATEST = 10**11 - 1
 """Beyond the year 5000; seconds never get there, milliseconds are always there."""
 _MAX_ANSWER = 2**255 - 1
+LARGEST_OFFSET_S = 366 * 86_400
+"""A longer offset is a wrong unit, not a zone or a candle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,7 @@ class RecordedFile(StrictModel):
     decimals: int = Field(ge=0, le=77)
     price_is: Literal["decimal", "raw"] = "decimal"
     time_unit: Literal["s", "ms", "us", "ns", "s_or_ms", "iso"] = "s"
-    time_offset_s: int = 0
+    time_offset_s: int = Field(default=0, ge=-LARGEST_OFFSET_S, le=LARGEST_OFFSET_S)
     order: Literal["ascending", "descending"] = "ascending"
     duplicates: Literal["refuse", "first", "last"] = "refuse"
     allow_non_positive: bool = False
@@ -270,6 +272,11 @@ class RecordedFile(StrictModel):
             raise InputError(
                 f"{self.path}, {where}: price {cell[self.price]} is not positive",
                 fix="mend the row, or set allow_non_positive = true to let the guards judge it",
+            )
+        if seconds + self.time_offset_s < 0:
+            raise InputError(
+                f"{self.path}, {where}: time {cell[self.time]!r} is before 1970 with its offset",
+                fix=f"set time_offset_s, which is {self.time_offset_s}, or mend the row",
             )
         return Row(where, seconds + self.time_offset_s, mantissa, round_key, answered_key)
 

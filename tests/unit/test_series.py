@@ -104,6 +104,13 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
     "unknown guard": ("guards = [{ kind = 'jmp' }]", ("unknown guard 'jmp'", "jump")),
     "guard without inputs": ("guards = [{ kind = 'sequencer' }]", ("'sequencer' needs", "leave it out")),
     "bound with too many places": ('min_answer = "0.001"', ("min_answer", "2 decimals")),
+    "bound with a place beyond 28 digits": (
+        'min_answer = "12345678901234567890123456789.001"',
+        ("min_answer has more than 2 decimals",),
+    ),
+    "bound of a gigabyte": ('min_answer = "1e999999999"', ("min_answer", "80 places")),
+    "bound of many places": ('min_answer = "1e-999999999"', ("min_answer", "80 places")),
+    "nested without end": ("guards = " + "[" * 100_000, ("does not describe a series",)),
 }
 
 
@@ -114,6 +121,20 @@ def test_a_bad_description_is_told_in_one_line(tmp_path: Path, name: str, inside
     line = inside("oracle", "judge", str(describe(tmp_path, more))).line()
     for words in says:
         assert words in line
+
+
+def test_times_that_cannot_be_are_told_in_one_line(tmp_path: Path, inside: Inside) -> None:
+    write(tmp_path, [(T0, "2000"), (99_999_999_999, "2101")])
+    assert "no row for" in inside("oracle", "judge", str(describe(tmp_path))).line()
+    for offset, says in ((2**63 - 1, "time_offset_s"), (10**30, "time_offset_s")):
+        path = str(describe(tmp_path, feed=f"time_offset_s = {offset}"))
+        assert says in inside("oracle", "judge", path).line()
+    write(tmp_path, [(60, "2000"), (120, "2101")])
+    path = str(describe(tmp_path, feed="time_offset_s = -61"))
+    assert "line 2: time '60' is before 1970 with its offset" in inside("oracle", "judge", path).line()
+    skipping = load_series(describe(tmp_path, feed="time_offset_s = -61\nskip_bad_rows = true"))
+    with pytest.raises(InputError, match="1 rows and no look"):
+        judge_series(skipping)
 
 
 def test_files_that_describe_nothing_are_refused(tmp_path: Path) -> None:
