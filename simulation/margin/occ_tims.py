@@ -6,10 +6,11 @@ profit counts at a point only in part against the losses of the others, and so d
 portfolio group. A portfolio group demands its largest loss over the points, and at least a minimum for each
 contract.
 
-Points, widths, full netting in a class and the minimum of .375 dollars times the multiplier are in rule
-15c3-1a and the exchanges' rules; how offsets are applied is recalled, and so are the percentages, which are
-parameters without a default. Theoretical prices are Black-76, not the clearing house's binomial model.
-Source: reference of the margin engines, section 2.9.
+Points (five on either side), widths, full netting in a class and the minimum of .375 dollars times the
+multiplier are in rule 15c3-1a and the exchanges' rules. That a share of one class's profits counts against
+the losses of others is described by third parties (themargininvestor.com, "P&L Offsets"); that it is applied
+point for point is recalled. The shares are parameters without a default. Theoretical prices are Black-76, not
+the clearing house's binomial model. Source: reference of the margin engines, section 2.9.
 """
 
 from __future__ import annotations
@@ -187,7 +188,7 @@ class OccTims(ScenarioMethod):
     kind: ClassVar[str] = "occ.tims"
     grade: ClassVar[Grade] = Grade.RECALLED
     source: ClassVar[str] = (
-        "SEC 15c3-1a, FINRA 4210(g), Cboe 10.4: points, class netting, minimum; offsets recalled;"
+        "SEC 15c3-1a, FINRA 4210(g), Cboe 10.4: points, class netting, minimum; offsets from third parties;"
         " reference of the margin engines 2.9"
     )
 
