@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from contracts_abi.errors import InputError
 from oracle.strict import StrictModel
+from simulation.margin import margin_methods
 from simulation.margin.derive_common import NotNegative, Share, by_name
 from simulation.margin.derive_pmrm import DerivePmrm
 from simulation.margin.derive_pmrm2 import DerivePmrm2, DerivePmrm21
@@ -338,6 +339,7 @@ class Auction:
         return replace(self, live=False)
 
 
+@margin_methods.register("derive.auction")
 class DeriveAuction(StrictModel):
     """Derive's Dutch auction: what an account below maintenance margin is sold for, over time and bid by bid.
 

@@ -178,12 +178,12 @@ class OracleContingency(StrictModel):
     Attributes
     ----------
     threshold
-        Confidence below which it counts.
+        Confidence below which it counts; above 1 it always does, which the contract allows.
     margin
         Share of the notional at no confidence.
     """
 
-    threshold: Share
+    threshold: NotNegative
     margin: NotNegative
 
     def of(self, confidence: float, notional: float) -> float:

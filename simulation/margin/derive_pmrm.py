@@ -15,6 +15,7 @@ from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from contracts_abi.errors import InputError
 from oracle.strict import StrictModel
+from simulation.margin import margin_methods
 from simulation.margin.derive_common import (
     BASIS,
     SKEWS,
@@ -116,6 +117,7 @@ TEST = PmrmParameters(
 """The set of the contracts' own test configuration."""
 
 
+@margin_methods.register("derive.pmrm")
 class DerivePmrm(StrictModel):
     """Derive's portfolio margin PMRM: price and volatility scenarios over one underlying and its base asset.
 

@@ -15,6 +15,7 @@ from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from contracts_abi.errors import InputError
 from oracle.strict import StrictModel
+from simulation.margin import margin_methods
 from simulation.margin.derive_common import (
     BASIS,
     SKEWS,
@@ -283,6 +284,7 @@ TEST = Pmrm2Parameters(
 """The set of the contracts' own test configuration."""
 
 
+@margin_methods.register("derive.pmrm2")
 class DerivePmrm2(StrictModel):
     """Derive's portfolio margin PMRM 2: scenarios with tails and skews, many collaterals, one underlying.
 
@@ -425,6 +427,7 @@ class DerivePmrm2(StrictModel):
         )
 
 
+@margin_methods.register("derive.pmrm2.1")
 class DerivePmrm21(DerivePmrm2):
     """Derive's portfolio margin PMRM 2.1: the same as PMRM 2, with parameters of their own for some accounts.
 

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from contracts_abi.errors import InputError
 from oracle.strict import StrictModel
+from simulation.margin import margin_methods
 from simulation.margin.derive_common import (
     Legs,
     NotNegative,
@@ -193,6 +194,7 @@ class _Options:
     shorts: float = 0.0
 
 
+@margin_methods.register("derive.srm")
 class DeriveSrm(StrictModel):
     """Derive's standard margin: each short option by itself or the maximal loss of its expiry, what is less.
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from simulation.margin import margin_methods
 from simulation.margin.var_historical import VarFiltered, VarHistorical
 from simulation.margin.var_monte_carlo import VarMonteCarlo
 from simulation.margin.var_parametric import VarDeltaGamma, VarDeltaNormal
 
 
+@margin_methods.register("es.delta_normal")
 class EsDeltaNormal(VarDeltaNormal):
     """Expected shortfall of a portfolio taken as linear in normal factors.
 
@@ -26,6 +28,7 @@ class EsDeltaNormal(VarDeltaNormal):
     measure: ClassVar[Literal["var", "es"]] = "es"
 
 
+@margin_methods.register("es.delta_gamma")
 class EsDeltaGamma(VarDeltaGamma):
     """Expected shortfall of the second order: the expansion's integral over the tail, or a simulation's.
 
@@ -39,6 +42,7 @@ class EsDeltaGamma(VarDeltaGamma):
     measure: ClassVar[Literal["var", "es"]] = "es"
 
 
+@margin_methods.register("es.historical")
 class EsHistorical(VarHistorical):
     """Expected shortfall by historical simulation: the mean of the worst past rows on today's portfolio.
 
@@ -52,6 +56,7 @@ class EsHistorical(VarHistorical):
     measure: ClassVar[Literal["var", "es"]] = "es"
 
 
+@margin_methods.register("es.filtered")
 class EsFiltered(VarFiltered):
     """Expected shortfall by filtered historical simulation: past rows at the volatility forecast today.
 
@@ -65,6 +70,7 @@ class EsFiltered(VarFiltered):
     measure: ClassVar[Literal["var", "es"]] = "es"
 
 
+@margin_methods.register("es.monte_carlo")
 class EsMonteCarlo(VarMonteCarlo):
     """Expected shortfall by simulation of fat tails that come together and of jumps, with its error.
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from oracle.types import PriceSnapshot
 from simulation.interfaces import ProtocolAdapter
-from simulation.margin import margin_methods
+from simulation.margin import lending_margin
 from simulation.types import Book, MarginReport
 
 
@@ -20,7 +20,7 @@ class LendingMarket(Protocol):
         ...
 
 
-@margin_methods.register("lending-health-factor")
+@lending_margin.register("lending-health-factor")
 @dataclass(frozen=True, slots=True)
 class LendingHealthFactor:
     """`simulation.interfaces.MarginMethod` of one lending market: what its own contract would answer.

@@ -6,7 +6,7 @@ announcement of the venue with an example in numbers (raw 30,000 make 50,000); t
 the factor 1.3 of the initial margin are recalled. Source: reference of the margin engines, section 2.2.
 
 Not published to us: the volatility shocks of MR1, MR2 and MR3 (theta and vega) and MR5 (interest), all of
-options only, the raw minimum charge of MR7 and the borrowing rates of MR8. An account that needs one of them
+options only, the raw minimum charge of MR7, its tiers beside those of BTC and ETH, and the rates of MR8. An account that needs one of them
 is refused with a line that says so; nothing is put in its place. MR2, MR3 and MR5 are 0 without options.
 """
 
@@ -17,9 +17,10 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Final
 
 import numpy as np
-from pydantic import Field, FiniteFloat
+from pydantic import Field, FiniteFloat, model_validator
 
 from contracts_abi.errors import InputError
+from simulation.margin import margin_methods
 from simulation.margin.result import Grade, MarginResult, Parameters, ScenarioRow
 from simulation.margin.scenario_grid import (
     Scenario,
@@ -42,6 +43,7 @@ from simulation.portfolio.market import Market
 from simulation.types import Float64
 
 Tiers = tuple[tuple[float, float], ...]
+Positive = Annotated[FiniteFloat, Field(gt=0)]
 
 MAJOR: Final = ("BTC", "ETH")
 LARGE_MR1: Final = ("LTC", "BCH", "EOS", "OKB", "DOT", "BSV", "LINK", "FIL", "ADA", "TRX", "UNI", "XRP")
@@ -221,6 +223,8 @@ class OkxParameters(Parameters):
     ----------
     minimum_charge_rate
         Raw minimum charge (MR7) as a share of the notional of perpetuals and futures; not published to us.
+    minimum_charge_tiers
+        Underlying to upper ends in dollars and multipliers of MR7, ascending; known of BTC and ETH only.
     extreme_share
         Of the extreme loss that MR6 counts.
     borrowing_rates
@@ -232,17 +236,44 @@ class OkxParameters(Parameters):
     """
 
     minimum_charge_rate: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+    minimum_charge_tiers: Mapping[str, tuple[tuple[Positive, Positive], ...]] = Field(default_factory=dict)
     extreme_share: Annotated[FiniteFloat, Field(gt=0, le=1)] = 0.5
     borrowing_rates: Mapping[str, Annotated[FiniteFloat, Field(ge=0)]] = Field(default_factory=dict)
     linear_quote: str = "USDT"
     initial_factor: Annotated[FiniteFloat, Field(ge=1)] = 1.3
 
+    @model_validator(mode="after")
+    def _tiers_ascend(self) -> OkxParameters:
+        """Refuse tiers out of order."""
+        for symbol, tiers in self.minimum_charge_tiers.items():
+            ends = [end for end, _ in tiers]
+            if not ends or ends != sorted(set(ends)):
+                raise InputError(f"the tiers of {symbol} do not ascend", fix="sort them, each end once")
+        return self
 
+    def tiers(self, symbol: str) -> Tiers:
+        """Return the tiers of MR7 of an underlying.
+
+        Raises
+        ------
+        InputError
+            If they are not known.
+        """
+        if symbol in self.minimum_charge_tiers:
+            return self.minimum_charge_tiers[symbol]
+        if symbol in MAJOR:
+            return MR7_TIERS
+        raise InputError(
+            f"okx.pm: the tiers of MR7 of {symbol} are not published to us", fix="give minimum_charge_tiers"
+        )
+
+
+@margin_methods.register("okx.pm")
 class OkxPm(ScenarioMethod):
     """OKX's portfolio margin of perpetuals and futures, inverse and linear, with tokens as equity or debt.
 
-    It refuses to answer for what the venue has not published to us: options, and any derivative without
-    `OkxParameters.minimum_charge_rate`. Its components are functions of this module.
+    It refuses to answer for what the venue has not published to us: options, any derivative without
+    `OkxParameters.minimum_charge_rate`, and one on another underlying than BTC and ETH without tiers. Its components are functions of this module.
 
     Attributes
     ----------
@@ -322,7 +353,7 @@ class OkxPm(ScenarioMethod):
                 annualised_move(symbol),
             ),
             "mr6": extreme_loss(ends, p.extreme_share),
-            "mr7": minimum_charge(raw),
+            "mr7": minimum_charge(raw, p.tiers(symbol)),
             "mr9": depeg_charge(hedged_size(quoted)) if p.linear_quote != "USD" else 0.0,
         }, rows_of(first.labels, near) + rows_of(extreme.labels, p.extreme_share * ends)
 

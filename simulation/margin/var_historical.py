@@ -21,6 +21,7 @@ from pydantic import BeforeValidator, Field, FiniteFloat, model_validator
 
 from contracts_abi.errors import InputError
 from oracle.strict import StrictModel
+from simulation.margin import margin_methods
 from simulation.margin.result import Grade, MarginResult, Parameters, ScenarioRow, status_of
 from simulation.margin.scenario_grid import STEADY, Legs, PriceMissing, cash_value, equity, legs_of, only
 from simulation.portfolio.instruments import Future, Option, Perpetual, Portfolio, Spot
@@ -368,6 +369,7 @@ class StatisticalMethod(StrictModel):
         )
 
 
+@margin_methods.register("var.historical")
 class VarHistorical(StatisticalMethod):
     """Value at risk by historical simulation: every past row on today's portfolio, priced in full.
 
@@ -408,6 +410,7 @@ class VarHistorical(StatisticalMethod):
         )
 
 
+@margin_methods.register("var.filtered")
 class VarFiltered(VarHistorical):
     """Value at risk by filtered historical simulation: past rows at the volatility forecast today.
 

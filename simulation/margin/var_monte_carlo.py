@@ -17,6 +17,7 @@ from pydantic import Field, FiniteFloat
 from scipy.special import stdtr, stdtrit
 
 from contracts_abi.errors import InputError
+from simulation.margin import margin_methods
 from simulation.margin.result import Grade
 from simulation.margin.var_historical import VOL, Estimate, StatisticalMethod, StatisticalParameters, revalue
 from simulation.portfolio.instruments import Portfolio
@@ -225,6 +226,7 @@ def fitted(
     return np.asarray(deviation), correlation_of(kendall(returns))
 
 
+@margin_methods.register("var.monte_carlo")
 class VarMonteCarlo(StatisticalMethod):
     """Value at risk by simulation of fat tails that come together and of jumps, priced in full.
 

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field, FiniteFloat
 from scipy.special import ndtri
 
+from simulation.margin import margin_methods
 from simulation.margin.result import Grade
 from simulation.margin.var_historical import Estimate, StatisticalMethod, StatisticalParameters, revalue
 from simulation.portfolio.instruments import Portfolio
@@ -241,6 +242,7 @@ class _Parametric(StatisticalMethod):
         return moments(p.history.array, p.periods, p.mean, p.decay), found
 
 
+@margin_methods.register("var.delta_normal")
 class VarDeltaNormal(_Parametric):
     """Value at risk of a portfolio taken as linear in normal factors: ``z sqrt(h d'S d) - h d'm``.
 
@@ -273,6 +275,7 @@ class VarDeltaNormal(_Parametric):
         return Estimate(initial, maintenance, components={"mean": mean, "deviation": deviation})
 
 
+@margin_methods.register("var.delta_gamma")
 class VarDeltaGamma(_Parametric):
     """Value at risk of the second order by Cornish-Fisher, or by simulation where that is no quantile.
 

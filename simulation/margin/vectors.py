@@ -301,7 +301,7 @@ def _number(value: Json) -> float:
 def _seconds(value: Json) -> int:
     found = _number(value)
     if not found.is_integer():
-        raise ValueError(f"{value!r} is no whole number of seconds")
+        raise InputError(f"{value!r} is no whole number of seconds", fix="round it")
     return int(found)
 
 
@@ -547,7 +547,7 @@ def _written_out(symbol: str, case: Json, unrealised: str) -> tuple[tuple[Positi
     for each in case["expiries"]:
         seconds = _seconds(each["seconds"])
         if seconds in expiries:
-            raise ValueError(f"two expiries in {seconds} seconds")
+            raise InputError(f"two expiries in {seconds} seconds", fix="make them one")
         expiries[seconds] = Expiry(
             forward=_number(each["forward_variable"] if "forward_variable" in each else each["forward"]),
             fixed=_number(each.get("forward_fixed", 0)),

@@ -8,7 +8,7 @@ from oracle.snapshot import plain_snapshot
 from oracle.types import FeedKind, GuardedPrice, NoData, PriceObs, PriceSnapshot, PriceStatus
 from simulation.fixed_point import WAD
 from simulation.interfaces import MarginMethod
-from simulation.margin import margin_methods
+from simulation.margin import lending_margin
 from simulation.margin.lending_health_factor import LendingHealthFactor, prices_base
 from simulation.protocols.aave_v3 import AaveLayout, AaveV3, calculate_user_account_data
 from simulation.protocols.aave_v3.book import book_of_accounts
@@ -32,7 +32,7 @@ def method() -> LendingHealthFactor:
 
 
 def test_it_is_a_registered_margin_method() -> None:
-    assert margin_methods.get("lending-health-factor") is LendingHealthFactor
+    assert lending_margin.get("lending-health-factor") is LendingHealthFactor
     assert isinstance(method(), MarginMethod)
     assert method().id == "aave-v3.health_factor"
 

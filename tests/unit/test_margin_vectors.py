@@ -198,6 +198,19 @@ def test_crossed_bounds_refuse_one_case_and_not_the_file(changes: dict[str, Any]
 
 
 @pytest.mark.parametrize(
+    ("times", "reason"), [((60, 60), "two expiries in 60 seconds"), ((60.5,), "no whole number of seconds")]
+)
+def test_times_that_cannot_be_refuse_one_case(times: tuple[float, ...], reason: str) -> None:
+    bad = srm_case()
+    bad["markets"][0]["expiries"] = [
+        {"seconds": time, "forward": 2_000.0, "confidence": 1.0, "options": []} for time in times
+    ]
+    refused, good = cases_of("derive.srm", "own", {"bad": bad, "good": srm_case()})
+    assert reason in refused.record()["refused"]
+    assert "refused" not in good.record()
+
+
+@pytest.mark.parametrize(
     "value",
     [
         [],
@@ -221,19 +234,19 @@ def test_another_schema_is_one_line_that_names_the_file(method: str, value: Json
 
 
 def test_a_method_without_vectors_is_told_from_one_that_is_not_there() -> None:
-    with pytest.raises(InputError, match="no venue publishes cases of lending-health-factor"):
-        cases_of("lending-health-factor", "file", {})
+    with pytest.raises(InputError, match="no venue publishes cases of cross"):
+        cases_of("cross", "file", {})
     with pytest.raises(InputError, match=r"did you mean 'derive\.srm'"):
         cases_of("derive.srn", "file", {})
 
 
 def test_another_module_enters_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simulation.margin.vectors._readers", dict(entered))
-    assert "lending-health-factor" not in readers()
+    assert "cross" not in readers()
 
-    @reads("lending-health-factor")
+    @reads("cross")
     def read(stem: str, value: Json) -> Iterator[VectorCase]:
         yield RefusedCase(stem, value)
 
-    (case,) = cases_of("lending-health-factor", "file", "nothing to compute")
+    (case,) = cases_of("cross", "file", "nothing to compute")
     assert case.record() == {"case": "file", "refused": "nothing to compute"}

@@ -14,6 +14,7 @@ import QuantLib as ql
 from pydantic import ValidationError
 
 from contracts_abi.errors import InputError
+from simulation.margin import margin_methods
 from simulation.margin.baselines import (
     CRASHES,
     Cross,
@@ -405,6 +406,7 @@ PLAIN: dict[str, Any] = {
 @pytest.mark.parametrize("kind", PLAIN)
 def test_a_method_is_registered_and_says_how_it_is_founded(kind: str) -> None:
     method = PLAIN[kind]
+    assert margin_methods.get(kind) is type(method)
     assert isinstance(method, PortfolioMethod)
     assert method.grade in Grade
     assert "reference of the margin engines" in method.source or "press" in method.source
@@ -881,6 +883,14 @@ def test_okx_refuses_what_it_does_not_know() -> None:
         PLAIN["okx.pm"].margin(book((CALL, 1)), market())
     with pytest.raises(InputError, match="raw minimum charge of MR7 is not published to us; give"):
         OkxPm().margin(book((PERP, 1)), market())
+    other = market(underlyings={"SOL": Underlying(spot=100)})
+    with pytest.raises(InputError, match="tiers of MR7 of SOL are not published to us"):
+        PLAIN["okx.pm"].margin(book((Perpetual(underlying="SOL"), 1)), other)
+    told = OkxParameters(minimum_charge_rate=0.5, minimum_charge_tiers={"SOL": ((10, 1), (1_000, 3))})
+    result = OkxPm(parameters=told).margin(book((Perpetual(underlying="SOL"), 1)), other)
+    assert result.components["mr7"] == pytest.approx(10 + 3 * 40)
+    with pytest.raises(ValidationError, match="tiers of SOL do not ascend"):
+        OkxParameters(minimum_charge_tiers={"SOL": ((10, 1), (10, 3))})
     with pytest.raises(InputError, match="no borrowing rate of ETH"):
         OkxPm().margin(book((Spot(asset="ETH"), -1)), market())
     rates = OkxPm(parameters=OkxParameters(borrowing_rates={"ETH": 0.1, "cash": 0.02}))

@@ -24,7 +24,8 @@ from simulation.chain.parity import ORACLE, ParityAdapter, parity_adapters
 from simulation.chain.plays.rigs import rigs
 from simulation.interfaces import MarginMethod, Policy, ProtocolAdapter
 from simulation.liquidation import LiquidationModel
-from simulation.margin import margin_methods
+from simulation.margin import lending_margin, margin_methods
+from simulation.margin.result import PortfolioMethod
 from simulation.policy import policies
 from simulation.protocols import protocols
 
@@ -44,7 +45,8 @@ REGISTRIES = {
     "guards": Kept(guards, (Guard,), True),
     "policies": Kept(policies, (Policy,), True),
     "protocols": Kept(protocols, (ProtocolAdapter, LiquidationModel), False),
-    "margin methods": Kept(margin_methods, (MarginMethod,), False),
+    "lending margin": Kept(lending_margin, (MarginMethod,), False),
+    "margin methods": Kept(margin_methods, (PortfolioMethod,), True),
     "parity adapters": Kept(parity_adapters, (ParityAdapter,), False),
     "rigs": Kept(rigs, (), False),
 }
@@ -96,6 +98,8 @@ def test_an_entry_carries_the_name_it_is_known_by(kept: Kept, kind: str) -> None
     ],
 )
 def test_a_slip_in_a_name_is_told_with_the_name_meant(kept: Kept, kind: str, slip: Any) -> None:
+    if slip(kind) in kept.registry:
+        pytest.skip(f"{slip(kind)} is a name too")
     with pytest.raises(UnknownNameError) as refused:
         kept.registry.get(slip(kind))
     assert f"did you mean '{kind}'" in str(refused.value)
@@ -130,6 +134,8 @@ def test_an_entry_can_be_called_as_its_interface_says(kept: Kept, kind: str) -> 
     entry = kept.registry.get(kind)
     for interface in kept.interfaces:
         for name, member in offered(interface).items():
+            if name in getattr(entry, "model_fields", {}):
+                continue
             own = getattr(entry, name, None)
             assert own is not None, f"{interface.__name__}.{name}"
             if not inspect.isfunction(member):

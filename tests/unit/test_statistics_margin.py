@@ -14,6 +14,7 @@ from scipy.stats import kendalltau
 
 from contracts_abi.errors import InputError
 from oracle.strict import input_error
+from simulation.margin import margin_methods
 from simulation.margin.expected_shortfall import (
     EsDeltaGamma,
     EsDeltaNormal,
@@ -113,6 +114,10 @@ def made(kind: str, config: dict[str, Any]) -> Any:
         return CLASSES[kind](**config)
     except ValidationError as error:
         raise input_error(error, kind) from None
+
+
+def test_every_method_is_registered_under_its_kind() -> None:
+    assert all(margin_methods.get(kind) is cls for kind, cls in CLASSES.items())
 
 
 @pytest.mark.parametrize("kind", [f"{m}.{k}" for m in ("var", "es") for k in KINDS])
