@@ -6,8 +6,9 @@ announcement of the venue with an example in numbers (raw 30,000 make 50,000); t
 the factor 1.3 of the initial margin are recalled. Source: reference of the margin engines, section 2.2.
 
 Not published to us: the volatility shocks of MR1, MR2 and MR3 (theta and vega) and MR5 (interest), all of
-options only, the raw minimum charge of MR7, its tiers beside those of BTC and ETH, and the rates of MR8. An account that needs one of them
-is refused with a line that says so; nothing is put in its place. MR2, MR3 and MR5 are 0 without options.
+options only, the raw minimum charge of MR7, its tiers of others than BTC and ETH, and the rates of MR8. An
+account that needs one of them is refused with a line that says so; nothing is put in its place. MR2, MR3 and
+MR5 are 0 without options.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import numpy as np
 from pydantic import Field, FiniteFloat, model_validator
 
 from contracts_abi.errors import InputError
-from simulation.margin import margin_methods
 from simulation.margin.result import Grade, MarginResult, Parameters, ScenarioRow
 from simulation.margin.scenario_grid import (
     Scenario,
@@ -268,12 +268,12 @@ class OkxParameters(Parameters):
         )
 
 
-@margin_methods.register("okx.pm")
 class OkxPm(ScenarioMethod):
     """OKX's portfolio margin of perpetuals and futures, inverse and linear, with tokens as equity or debt.
 
     It refuses to answer for what the venue has not published to us: options, any derivative without
-    `OkxParameters.minimum_charge_rate`, and one on another underlying than BTC and ETH without tiers. Its components are functions of this module.
+    `OkxParameters.minimum_charge_rate`, and one on another underlying than BTC and ETH without tiers. Its
+    components are functions of this module.
 
     Attributes
     ----------
