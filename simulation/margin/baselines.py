@@ -16,6 +16,7 @@ from typing import Annotated, ClassVar, Final
 from pydantic import Field, FiniteFloat, model_validator
 
 from contracts_abi.errors import InputError, UnknownNameError
+from simulation.margin import margin_methods
 from simulation.margin.result import Grade, MarginResult, Parameters
 from simulation.margin.scenario_grid import (
     Scenario,
@@ -82,6 +83,7 @@ def _grid(moves: tuple[float, ...], up: float, down: float) -> ScenarioSet:
     )
 
 
+@margin_methods.register("isolated")
 class Isolated(ScenarioMethod):
     """Each instrument margined alone: the sum of the worst losses of all, nothing netted between them.
 
@@ -114,6 +116,7 @@ class Isolated(ScenarioMethod):
         )
 
 
+@margin_methods.register("cross")
 class Cross(ScenarioMethod):
     """The whole book netted in each scenario: its worst loss, without any charge for concentration.
 
@@ -261,6 +264,7 @@ def crash_scenarios(names: Sequence[str], volatility_up: float) -> tuple[Scenari
     return tuple(out)
 
 
+@margin_methods.register("stress")
 class Stress(ScenarioMethod):
     """The worst loss of the whole book over crashes that happened and shocks of the user's own.
 

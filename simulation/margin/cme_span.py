@@ -26,6 +26,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from contracts_abi.errors import InputError
 from oracle.strict import StrictModel
+from simulation.margin import margin_methods
 from simulation.margin.result import Grade, MarginResult, Parameters, ScenarioRow
 from simulation.margin.scenario_grid import (
     DAY_S,
@@ -516,6 +517,7 @@ def _delta_points(commodity: Commodity, look_ahead_s: int) -> ScenarioSet:
     )
 
 
+@margin_methods.register("cme.span")
 class CmeSpan(ScenarioMethod):
     """CME's SPAN over perpetuals, futures and options that settle in dollars, with arrays made by Black-76.
 

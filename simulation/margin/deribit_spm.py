@@ -31,6 +31,7 @@ from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from contracts_abi.errors import InputError
 from oracle.strict import StrictModel, input_error
+from simulation.margin import margin_methods
 from simulation.margin.result import Grade, MarginResult, Parameters, ScenarioRow
 from simulation.margin.scenario_grid import (
     Scenario,
@@ -389,6 +390,7 @@ def currency_of(position: Position) -> str:
     return underlying_of(position) if inverse else DOLLARS
 
 
+@margin_methods.register("deribit.spm")
 class DeribitSpm(ScenarioMethod):
     """Deribit's segregated portfolio margin, of perpetuals, futures and options, inverse and linear.
 

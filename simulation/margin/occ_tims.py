@@ -23,6 +23,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from contracts_abi.errors import InputError
 from oracle.strict import StrictModel
+from simulation.margin import margin_methods
 from simulation.margin.result import Grade, MarginResult, Parameters, ScenarioRow
 from simulation.margin.scenario_grid import (
     Scenario,
@@ -173,6 +174,7 @@ def offset_sum(profits: Float64, share: float) -> Float64:
     return np.asarray(np.where(profits < 0, profits, share * profits).sum(axis=1))
 
 
+@margin_methods.register("occ.tims")
 class OccTims(ScenarioMethod):
     """OCC's TIMS for tokens, perpetuals, futures and options that settle in dollars.
 

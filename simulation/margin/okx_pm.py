@@ -21,6 +21,7 @@ import numpy as np
 from pydantic import Field, FiniteFloat, model_validator
 
 from contracts_abi.errors import InputError
+from simulation.margin import margin_methods
 from simulation.margin.result import Grade, MarginResult, Parameters, ScenarioRow
 from simulation.margin.scenario_grid import (
     Scenario,
@@ -268,6 +269,7 @@ class OkxParameters(Parameters):
         )
 
 
+@margin_methods.register("okx.pm")
 class OkxPm(ScenarioMethod):
     """OKX's portfolio margin of perpetuals and futures, inverse and linear, with tokens as equity or debt.
 

@@ -18,6 +18,7 @@ from typing import Annotated, ClassVar, Final
 import numpy as np
 from pydantic import Field, FiniteFloat
 
+from simulation.margin import margin_methods
 from simulation.margin.result import Grade, MarginResult, Parameters, ScenarioRow
 from simulation.margin.scenario_grid import (
     Scenario,
@@ -159,6 +160,7 @@ def minimum_delta(deltas: Float64, spot: float, net_rate: float = 0.02, hedged_r
     return (net_rate * net + hedged_rate * 0.5 * (gross - net)) * spot
 
 
+@margin_methods.register("paradex.scan")
 class ParadexScan(ScenarioMethod):
     """Paradex's portfolio margin of linear perpetuals and options, with the dollar as the only collateral.
 

@@ -14,6 +14,7 @@ import QuantLib as ql
 from pydantic import ValidationError
 
 from contracts_abi.errors import InputError
+from simulation.margin import margin_methods
 from simulation.margin.baselines import (
     CRASHES,
     Cross,
@@ -405,6 +406,7 @@ PLAIN: dict[str, Any] = {
 @pytest.mark.parametrize("kind", PLAIN)
 def test_a_method_is_registered_and_says_how_it_is_founded(kind: str) -> None:
     method = PLAIN[kind]
+    assert margin_methods.get(kind) is type(method)
     assert isinstance(method, PortfolioMethod)
     assert method.grade in Grade
     assert "reference of the margin engines" in method.source or "press" in method.source
