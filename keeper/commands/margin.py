@@ -56,9 +56,8 @@ def method_rows() -> list[dict[str, Any]]:
             {
                 "id": kind,
                 "summary": (entry.__doc__ or "").strip().splitlines()[0],
-                # The lending method states the contracts' own answer and has neither.
-                "grade": str(getattr(entry, "grade", "")),
-                "source": getattr(entry, "source", ""),
+                "grade": str(entry.grade),
+                "source": entry.source,
                 "parameter_sets": sorted(getattr(entry, "parameter_sets", ())),
                 "check": kind in known,
             }

@@ -768,7 +768,7 @@ def changed(base: Any, path: str, value: Any) -> dict[str, Any]:
         ("vol_shock.dte_floor_s", 401 * DAY),
         ("basis.up", 0.99),
         ("basis.down", 1.01),
-        ("oracle.threshold", 1.1),
+        ("oracle.threshold", -0.1),
         ("scenarios.0.spot_shock", -0.1),
         ("scenarios.0.dampening", float("nan")),
         ("scenarios.0.direction", "Sideways"),
