@@ -76,7 +76,7 @@ MAINNET = AuctionParameters(
     fee_rate=0.1,
     buffer=0.15,
 )
-"""The deployment script's set."""
+"""The deployment script's set; what cutoff it has is not known here, so that there is none."""
 
 TEST = AuctionParameters(
     start_discount=0.98,
