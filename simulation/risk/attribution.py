@@ -1,0 +1,195 @@
+"""Which position a requirement comes from, in three ways that answer three questions.
+
+``euler`` shares a requirement out: what it would grow by if a position grew a little, times its size. These
+sum to the requirement of every method that doubles when the account doubles (Euler's theorem); with the
+scenario that decides held, a position's share is its loss there. ``incremental`` adds positions one after the
+other, in the account's order: the steps sum to the requirement too, and depend on the order.
+``leave_one_out`` asks what would go if one position went; these do not sum, and what is missing is what
+netting saves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from simulation.margin.result import MarginResult, PortfolioMethod
+from simulation.portfolio.instruments import Portfolio, Position
+from simulation.portfolio.market import Market
+from simulation.risk.moves import known_margin, label_of
+
+STEP: Final = 2.0**-12
+"""Relative size of a small change: requirements are piecewise linear, and rounding costs 1e-12 of them."""
+
+
+class Which(StrEnum):
+    """Which requirement."""
+
+    INITIAL = "initial"
+    MAINTENANCE = "maintenance"
+
+    def of(self, result: MarginResult) -> float:
+        """Return a result's requirement, dollars."""
+        initial = self is Which.INITIAL
+        return result.initial_requirement if initial else result.maintenance_requirement
+
+    def left(self, result: MarginResult) -> float:
+        """Return the equity less the requirement, dollars."""
+        return result.initial if self is Which.INITIAL else result.maintenance
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One position's part.
+
+    Attributes
+    ----------
+    position
+        Its place in the portfolio.
+    label
+        Its instrument.
+    amount
+        Dollars of requirement; negative where it lowers it.
+    """
+
+    position: int
+    label: str
+    amount: float
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """A requirement and the positions' parts of it.
+
+    Attributes
+    ----------
+    way
+        ``euler``, ``incremental`` or ``leave-one-out``.
+    which
+        Of which requirement.
+    requirement
+        Dollars.
+    contributions
+        One for each position, in the portfolio's order.
+    rest
+        Requirement less all parts: of ``euler`` what does not double with the account, and ties of more than
+        two scenarios; of ``incremental`` the requirement of the cash alone; of ``leave-one-out`` minus the
+        saving by netting.
+    """
+
+    way: str
+    which: Which
+    requirement: float
+    contributions: tuple[Contribution, ...]
+    rest: float
+
+
+def sized(position: Position, factor: float) -> Position:
+    """Return a position times a factor, unpaid profit included."""
+    return position.model_copy(
+        update={"quantity": position.quantity * factor, "unrealised": position.unrealised * factor}
+    )
+
+
+def replaced(portfolio: Portfolio, at: int, position: Position) -> Portfolio:
+    """Return a portfolio with another position at a place."""
+    held = portfolio.positions
+    return portfolio.model_copy(update={"positions": (*held[:at], position, *held[at + 1 :])})
+
+
+def without(portfolio: Portfolio, at: int) -> Portfolio:
+    """Return a portfolio with nothing of one position, which keeps its place.
+
+    A venue that finds its underlying in the positions still finds it.
+    """
+    return replaced(portfolio, at, sized(portfolio.positions[at], 0.0))
+
+
+def euler(
+    method: PortfolioMethod,
+    portfolio: Portfolio,
+    market: Market,
+    which: Which = Which.MAINTENANCE,
+    *,
+    step: float = STEP,
+) -> Attribution:
+    """Return each position's part by the requirement's derivative in its size.
+
+    Parameters
+    ----------
+    method, portfolio, market
+        Whose requirement.
+    which
+        Of which one.
+    step
+        Relative change of a position's size, up and down; where two scenarios decide at once, their mean
+        counts.
+
+    Raises
+    ------
+    InputError
+        If the margin is refused or unknown.
+    """
+
+    def part(i: int) -> float:
+        def at(factor: float) -> float:
+            changed = replaced(portfolio, i, sized(portfolio.positions[i], factor))
+            return which.of(known_margin(method, changed, market))
+
+        position = portfolio.positions[i]
+        if not position.quantity and not position.unrealised:
+            return 0.0
+        return (at(1 + step) - at(1 - step)) / (2 * step)
+
+    whole = which.of(known_margin(method, portfolio, market))
+    return _attribution("euler", which, portfolio, whole, part)
+
+
+def incremental(
+    method: PortfolioMethod, portfolio: Portfolio, market: Market, which: Which = Which.MAINTENANCE
+) -> Attribution:
+    """Return what each position adds when they come one after the other, in the portfolio's order.
+
+    Raises
+    ------
+    InputError
+        As `euler`.
+    """
+    present = list(portfolio.positions)
+    steps = []
+    for count in range(len(present) + 1):
+        held = (*present[:count], *(sized(position, 0.0) for position in present[count:]))
+        changed = portfolio.model_copy(update={"positions": held})
+        steps.append(which.of(known_margin(method, changed, market)))
+    return _attribution("incremental", which, portfolio, steps[-1], lambda i: steps[i + 1] - steps[i])
+
+
+def leave_one_out(
+    method: PortfolioMethod, portfolio: Portfolio, market: Market, which: Which = Which.MAINTENANCE
+) -> Attribution:
+    """Return by how much the requirement falls when one position alone is left out.
+
+    Raises
+    ------
+    InputError
+        As `euler`.
+    """
+    whole = which.of(known_margin(method, portfolio, market))
+    return _attribution(
+        "leave-one-out",
+        which,
+        portfolio,
+        whole,
+        lambda i: whole - which.of(known_margin(method, without(portfolio, i), market)),
+    )
+
+
+def _attribution(
+    way: str, which: Which, portfolio: Portfolio, whole: float, part: Callable[[int], float]
+) -> Attribution:
+    contributions = tuple(
+        Contribution(i, label_of(position), part(i)) for i, position in enumerate(portfolio.positions)
+    )
+    return Attribution(way, which, whole, contributions, whole - sum(c.amount for c in contributions))
