@@ -160,7 +160,7 @@ MAINNET = SrmParameters(
     depeg_factor=2,
     bases={token: Base(margin_factor=a, im_scale=b) for token, (a, b) in _MAINNET_BASES.items()},
 )
-"""The deployment script's set; of its restaked ether only two tokens are named, both with its common factors."""
+"""The deployment script's set; of restaked ether only two tokens are named, with its common factors."""
 
 TEST = SrmParameters(
     perp=PerpRequirement(mm=0.065, im=0.1),
