@@ -21,6 +21,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Final
+
+_NAMED: Final = 8
+"""How many names a line offers."""
 
 
 class MarginlineError(Exception):
@@ -51,18 +55,27 @@ class InputError(MarginlineError, ValueError):
 
 
 class UnknownNameError(InputError, LookupError):
-    """A name that is in no registry; the message offers the nearest ones."""
+    """A name that is in no registry; the message offers the nearest ones.
 
-    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+    Parameters
+    ----------
+    listed
+        What to say in place of all known names where none is near and they are too many for a line.
+    """
+
+    def __init__(self, what: str, name: str, known: Iterable[str], *, listed: str | None = None) -> None:
         self.name = name
         self.known = tuple(sorted(known))
         folded = {known_name.lower(): known_name for known_name in self.known}
         near = [folded[n] for n in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
-        fix = (
-            f"did you mean {' or '.join(repr(n) for n in near)}?"
-            if near
-            else f"known: {', '.join(self.known) or 'none'}"
-        )
+        if not near and name:
+            near = [known_name for n, known_name in folded.items() if name.lower() in n][:_NAMED]
+        if near:
+            fix = f"did you mean {' or '.join(repr(n) for n in near)}?"
+        elif listed is not None and len(self.known) > _NAMED:
+            fix = listed
+        else:
+            fix = f"known: {', '.join(self.known) or 'none'}"
         super().__init__(f"unknown {what} {name!r}", fix=fix)
 
 

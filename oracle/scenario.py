@@ -39,7 +39,7 @@ from oracle.faults.pool import MovePool
 from oracle.faults.series import Freeze, Scale, SwapFeeds
 from oracle.fields import AnyAmount, Pair, PositiveDecimal, UnixSeconds
 from oracle.guards import guards
-from oracle.incidents import incident_ids, incident_path
+from oracle.incidents import incident_path
 from oracle.mechanisms import FeedModel, mechanisms
 from oracle.mechanisms.chainlink import ChainlinkFeed, RoundReason
 from oracle.mechanisms.composite import CompositeFeed, DerivedFeed
@@ -590,7 +590,7 @@ def load_scenario(source: str | Path) -> Scenario:
     except OSError as error:
         raise InputError(
             f"scenario file {text!r}: {error.strerror or error}",
-            fix=f"give a file, or one of: {', '.join(incident_ids())}",
+            fix="give a file, or the id of an incident; `marginline oracle incidents` lists them",
         ) from None
     return parse_scenario(data, text, folder=Path(source).parent)
 

@@ -26,5 +26,7 @@ def incident_path(incident_id: str) -> Traversable:
     """
     known = incident_ids()
     if incident_id not in known:
-        raise UnknownNameError("incident", incident_id, known)
+        raise UnknownNameError(
+            "incident", incident_id, known, listed="`marginline oracle incidents` lists them"
+        )
     return files(__package__) / f"{incident_id}{_SUFFIX}"

@@ -324,6 +324,10 @@ def test_load_by_path_and_by_id(tmp_path: Path) -> None:
         load_scenario(tmp_path / "absent.toml")
     with pytest.raises(UnknownNameError, match="did you mean 'black-thursday-2020-03-12'"):
         load_scenario("black-thursday")
+    with pytest.raises(UnknownNameError, match=r"'blizz-luna-2022-05-12' or 'venus-luna-2022-05-12'\?$"):
+        load_scenario("luna")
+    with pytest.raises(UnknownNameError, match=r"'zzzz'; `marginline oracle incidents` lists them$"):
+        load_scenario("zzzz")
 
 
 @pytest.mark.parametrize("incident", incident_ids())
