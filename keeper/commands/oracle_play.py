@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from decimal import Decimal
+from typing import Any, Final
 
-from rich.table import Table
+from rich.console import Console
+from rich.markup import escape
 
 from contracts_abi.errors import CheckFailed, InputError
-from keeper.commands.console import stderr_console
+from keeper.commands.console import plain_table, stderr_console, stdout_console
 from oracle.scenario import load_scenario
 from simulation.chain.anvil import Anvil, AnvilOptions
 from simulation.chain.parity.harness import BACKENDS
@@ -17,7 +19,10 @@ from simulation.chain.plays.scenario import play_on_chain
 from simulation.chain.revm import RevmEvm
 from simulation.chain.solc import ensure_oracle_toolchain
 from simulation.chain.toolchain import ensure_toolchain, node_tools
-from simulation.replay.text import money_text
+from simulation.replay.text import money_text, usd_text
+
+_BASE_DECIMALS: Final = 8
+"""In which AaveOracle gives prices here."""
 
 
 def play(source: str, *, backend: str, as_json: bool) -> None:
@@ -40,7 +45,7 @@ def play(source: str, *, backend: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(record))
     else:
-        console.print(_table(record))
+        _show(stdout_console(), record)
     if played.parted:
         first = played.parted[0]
         raise CheckFailed(
@@ -73,17 +78,33 @@ def record_of(played: ChainPlay) -> dict[str, Any]:
     }
 
 
-def _table(record: dict[str, Any]) -> Table:
-    title = f"{record['id']} on {record['backend']}"
-    table = Table("what", "value", title=title, title_justify="left")
-    steps = record["steps"]
+def _show(console: Console, record: dict[str, Any]) -> None:
+    first, last = record["steps"][0], record["steps"][-1]
+    console.print(
+        f"[bold]{escape(record['id'])}[/] on {record['backend']}: {len(record['steps'])} steps, "
+        f"AaveOracle at {record['oracle']}",
+        soft_wrap=True,
+    )
+    prices = plain_table(
+        "asset", "first price", "last price", "its feed", right=("first price", "last price")
+    )
     for asset, source in record["sources"].items():
-        first, last = (step["prices"][asset] for step in (steps[0], steps[-1]))
-        table.add_row(f"{asset} at {source}", f"{first} -> {last}")
-    for name in ("liquidations", "bad_debt_usd", "attacker_profit_usd"):
-        table.add_row(name, str(record[name]))
-    table.add_row("wrongly_liquidated", ", ".join(record["wrongly_liquidated"]) or "nobody")
+        prices.add_row(escape(asset), _price(first["prices"][asset]), _price(last["prices"][asset]), source)
+    console.print(prices)
+    wrong = ", ".join(record["wrongly_liquidated"]) or "nobody"
+    console.print(
+        f"liquidations {record['liquidations']}; wrongly liquidated: {escape(wrong)}", soft_wrap=True
+    )
+    console.print(
+        f"bad debt {usd_text(record['bad_debt_usd'])}, "
+        f"attacker's profit {usd_text(record['attacker_profit_usd'])}",
+        soft_wrap=True,
+    )
     for line in record["costs"]:
-        table.add_row("cost", line)
-    table.add_row("values that part", str(len(record["parted"])))
-    return table
+        console.print(escape(line), soft_wrap=True)
+    if not record["parted"]:
+        console.print("[green]every value is as computed[/]")
+
+
+def _price(raw: int) -> str:
+    return f"{Decimal(raw).scaleb(-_BASE_DECIMALS):,f}"

@@ -62,7 +62,10 @@ def test_the_command_tells_what_the_contracts_said(capsys: pytest.CaptureFixture
     assert record["parted"] == []
     assert float(record["bad_debt_usd"]) > 1_000_000
     oracle_play.play(LUNA, backend="anvil", as_json=False)
-    assert "bad_debt_usd" in capsys.readouterr().err
+    told = capsys.readouterr().out
+    assert "every value is as computed" in told
+    assert "0.10700000" in told
+    assert "bad debt $9." in told
     with pytest.raises(InputError, match="unknown backend 'geth'"):
         oracle_play.play(LUNA, backend="geth", as_json=True)
 
