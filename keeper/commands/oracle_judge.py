@@ -7,13 +7,18 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from contracts_abi.errors import CheckFailed
+from contracts_abi.errors import CheckFailed, InputError
 from keeper.commands.console import plain_table, stderr_console, stdout_console
 from oracle.series import SeriesHistory, judge_series, load_series
 
 
 def judge(path: Path, *, every_s: int | None, heartbeat_s: int | None, strict: bool, as_json: bool) -> None:
     """Judge a recorded series and show what each guard said of it."""
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file",
+            fix="give a CSV of `marginline oracle pull`, or a TOML that describes a series",
+        )
     series = load_series(path)
     if every_s is not None:
         series = series.model_copy(update={"every_s": every_s})

@@ -458,7 +458,9 @@ def _print_health(console: Console, health: FeedHealth, heartbeat_s: int | None)
     table = plain_table("guard", "", "status", "finding")
     table.columns[3].no_wrap = False
     for finding in health.guarded.findings:
-        table.add_row(finding.guard, finding.name, _STATUS[finding.status], escape(finding.message))
+        # The column before has said that already.
+        said = finding.message.removeprefix("not applicable: ")
+        table.add_row(finding.guard, finding.name, _STATUS[finding.status], escape(said))
     console.print(table)
     for reference in health.references:
         said = (
@@ -476,7 +478,8 @@ def _print_health(console: Console, health: FeedHealth, heartbeat_s: int | None)
         )
     if heartbeat_s is None:
         console.print(
-            "the heartbeat stands on no contract: give it as its operator publishes it, --heartbeat SECONDS",
+            "no heartbeat was given, and so no age is believed: "
+            "give the one that its operator publishes, --heartbeat SECONDS",
             soft_wrap=True,
         )
 

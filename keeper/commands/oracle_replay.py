@@ -33,6 +33,8 @@ from simulation.report.oracle_md import render_replay_md
 from simulation.report.oracle_poc import render_poc
 from simulation.report.oracle_terminal import print_replay
 
+_WIDE_COLUMNS: Final = 110
+
 
 @dataclass(frozen=True, slots=True)
 class IncidentLine:
@@ -89,11 +91,18 @@ def incidents(*, as_json: bool) -> None:
         print(json.dumps([asdict(line) for line in lines], indent=1, ensure_ascii=False))
         return
     console = stdout_console()
+    # A narrow terminal has no room for all of it; the day stands in the id, and the title says most.
+    wide = console.width >= _WIDE_COLUMNS
+    columns = ("incident", "date", "record", "depth", "mechanism") if wide else ("incident", "depth")
     rows = [
-        ((escape(line.id), line.date, line.record, line.depth, escape(line.mechanism)), line.title)
+        (
+            (escape(line.id), line.date, line.record, line.depth, escape(line.mechanism))
+            if wide
+            else (escape(line.id), line.depth),
+            line.title,
+        )
         for line in lines
     ]
-    columns = ("incident", "date", "record", "depth", "mechanism")
     console.print(remarked_table(console, columns, "title", rows) if rows else plain_table(*columns))
     deep = sum(line.depth == "deep" for line in lines)
     console.print(f"{len(lines)} incidents, {deep} deep; replay one with: marginline oracle replay ID")

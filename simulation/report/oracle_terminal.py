@@ -18,7 +18,9 @@ def print_replay(record: ReplayRecord, console: Console) -> None:
     """Print `record` as tables; whether the expectations came true is the last line."""
     console.print(Text(record.title, style="bold"))
     console.print(Text(RECORD_WORDS.get(record.record, record.record), style="dim"))
-    tables = [_headline(record)]
+    steps = f"{len(record.timeline)} steps of {duration_text(record.step_s)}"
+    console.print(Text(f"{stamp(record.start)} to {stamp(record.end)}, {steps}", style="dim"))
+    tables = [_headline(record)] if headline(record) else []
     if record.fired:
         tables.append(_fired(record))
     if record.economics is not None:
@@ -53,8 +55,6 @@ def _headline(record: ReplayRecord) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(style="dim")
-    steps = f"{len(record.timeline)} steps of {duration_text(record.step_s)}"
-    table.add_row("clock", f"{stamp(record.start)} to {stamp(record.end)}", steps)
     for value, name, remark in headline(record):
         table.add_row(name, value, Text(remark))
     return table
@@ -81,9 +81,18 @@ def _matrix(record: ReplayRecord) -> Table:
     title = "Which single guard would have stopped it"
     amounts = ("bad debt", "wrongly seized")
     table = _table(title, "guard", "alone it", "fires at", *amounts, right=amounts)
-    for row in record.matrix.alone:
-        if row.verdict == "not applicable":
-            continue
+    told = [row for row in record.matrix.alone if row.verdict != "not applicable"]
+    order = list(VERDICT_STYLES)
+    # What changes the outcome stands first, and the earliest of it.
+    told.sort(
+        key=lambda row: (
+            order.index(row.verdict) if row.verdict in order else len(order),
+            row.first_fired is None,
+            row.first_fired or 0,
+            row.guard,
+        )
+    )
+    for row in told:
         table.add_row(
             f"{row.guard} {row.name}",
             Text(row.verdict, style=VERDICT_STYLES.get(row.verdict, "default")),
@@ -91,7 +100,7 @@ def _matrix(record: ReplayRecord) -> Table:
             "" if row.bad_debt_usd is None else usd_text(row.bad_debt_usd),
             "" if row.wrongly_seized_usd is None else usd_text(row.wrongly_seized_usd),
         )
-    left = sum(row.verdict == "not applicable" for row in record.matrix.alone)
+    left = len(record.matrix.alone) - len(told)
     if left:
         table.caption = f"{left} more have no inputs in this scenario"
         table.caption_justify = "left"

@@ -47,6 +47,23 @@ def test_incidents_are_a_table_too(inside: Inside) -> None:
     assert f"{len(incident_ids())} incidents" in shown.out
 
 
+@pytest.mark.parametrize(("columns", "head"), [(80, "incident depth title"), (180, "incident date record")])
+def test_the_table_has_the_titles_at_any_width(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, columns: int, head: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = inside("oracle", "incidents").out.splitlines()
+    assert " ".join(lines[0].split()).startswith(head)
+    assert any("The mean of two: Synthetix" in line for line in lines)
+    assert max(map(len, lines)) <= columns
+
+
+def test_a_series_that_is_not_there_is_said_of_itself(inside: Inside) -> None:
+    refused = inside("oracle", "judge", "nothing.csv")
+    assert refused.code == 2
+    assert refused.err.startswith("error: nothing.csv: no such file; give a CSV")
+
+
 def test_the_schema_is_json_schema(inside: Inside) -> None:
     schema = inside("oracle", "schema")
     value = json.loads(schema.out)
