@@ -5,7 +5,6 @@ The file is read part by part and judged in columns: the length of a history cos
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
+from contracts_abi.bounded_json import bounded_json
 from contracts_abi.errors import InputError
 from oracle.columns import Columns, every, joined
 from oracle.fields import SignedDecimal
@@ -180,7 +180,7 @@ def load_series(path: Path) -> SeriesFile:
         else:
             beside = path.with_name(path.name + ".json")
             where = str(beside)
-            pulled = json.loads(beside.read_text(encoding="utf-8"))
+            pulled = bounded_json(beside.read_bytes())
             raw = {"feed": pulled["recorded"], "description": pulled.get("description")}
     except FileNotFoundError:
         raise InputError(

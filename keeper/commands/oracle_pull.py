@@ -27,6 +27,7 @@ from typing import IO, Any, Final
 from eth_utils.address import is_address, to_checksum_address
 from pydantic import TypeAdapter, ValidationError
 
+from contracts_abi.bounded_json import bounded_json
 from contracts_abi.calls import Call
 from contracts_abi.errors import InputError, MarginlineError, RpcError, RpcUnavailable
 from contracts_abi.feeds import PHASE_ID, split_round_id
@@ -361,7 +362,7 @@ def _read_journal(path: Path) -> tuple[Wanted, list[tuple[int, tuple[int, dict[s
     """Return what the pull is of, and behind which byte of the journal the file had which size."""
     first, *lines = path.read_bytes().splitlines(keepends=True) or [b""]
     try:
-        head = json.loads(first)
+        head = bounded_json(first)
         if head.pop("schema") != SCHEMA:
             raise ValueError("another schema")
         wanted = _WANTED.validate_python(head)
@@ -372,7 +373,7 @@ def _read_journal(path: Path) -> tuple[Wanted, list[tuple[int, tuple[int, dict[s
     for line in lines:
         end += len(line)
         try:
-            place = json.loads(line)
+            place = bounded_json(line)
             places.append((end, (int(place["size"]), dict(place["walk"]))))
         except (ValueError, KeyError, TypeError):
             break  # torn
@@ -652,7 +653,7 @@ def _resumed(growing: Growing) -> str:
 
 def _read_description(files: Files) -> dict[str, Any]:
     try:
-        record = json.loads(files.description.read_bytes())
+        record = bounded_json(files.description.read_bytes())
         known = record["schema"] == SCHEMA
         digest = record["sha256"]
     except (ValueError, KeyError, TypeError):

@@ -12,7 +12,6 @@ signed by nobody: the contract checks the ``binary`` part, and nothing here does
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from urllib.parse import urlencode
 
 from pydantic import ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
+from contracts_abi.bounded_json import bounded_json
 from contracts_abi.calls import Call, function
 from oracle.interfaces import FeedContext
 from oracle.sources import sources
@@ -36,8 +36,6 @@ MAX_EXPONENT = 255
 
 _BASE_URL = re.compile(r"https?://[^/@\s]+(/[^@\s]*)?")
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
-_NESTING = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
-"""A text, even one without an end, or a bracket."""
 _MAX_DEPTH = 32
 
 
@@ -237,23 +235,11 @@ def hermes_readings(
 def _parsed(document: bytes | str) -> list[Any] | str:
     """Return the list under ``parsed``, or why there is none."""
     try:
-        text = document.decode() if isinstance(document, bytes) else document
-        # The parser recurses in C: brackets without end would take the process with them.
-        root = None if _deep(text) else json.loads(text)
+        root = bounded_json(document, _MAX_DEPTH)
     except ValueError:
         return "the answer of Hermes is not JSON"
     found = root.get("parsed") if isinstance(root, dict) else None
     return found if isinstance(found, list) else "the answer of Hermes has no parsed prices"
-
-
-def _deep(text: str) -> bool:
-    depth = 0
-    for found in _NESTING.finditer(text):
-        bracket = found[0]
-        depth += (bracket in "[{") - (bracket in "]}")
-        if depth > _MAX_DEPTH:
-            return True
-    return False
 
 
 def _one(entries: Sequence[Any], source: HermesSource) -> PythPrice | str:

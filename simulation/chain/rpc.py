@@ -18,6 +18,7 @@ import requests
 from requests.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from contracts_abi.bounded_json import bounded_json
 from contracts_abi.errors import InputError, RpcError, RpcUnavailable
 
 _PIECE: Final = 1 << 20
@@ -198,7 +199,7 @@ class JsonRpc:
                 fix="is the node running and the URL right?",
             ) from None
         try:
-            return json.loads(content)
+            return bounded_json(content)
         except ValueError:
             raise RpcUnavailable(
                 f"{self.shown_url}: HTTP {response.status_code}, {len(content)} bytes that are not JSON"
