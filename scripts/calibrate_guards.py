@@ -183,8 +183,19 @@ def honest(guard: GuardModel, columns: Columns, second: Columns | None = None) -
 
 
 def drawn(rng: np.random.Generator, rows: int, first: int, last: int) -> NDArray[np.int64]:
-    """Return rows at which faults are put in, so far apart that they do not touch."""
+    """Return different rows at which faults are put in; each fault is judged by itself."""
     return np.unique(rng.integers(first, rows - last, FAULTS))
+
+
+def drawn_rounds(rng: np.random.Generator, rounds: Columns, window: Window, before: int) -> NDArray[np.int64]:
+    """Return rounds of a window at which faults are put in, with so many of it before each.
+
+    What is shown must not be told by rounds that were chosen on.
+    """
+    first, after = np.searchsorted(rounds.observed_at, [window.start, window.end])
+    if after - first <= before + 1:
+        return np.empty(0, dtype=np.int64)
+    return drawn(rng, int(after - first), before, 1) + np.int64(first)
 
 
 def seen_alone(
@@ -240,7 +251,7 @@ def stale(
     looks = series.looks(window, 60)
     found = honest(guard, looks)
     misses = 0
-    at = drawn(rng, len(series.rounds), 1, 1)
+    at = drawn_rounds(rng, series.rounds, window, 1)
     for i in at:
         last = series.rounds.take(slice(int(i), int(i) + 1))
         times = int(last.observed_at[0]) + np.arange(0, 2 * HEARTBEAT_S, 60)
@@ -265,7 +276,7 @@ def rollback(
 ) -> Count:
     """Return the figures of G05: the answer of one to ten rounds ago."""
     looks = series.looks(window, 60)
-    rows = drawn(rng, len(series.rounds), 11, 1)
+    rows = drawn_rounds(rng, series.rounds, window, 11)
     misses = 0
     for i in rows:
         now = series.rounds.take(slice(int(i), int(i) + 1))

@@ -9,9 +9,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
+from oracle.columns import columns_of
 from oracle.guards import guards
+from oracle.types import FeedKind, PriceObs
 from simulation.replay.matrix import calibration
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +62,20 @@ def test_the_replay_tells_the_curve() -> None:
     assert left_out == FOUND["left_out"]
 
 
+def test_faults_are_put_into_the_rounds_of_their_own_part(script: ModuleType) -> None:
+    times = np.arange(0, 1_000 * 3_600, 3_600, dtype=np.int64)
+    rounds = columns_of([PriceObs("E", "U", 5, 0, FeedKind.PUSH, "a", int(t), int(t)) for t in times])
+    rng = np.random.default_rng(1)
+    early = script.Window("calm", "chosen on", 0, 400 * 3_600)
+    late = script.Window("calm", "shown on", 400 * 3_600, 1_000 * 3_600)
+    at = [script.drawn_rounds(rng, rounds, window, 11) for window in (early, late)]
+    assert [(int(rows.min()) >= low, int(rows.max()) < high) for rows, low, high in zip(
+        at, (11, 411), (400, 1_000), strict=True
+    )] == [(True, True)] * 2  # fmt: skip
+    assert all(len(rows) > 200 for rows in at)
+    assert len(script.drawn_rounds(rng, rounds, script.Window("calm", "", 10**9, 2 * 10**9), 11)) == 0
+
+
 def test_the_rule_prefers_silence_and_then_the_fewest_misses(script: ModuleType) -> None:
     def point(threshold: int, name: str, alarms: int, misses: int, part: str = "chosen on") -> dict[str, Any]:
         count = script.Count(1_000, alarms, 10, misses)
@@ -80,7 +97,7 @@ def test_the_rule_prefers_silence_and_then_the_fewest_misses(script: ModuleType)
 @pytest.mark.skipif(
     not DATA.is_dir(), reason=f"no folder {DATA}: the real prices are not part of the project"
 )
-@pytest.mark.parametrize("kind", ["stale", "cross_dev", "unit", "hardcoded"])
+@pytest.mark.parametrize("kind", ["stale", "rollback", "cross_dev", "unit", "hardcoded"])
 def test_real_prices_give_the_same_counts_again(script: ModuleType, kind: str) -> None:
     (curve,) = (c for c in script.CURVES if c.kind == kind)
     again = script.calibrate(script.load(DATA), [curve])
