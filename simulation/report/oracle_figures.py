@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Final
 
 from simulation.replay.record import FaultInfo, ReplayRecord
@@ -23,6 +24,10 @@ _LOG_FROM: Final = 20.0
 """Ratio of highest to lowest price from which the axis is logarithmic."""
 
 _MARGIN: Final = {"l": 64, "r": 16, "t": 26, "b": 40}
+
+_CLOSE: Final = 0.08
+"""Part of the time axis within which the labels of two marks would stand in each other."""
+_APART: Final = ("top left", "bottom center", "top right")
 
 
 def _times(record: ReplayRecord) -> list[str]:
@@ -148,7 +153,7 @@ def prices(record: ReplayRecord, feed: str) -> Spec:
                 "x": [plot_time(t) for t in points],
                 "y": list(points.values()),
                 "text": [" ".join(marks[t]) for t in points],
-                "textposition": "top center",
+                "textposition": _positions(list(points), record.end - record.start),
                 "textfont": {"size": 10.5, "color": HARM},
                 "hovertemplate": "%{text}",
                 "marker": {"color": HARM, "size": 9, "symbol": "triangle-down"},
@@ -164,17 +169,36 @@ def prices(record: ReplayRecord, feed: str) -> Spec:
             hovermode="x unified",
             xaxis=_time_axis(record),
             yaxis=axis(
-                tickformat=",.4~g" if spread <= _LOG_FROM else "~g",
+                tickformat=",.6~g" if spread <= _LOG_FROM else "~g",
                 title=title(pair),
                 **({"type": "log"} if spread > _LOG_FROM else {}),
             ),
             shapes=shapes,
             annotations=labels,
-            margin=dict(_MARGIN),
+            # The first fault's label stands above the plot, and the legend above that.
+            margin=_MARGIN | ({"t": 44} if labels else {}),
             showlegend=True,
-            legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"},
+            legend={
+                "orientation": "h",
+                "x": 1,
+                "xanchor": "right",
+                "y": 1.08 if labels else 1.02,
+                "yanchor": "bottom",
+            },
         ),
     }
+
+
+def _positions(times: list[int], span: int) -> list[str]:
+    """Return where the label of each mark stands, so that those of neighbours stay apart."""
+    near = [b - a < _CLOSE * span for a, b in pairwise(times)]
+    out: list[str] = []
+    run = 0
+    for i in range(len(times)):
+        run = run + 1 if i and near[i - 1] else 0
+        alone = not run and not (i < len(near) and near[i])
+        out.append("top center" if alone else _APART[run % len(_APART)])
+    return out
 
 
 def _known(said: list[float | None], truth: str, i: int) -> float:
@@ -216,7 +240,7 @@ def deviation(record: ReplayRecord, feed: str) -> Spec:
         "layout": layout(
             230,
             xaxis=_time_axis(record),
-            yaxis=axis(title=title("off the truth, %"), tickformat=",.3~g", **kind),
+            yaxis=axis(title=title("off the truth, %"), tickformat=",.6~g", **kind),
             shapes=shapes,
             margin=dict(_MARGIN),
             showlegend=True,
