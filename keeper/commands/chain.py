@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console
@@ -23,21 +24,25 @@ NODE_CHECK_S: Final = 0.5
 """How often a waiting command looks whether its node still runs."""
 
 
-def set_up_everything(progress: Progress, *, forge: bool) -> None:
-    """Fetch and compile all that any command or test needs; what is there already takes no time."""
+def set_up_everything(progress: Progress, *, forge: bool) -> Path | None:
+    """Fetch and compile all that any command or test needs; what is there already takes no time.
+
+    Returns Foundry's forge where it was asked for.
+    """
     with node_tools(progress) as tools:
         ensure_toolchain(progress, tools)
         ensure_oracle_toolchain(progress, tools)
-        if forge:
-            ensure_forge(progress, tools)
+        return ensure_forge(progress, tools) if forge else None
 
 
 def setup_toolchain(*, forge: bool) -> None:
     """Install node and artifacts, or say that they are there."""
     console = stderr_console()
     with console.status("local chain and protocol artifacts"):
-        set_up_everything(lambda text: console.log(text), forge=forge)
-    console.print(f"ready: {cache_dir()}")
+        program = set_up_everything(lambda text: console.log(text), forge=forge)
+    console.print(f"ready: {cache_dir()}", soft_wrap=True)
+    if program is not None:
+        console.print(f"forge: {program}", soft_wrap=True)
 
 
 def seeded(console: Console, accounts: int, seed: int) -> SeededState:

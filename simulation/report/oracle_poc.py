@@ -9,6 +9,7 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from oracle.incidents import incident_ids
 from simulation.replay.record import FeedCell, ReplayRecord
 from simulation.replay.text import stamp
 
@@ -162,8 +163,10 @@ def render_poc(record: ReplayRecord) -> Mapping[str, str]:
         "foundry.toml": "poc_foundry.toml.j2",
         "README.md": "poc_readme.md.j2",
     }
+    # A scenario of the reader's own has no name that the command line knows.
+    packaged = record.scenario_id in incident_ids()
     return {
-        name: environment.get_template(template).render(record=record, poc=poc)
+        name: environment.get_template(template).render(record=record, poc=poc, packaged=packaged)
         for name, template in files.items()
     }
 

@@ -144,6 +144,14 @@ def test_the_price_figure_shows_truth_reported_adapted_and_the_guard(record: Rep
     assert [band["x0"] for band in spec["layout"]["shapes"]] == ["2022-05-12T08:30:00"]
 
 
+def test_labels_of_marks_that_are_near_stand_apart() -> None:
+    positions = oracle_figures._positions
+    assert positions([], 100) == []
+    assert positions([0, 50], 100) == ["top center", "top center"]
+    assert positions([0, 2, 50], 100) == ["top left", "bottom center", "top center"]
+    assert positions([0, 2, 4, 6], 100) == ["top left", "bottom center", "top right", "top left"]
+
+
 def test_a_price_off_by_powers_of_ten_gets_a_logarithmic_axis(record: ReplayRecord) -> None:
     def shifted(row: Any) -> Any:
         cell = row.feeds["COIN/USD"].model_copy(
@@ -285,6 +293,17 @@ def test_the_files_are_what_they_claim(record: ReplayRecord) -> None:
     assert "import " not in re.sub(r"//.*", "", files["Replay.t.sol"])
     assert "84691" in files["Replay.t.sol"]
     assert "84691" in files["replay.py"]
+
+
+def test_the_proof_names_the_scenario_as_the_command_line_knows_it(record: ReplayRecord) -> None:
+    own = render_poc(record.model_copy(update={"scenario_id": "my-depeg"}))
+    assert "replay ./scenario.toml --out again" in own["README.md"]
+    assert "give the scenario's file" in own["replay.py"]
+    packaged = render_poc(record.model_copy(update={"scenario_id": "venus-luna-2022-05-12"}))
+    assert "replay venus-luna-2022-05-12 --out again" in packaged["README.md"]
+    assert "scenario.toml" not in packaged["replay.py"] + packaged["README.md"]
+    for files in (own, packaged):
+        ast.parse(files["replay.py"])
 
 
 def test_a_title_cannot_leave_its_comment(record: ReplayRecord) -> None:
