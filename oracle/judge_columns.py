@@ -31,7 +31,7 @@ from oracle.guards.peers import (
     named_pair,
     plain_symbol,
 )
-from oracle.guards.timing import FutureGuard, StaleGuard
+from oracle.guards.timing import WRITTEN_ONCE, FutureGuard, StaleGuard
 from oracle.interfaces import FeedContext, Guard
 from oracle.snapshot import HISTORY_LENGTH, REQUIRED, contradicted, judge, longer
 from oracle.types import FeedKind, GuardedPrice, GuardStatus, PriceObs, PriceStatus, Reading
@@ -97,6 +97,7 @@ class _Limits(NamedTuple):
 
     max_age_s: int
     max_ahead_s: int
+    written_once: bool
     low_cut: int
     high_cut: int
     bounds_apply: bool
@@ -320,6 +321,7 @@ def _limits(
     return _Limits(
         max_age_s=UNKNOWN if max_age_s is None else min(max_age_s, _INT64_MAX),
         max_ahead_s=min(future.max_ahead_s, _INT64_MAX),
+        written_once=columns.kind in WRITTEN_ONCE,
         # The last answer that is still too near to a bound, from integers of any size.
         low_cut=-_INT64_MAX if low is None else _clip((low * _BPS + abs(low) * edge) // _BPS),
         high_cut=_INT64_MAX if high is None else _clip(-((abs(high) * edge - high * _BPS) // _BPS)),
@@ -494,7 +496,9 @@ def _jump(
 
 
 @_kernel
-def _rollback(mantissa: int, published: int, phase: int, number: int, memory: NDArray[np.int64]) -> int:
+def _rollback(
+    mantissa: int, published: int, phase: int, number: int, memory: NDArray[np.int64], limits: _Limits
+) -> int:
     """Return what G05 says."""
     if memory[0] == 0:
         return _NA
@@ -511,7 +515,8 @@ def _rollback(mantissa: int, published: int, phase: int, number: int, memory: ND
         if published < memory[last + 1]:
             return _BAD
         same = phase == memory[last + 3] and number == memory[last + 4] and published == memory[last + 1]
-        if same and mantissa != memory[last]:
+        once = number != UNKNOWN or limits.written_once
+        if same and once and mantissa != memory[last]:
             return _BAD
     return _OK
 
@@ -581,7 +586,7 @@ def _walk(
             )
             if published[i] != UNKNOWN:
                 said[_FUTURE] = _BAD if published[i] - observed[i] > limits.max_ahead_s else _OK
-            said[_ROLLBACK] = _rollback(price, published[i], phase[i], number[i], memory)
+            said[_ROLLBACK] = _rollback(price, published[i], phase[i], number[i], memory, limits)
             if price <= limits.low_cut or price >= limits.high_cut:
                 said[_BOUND] = _BAD
             elif limits.bounds_apply:

@@ -9,7 +9,10 @@ from pydantic import Field
 
 from oracle.guards import GuardModel, guards
 from oracle.interfaces import FeedContext
-from oracle.types import Finding, GuardAction, GuardStatus, NoData, PriceObs, Reading
+from oracle.types import FeedKind, Finding, GuardAction, GuardStatus, NoData, PriceObs, Reading
+
+WRITTEN_ONCE = frozenset({FeedKind.PUSH, FeedKind.PULL})
+"""Kinds of price of which one second has one, even without rounds."""
 
 
 @guards.register("stale")
@@ -139,7 +142,9 @@ class RollbackGuard(GuardModel):
 
     Needs an accepted observation of the same source, and round keys or times in both. Times are compared
     within one phase only: an old aggregator may go on publishing after its successor took over, so that
-    time may run backwards across the switch without any fault. The limit is fixed: a round is written once.
+    time may run backwards across the switch without any fault. The limit is fixed: a round is written once,
+    and so is what a provider without rounds says of one second. A price that is made of others, or by a pool,
+    changes while its oldest part does not: without rounds only its time is compared.
 
     Whoever keeps the history has to cut it at a reorganisation (`oracle.snapshot.rewind`).
     """
@@ -194,7 +199,8 @@ class RollbackGuard(GuardModel):
                     inputs=inputs,
                 )
             same_round = (reading.round_key, reading.published_at) == (last.round_key, last.published_at)
-            if same_round and (reading.mantissa, reading.decimals) != (last.mantissa, last.decimals):
+            once = reading.round_key is not None or reading.kind in WRITTEN_ONCE
+            if same_round and once and (reading.mantissa, reading.decimals) != (last.mantissa, last.decimals):
                 return self._finding(
                     reading,
                     GuardStatus.VIOLATED,

@@ -173,6 +173,14 @@ def test_future(ahead_s: int | None, status: GuardStatus) -> None:
         (obs(1_999 * 10**8), obs(), VIOLATED),
         (obs(decimals=18), obs(), VIOLATED),
         (obs(1_999 * 10**8, round_key=(6, 101)), obs(), OK),
+        # So was what a provider without rounds said of one second ...
+        (obs(1_999 * 10**8, round_key=None), obs(round_key=None), VIOLATED),
+        (obs(1_999 * 10**8, round_key=None, kind=FeedKind.PULL), obs(round_key=None), VIOLATED),
+        # ... but a product is as old as its oldest part, and moves with the others; so does a pool.
+        (obs(1_999 * 10**8, round_key=None, kind=FeedKind.COMPOSITE), obs(round_key=None), OK),
+        (obs(1_999 * 10**8, round_key=None, kind=FeedKind.AMM_SPOT), obs(round_key=None), OK),
+        (obs(1_999 * 10**8, round_key=None, kind=FeedKind.COMPOSITE, age_s=5), obs(round_key=None), VIOLATED),
+        (obs(1_999 * 10**8, kind=FeedKind.COMPOSITE), obs(), VIOLATED),
     ],
 )
 def test_rollback(reading: PriceObs, last: PriceObs | None, status: GuardStatus) -> None:
