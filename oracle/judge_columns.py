@@ -336,7 +336,7 @@ def _limits(
         unit_factor=unit.factor,
         named=UNKNOWN if named is None else int(named == pair),
         hardcoded_bps=hardcoded.cap_bps,
-        repeats=min(hardcoded.repeats, HISTORY_LENGTH + 1),
+        repeats=hardcoded.repeats,
         written=columns.kind is FeedKind.CONSTANT or FeedKind.CONSTANT in context.legs,
         depeg_bps=_of(held, "depeg", DepegGuard).cap_bps,
         stated=bool(STATED_KINDS & {columns.kind, *context.legs}),
@@ -446,15 +446,21 @@ def _at(memory: NDArray[np.int64], back: int) -> int:
 
 
 @_kernel
+def _of_round(memory: NDArray[np.int64], at: int, published: int, phase: int, number: int) -> bool:
+    """Return whether the history's entry is of that round: of its key and its time."""
+    same_key: bool = memory[at + 3] == phase and memory[at + 4] == number
+    return same_key and memory[at + 1] == published
+
+
+@_kernel
 def _remember(
     memory: NDArray[np.int64], mantissa: int, published: int, observed: int, phase: int, number: int
 ) -> None:
     """Append to the history as `oracle.snapshot.longer` does."""
-    again = number != UNKNOWN and memory[0] >= 2
+    again = (number != UNKNOWN or published != UNKNOWN) and memory[0] >= 2
     for back in range(2):
         if again:
-            at = _at(memory, back)
-            again = memory[at + 3] == phase and memory[at + 4] == number
+            again = _of_round(memory, _at(memory, back), published, phase, number)
     if not again:
         memory[0] = min(memory[0] + 1, HISTORY_LENGTH)
         memory[1] = (memory[1] + 1) % HISTORY_LENGTH
@@ -536,13 +542,18 @@ def _stale(
 
 @_kernel
 def _still(mantissa: int, memory: NDArray[np.int64], repeats: int) -> bool:
-    """Return whether the last accepted prices were all the same as this one."""
-    if memory[0] < repeats:
-        return False
-    for back in range(repeats):  # noqa: SIM110 - compiled code knows no all() of a generator
-        if memory[_at(memory, back)] != mantissa:
-            return False
-    return True
+    """Return whether so many rounds in a row, up to the last accepted one, said the same as this one."""
+    rounds = 0
+    for back in range(memory[0]):
+        at = _at(memory, back)
+        if memory[at] != mantissa:
+            break
+        after = _at(memory, back - 1)
+        if back == 0 or not _of_round(memory, at, memory[after + 1], memory[after + 3], memory[after + 4]):
+            rounds += 1
+        if rounds == repeats:
+            return True
+    return False
 
 
 @_kernel

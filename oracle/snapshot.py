@@ -29,7 +29,8 @@ from oracle.types import (
 REQUIRED = frozenset({"no_data", "non_positive", "stale"})
 """Guards without whose `OK` a price is not believed: a price of unknown age is an unknown price."""
 
-HISTORY_LENGTH = 64
+HISTORY_LENGTH = 128
+"""Enough for the first and the last reading of as many rounds as any guard looks back over."""
 
 History: TypeAlias = Mapping[str, tuple[PriceObs, ...]]
 """Source id to its accepted observations, oldest first."""
@@ -139,8 +140,12 @@ def contradicted(judged: GuardedPrice, beside: GuardedPrice) -> GuardedPrice:
 def longer(
     past: tuple[PriceObs, ...], reading: PriceObs, *, keep: int = HISTORY_LENGTH
 ) -> tuple[PriceObs, ...]:
-    """Return the history with one more; of a round the first and the last reading are kept."""
-    if reading.round_key is not None and [o.round_key for o in past[-2:]] == [reading.round_key] * 2:
+    """Return the history with one more; of a round the first and the last reading are kept.
+
+    A round is told by its key and its time: some feeds have one key for all, and some have none.
+    """
+    this = (reading.round_key, reading.published_at)
+    if this != (None, None) and [(o.round_key, o.published_at) for o in past[-2:]] == [this] * 2:
         past = past[:-1]
     return (*past, reading)[-keep:]
 

@@ -223,7 +223,7 @@ class HardcodedGuard(GuardModel):
     """G17: the price never moves while the market does.
 
     Needs an independent peer that sees a market. A price counts as written down when its source is a
-    constant, or when its last `repeats` rounds all said the same.
+    constant, or when its last `repeats` rounds all said the same, however often each was looked at.
 
     Attributes
     ----------
@@ -239,7 +239,7 @@ class HardcodedGuard(GuardModel):
     actions: ClassVar[frozenset[GuardAction]] = frozenset({GuardAction.REJECT, GuardAction.PAUSE})
 
     cap_bps: int = Field(default=200, ge=0, lt=10_000)
-    repeats: int = Field(default=24, ge=2)
+    repeats: int = Field(default=24, ge=2, le=64)
 
     def check(
         self,
@@ -254,18 +254,29 @@ class HardcodedGuard(GuardModel):
         others = [p for p in _others(reading, peers) if p.kind in MARKET_KINDS]
         if not others:
             return self._not_applicable(reading, "no second source that sees a market")
-        still = [o for o in history[-self.repeats :] if apart_bps(o, reading) == 0] if history else []
+        still = _rounds_of_one_value(history, reading)
         fixed = (
-            reading.kind is FeedKind.CONSTANT
-            or FeedKind.CONSTANT in context.legs
-            or len(still) == self.repeats
+            reading.kind is FeedKind.CONSTANT or FeedKind.CONSTANT in context.legs or still >= self.repeats
         )
         apart = apart_bps(reading, others[0])
-        inputs = {"kind": reading.kind.value, "rounds_of_one_value": len(still), "apart_bps": apart}
+        inputs = {"kind": reading.kind.value, "rounds_of_one_value": still, "apart_bps": apart}
         message = f"{'written down' if fixed else 'moving'}, {apart} bps from {others[0].source_id}"
         return self._verdict(
             reading, fixed and apart > self.cap_bps, message, f"{apart} bps", f"<= {self.cap_bps} bps", inputs
         )
+
+
+def _rounds_of_one_value(history: Sequence[PriceObs], reading: PriceObs) -> int:
+    """Return how many rounds in a row, up to the last accepted one, said what the reading says."""
+    rounds = 0
+    after: PriceObs | None = None
+    for obs in reversed(history):
+        if apart_bps(obs, reading) != 0:
+            break
+        if after is None or (obs.round_key, obs.published_at) != (after.round_key, after.published_at):
+            rounds += 1
+        after = obs
+    return rounds
 
 
 @guards.register("depeg")

@@ -118,7 +118,7 @@ def held(draw: st.DrawFn) -> list[GuardModel]:
     names = draw(st.lists(st.sampled_from(SERIES_GUARDS), unique=True, min_size=1))
     own: dict[str, dict[str, object]] = {
         "jump": {"vol_bps_sqrt_hour": draw(st.sampled_from([0, 7, 600])), "memory_s": 7_200},
-        "hardcoded": {"repeats": draw(st.sampled_from([2, 3, 64, 65]))},
+        "hardcoded": {"repeats": draw(st.sampled_from([2, 3, 32, 64]))},
         "stale": {"max_age_s": draw(st.sampled_from([None, 3_900]))},
         "unit": {"factor": draw(st.sampled_from([2, 3]))},
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from contracts_abi.errors import InputError
 from oracle.guards import guards
 from oracle.interfaces import (
     AmmFacts,
@@ -590,6 +591,14 @@ def test_24_rounds_of_one_value_are_a_constant_and_23_are_not() -> None:
     assert still.status is VIOLATED
     assert still.inputs["rounds_of_one_value"] == "24"
     assert check("hardcoded", obs(), market, history=held[1:]).status is OK
+    # Looked at twice each, twelve rounds are twelve; without keys they are told by their times.
+    twice = tuple(round_ for round_ in held[:12] for _ in range(2))
+    assert check("hardcoded", obs(), market, history=twice).inputs["rounds_of_one_value"] == "12"
+    timed = tuple(obs(published_at=NOW - 24 + i // 2) for i in range(48))
+    assert check("hardcoded", obs(), market, history=timed).status is VIOLATED
+    assert check("hardcoded", obs(), market, history=timed[2:]).status is OK
+    with pytest.raises(InputError, match="repeats"):
+        guards.build({"kind": "hardcoded", "repeats": 65})
     # One that differed within them, by a unit, shows that somebody writes to it; one before them does not.
     moved = obs(2_000 * E8 + 1)
     assert check("hardcoded", obs(), market, history=(*held[:-1], moved)).status is OK

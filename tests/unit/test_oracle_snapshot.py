@@ -18,6 +18,7 @@ from oracle.snapshot import (
     Feed,
     accept,
     judge,
+    longer,
     plain_snapshot,
     rewind,
     snapshot,
@@ -206,7 +207,8 @@ def test_history_holds_what_stood_of_every_source() -> None:
 def test_history_keeps_the_first_and_last_reading_of_a_round_and_is_bounded() -> None:
     history: dict[str, tuple[PriceObs, ...]] = {}
     for block in range(30):
-        taken = take([Feed("WETH", (Scripted("a", round_=block // 10),))], [price(200)], history, block)
+        source = Scripted("a", round_=block // 10, age_s=12 * (block % 10))
+        taken = take([Feed("WETH", (source,))], [price(200)], history, block)
         history = accept(history, taken)
     assert [(o.round_key, o.block) for o in history["a"]] == [
         ((1, 0), 0),
@@ -223,6 +225,16 @@ def test_accept_leaves_its_argument_alone() -> None:
     history: dict[str, tuple[PriceObs, ...]] = {}
     accept(history, take([Feed("WETH", (Scripted("a"),))], [price(1)]))
     assert history == {}
+
+
+def test_a_feed_whose_rounds_have_all_one_key_or_none_is_remembered_by_its_times() -> None:
+    for key in ((0, 1), None):
+        past: tuple[PriceObs, ...] = ()
+        for second in range(30):
+            made = T0 + second // 10
+            obs = PriceObs("ETH", "USD", USD8, 8, FeedKind.PUSH, "a", made, T0 + second, round_key=key)
+            past = longer(past, obs)
+        assert [o.observed_at - T0 for o in past] == [0, 9, 10, 19, 20, 29]
 
 
 def test_a_reorganisation_is_no_rollback() -> None:
