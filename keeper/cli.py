@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from contracts_abi.errors import MarginlineError
+from contracts_abi.errors import InputError, MarginlineError
 
 app = typer.Typer(
     name="marginline",
@@ -33,6 +33,10 @@ app.add_typer(margin_app, name="margin")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Market = Annotated[
+    Path | None, typer.Option(help="JSON of the market; else BOOK's own, or the one beside it.")
+]
+Accounts = Annotated[list[str] | None, typer.Option("--account", help="Only this account; may be repeated.")]
 Config = Annotated[Path, typer.Option("--config", "-c", help="The keeper's TOML configuration.")]
 
 
@@ -171,10 +175,24 @@ def keeper_init(
 @keeper_app.command("scan")
 def keeper_scan(
     config: Config = Path("keeper.toml"),
+    book: Annotated[
+        Path | None, typer.Argument(help="A portfolio file to scan instead of a chain; with --method.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Margin method for BOOK: an id, ID@SET, or a file with its keys.")
+    ] = None,
+    market: Market = None,
     all_: Annotated[bool, typer.Option("--all", help="List healthy accounts too.")] = False,
     json_: JsonFlag = False,
 ) -> None:
-    """Read every borrower at the head once and say what the policy would do, and why."""
+    """Read every borrower at the head, or every account of a file, once and say which is unsafe, and why."""
+    if book is not None or method is not None or market is not None:
+        from keeper.commands.keeper_scan import scan_book
+
+        if book is None or method is None:
+            raise InputError("a portfolio file and --method go together", fix="give both, or neither")
+        scan_book(method, book, market=market, list_all=all_, as_json=json_)
+        return
     from keeper.commands.keeper_look import scan
 
     scan(config_file=config, list_all=all_, as_json=json_)
@@ -393,6 +411,38 @@ def margin_check(
     from keeper.commands.margin import check
 
     check(method, files, as_json=json_)
+
+
+@margin_app.command("run")
+def margin_run(
+    method: Annotated[str, typer.Argument(help="An id, ID@SET of parameters, or a file with its keys.")],
+    book: Annotated[Path, typer.Argument(help="Accounts: .json, .csv or .parquet; see docs/margin-book.md.")],
+    market: Market = None,
+    account: Accounts = None,
+    json_: JsonFlag = False,
+) -> None:
+    """Margin accounts by one method: requirement, worst scenario, Greeks, contributions, distances."""
+    from keeper.commands.margin_run import run
+
+    run(method, book, market=market, accounts=account or (), as_json=json_)
+
+
+@margin_app.command("compare")
+def margin_compare(
+    book: Annotated[Path, typer.Argument(help="Accounts: .json, .csv or .parquet; see docs/margin-book.md.")],
+    html: Annotated[Path | None, typer.Option(help="Write tables and plots as a page here.")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this one: an id, ID@SET, or a file with its keys; may be repeated."),
+    ] = None,
+    market: Market = None,
+    account: Accounts = None,
+    json_: JsonFlag = False,
+) -> None:
+    """Margin the same accounts by every method; one that does not apply says why."""
+    from keeper.commands.margin_compare import compare
+
+    compare(book, market=market, accounts=account or (), named=method or (), html=html, as_json=json_)
 
 
 def main() -> None:

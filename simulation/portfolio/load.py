@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from contracts_abi.bounded_json import bounded_json
 from contracts_abi.errors import InputError, MarginlineError, UnknownNameError
 from oracle.strict import StrictModel
 from simulation.portfolio.instruments import (
@@ -70,6 +71,7 @@ _YES, _NO = frozenset({"true", "yes", "1"}), frozenset({"", "false", "no", "0"})
 _LEAST_MS: Final = 10**11
 """A time above it is no seconds: they would be in the year 5138."""
 _MOST_VOLATILITY: Final = 10.0
+_MOST_NESTED: Final = 64
 
 
 class MarginBook(StrictModel):
@@ -272,7 +274,10 @@ def _require_file(path: Path) -> None:
 def _json(path: Path) -> Any:
     _require_file(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
+        text = path.read_text(encoding="utf-8-sig")
+        # Brackets without end are refused before the parser that has the hook recurses through them.
+        bounded_json(text, _MOST_NESTED)
+        return json.loads(text, object_pairs_hook=_once)
     except UnicodeDecodeError as error:
         raise InputError(f"{path.name} is no UTF-8 at byte {error.start}", fix="save it as UTF-8") from None
     except json.JSONDecodeError as error:
@@ -281,6 +286,8 @@ def _json(path: Path) -> Any:
         ) from None
     except MarginlineError as error:
         raise InputError(f"{path.name}: {error.message}", fix=error.fix) from None
+    except ValueError as error:
+        raise InputError(f"{path.name} {error}", fix="mend the JSON") from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

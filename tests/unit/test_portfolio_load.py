@@ -41,7 +41,7 @@ def written(folder: Path, text: str) -> Path:
 
 def test_the_examples_hold_the_same(book: MarginBook) -> None:
     assert load_book(EXAMPLES / "book.csv") == book
-    assert [p.account for p in book.portfolios] == ["covered", "strangle", "spread"]
+    assert [p.account for p in book.portfolios] == ["covered", "strangle", "naked", "spread"]
     option = book.portfolios[0].positions[1].instrument
     assert isinstance(option, Option)
     # A date alone is 08:00 UTC: 1798185600 is Friday, 25 December 2026, 08:00:00 UTC.
@@ -190,6 +190,9 @@ def test_books_that_are_none(tmp_path: Path, book: MarginBook) -> None:
     path.write_text('{"market": {', encoding="utf-8")
     with pytest.raises(InputError, match=r"bad\.json: line 1"):
         load_book(path)
+    path.write_text("[" * 200_000, encoding="utf-8")
+    with pytest.raises(InputError, match="nests deeper than 64"):
+        load_book(path)
     with pytest.raises(InputError, match="known format"):
         load_book(tmp_path / "book.xlsx")
     with pytest.raises(InputError, match="no file"):
@@ -204,12 +207,12 @@ def test_books_that_are_none(tmp_path: Path, book: MarginBook) -> None:
 def test_all_accounts_at_once_lose_what_each_alone_loses(book: MarginBook) -> None:
     flat = flat_book(book.portfolios)
     # Three entries of ETH's December call and so on; the calls of two accounts are one row of the grid.
-    assert flat.accounts == ("covered", "strangle", "spread")
-    assert flat.start.tolist() == [0, 2, 5, 8]
-    assert len(flat.listed) == 7
+    assert flat.accounts == ("covered", "strangle", "naked", "spread")
+    assert flat.start.tolist() == [0, 2, 5, 6, 9]
+    assert len(flat.listed) == 8
     assert flat.symbols == ("ETH", "BTC")
     assert flat.expiries.tolist() == [CHRISTMAS, 1_806_048_000]
-    assert flat.unrealised.tolist() == [0.0, -35.5, 0.0]
+    assert flat.unrealised.tolist() == [0.0, -35.5, 0.0, 0.0]
     scenarios = grid(MOVES, SHOCKS)
     worst = worst_of_all(flat, book.market, scenarios)
     for i, portfolio in enumerate(book.portfolios):
@@ -237,7 +240,7 @@ def test_the_option_kernel_prices_what_the_grid_does(book: MarginBook) -> None:
     prices = kernel.prices()
     now = options_grid(flat, book.market, grid((0.0,), {"same": VolShock()}), "ETH")[0].prices()
     expected = profit_grid(flat, book.market, scenarios)[at]
-    assert len(at) == 3
+    assert len(at) == 4
     np.testing.assert_allclose(prices - now, expected, rtol=1e-11, atol=1e-9)
 
 

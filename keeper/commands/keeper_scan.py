@@ -1,0 +1,166 @@
+"""``marginline keeper scan --method``: the accounts of a file that are under maintenance, and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from rich.console import Console
+from rich.markup import escape
+
+from contracts_abi.errors import InputError, MarginlineError
+from keeper.commands.console import remarked_table, stderr_console, stdout_console
+from keeper.commands.margin_run import dollars, method_named
+from keeper.commands.oracle_replay import LateBar
+from simulation.margin.derive_auction import DeriveAuction, Manager, cash_to_bid
+from simulation.margin.result import MarginResult, PortfolioMethod
+from simulation.portfolio.instruments import Portfolio
+from simulation.portfolio.load import load_book
+from simulation.portfolio.market import Market
+from simulation.risk.report import record_of
+from simulation.types import MarginStatus
+
+
+def scan_book(method_text: str, path: Path, *, market: Path | None, list_all: bool, as_json: bool) -> None:
+    """List the accounts under maintenance, the largest shortfall first, and those of which nothing is known.
+
+    Raises
+    ------
+    InputError
+        If file or method cannot be read.
+    """
+    method = method_named(method_text)
+    book = load_book(path, market)
+    rows = []
+    with LateBar(stderr_console()) as bar:
+        for i, portfolio in enumerate(book.portfolios):
+            bar.update(f"{len(book.portfolios):,} accounts", i, len(book.portfolios))
+            rows.append(scanned(method, portfolio, book.market))
+    rows.sort(key=lambda row: (_ORDER.index(row["standing"]), -(row["shortfall"] or 0.0), row["account"]))
+    shown = [row for row in rows if list_all or row["standing"] != "above"]
+    if as_json:
+        record = {
+            "method": method.kind,
+            "parameters_hash": method.parameters.hash,
+            "timestamp": book.market.timestamp,
+            "accounts": len(rows),
+            "under": sum(row["standing"] == "under" for row in rows),
+            "rows": shown,
+        }
+        print(json.dumps(record, allow_nan=False))
+        return
+    _show(stdout_console(), method, rows, shown)
+
+
+_ORDER = ("under", "unknown", "refused", "above")
+
+
+def scanned(method: PortfolioMethod, portfolio: Portfolio, market: Market) -> dict[str, Any]:
+    """Return what a scan says of one account, as plain data.
+
+    Parameters
+    ----------
+    method, portfolio, market
+        Whose margin. An account that the method refuses is ``refused`` and stops no scan.
+    """
+    row: dict[str, Any] = {"account": portfolio.account, "shortfall": None, "worst": "", "first_bid": None}
+    try:
+        result = method.margin(portfolio, market)
+    except MarginlineError as error:
+        return row | {"standing": "refused", "reason": str(error)}
+    if result.status is MarginStatus.UNKNOWN:
+        return row | {"standing": "unknown", "reason": result.reason}
+    row |= {
+        "equity": result.equity,
+        "maintenance_requirement": result.maintenance_requirement,
+        "maintenance": result.maintenance,
+        "worst": result.worst,
+    }
+    if result.maintenance >= 0:
+        return record_of(row | {"standing": "above", "reason": "has its maintenance margin"})
+    bid, why = None, ""
+    try:
+        bid = first_bid(method, portfolio, market)
+    except InputError as error:
+        why = f"; no auction starts: {error}"
+    return record_of(
+        row
+        | {
+            "standing": "under",
+            "shortfall": -result.maintenance,
+            "first_bid": bid,
+            "reason": _reason(result) + why,
+        }
+    )
+
+
+def _reason(result: MarginResult) -> str:
+    """Return in one line what takes the margin."""
+    if result.equity <= 0:
+        return f"the equity of {result.equity:,.0f} is gone"
+    parts = {name: amount for name, amount in result.components.items() if "mtm" not in name and amount > 0}
+    largest = max(parts, key=lambda name: parts[name], default="")
+    detail = f", most of it {largest.replace('_', ' ')} {parts[largest]:,.0f}" if largest else ""
+    return f"requires {result.maintenance_requirement:,.0f} of an equity of {result.equity:,.0f}{detail}"
+
+
+def first_bid(method: PortfolioMethod, portfolio: Portfolio, market: Market) -> dict[str, Any] | None:
+    """Return what the first bidder of a venue's auction pays and gets; None for a method without an auction.
+
+    Parameters
+    ----------
+    method, portfolio, market
+        An account under maintenance, at the auction's start.
+
+    Raises
+    ------
+    InputError
+        If the auction cannot start.
+    """
+    if isinstance(method, get_args(Manager)):
+        auction = DeriveAuction(manager=method)
+    elif isinstance(method, DeriveAuction):
+        auction = method
+    else:
+        return None
+    started = auction.start(portfolio, market)
+    view = started.view(market)
+    return {
+        "insolvent": started.insolvent,
+        "scenario": started.scenario,
+        "max_fraction": view.fmax,
+        "price": view.price,
+        "paid": view.price * view.fmax,
+        "cash_needed": cash_to_bid(max(0.0, view.price), view.bm, started.reserved, view.fmax),
+        "fee": started.fee,
+    }
+
+
+def _show(
+    console: Console, method: PortfolioMethod, rows: Sequence[dict[str, Any]], shown: Sequence[dict[str, Any]]
+) -> None:
+    columns = ("account", "", "shortfall", "worst scenario", "first bid")
+    colours = {"under": "red", "above": "green", "unknown": "yellow", "refused": "yellow"}
+    cells = []
+    for row in shown:
+        bid = row["first_bid"]
+        cells.append(
+            (
+                (
+                    escape(row["account"]),
+                    f"[{colours[row['standing']]}]{row['standing']}[/]",
+                    "" if row["shortfall"] is None else dollars(row["shortfall"]),
+                    escape(row["worst"]),
+                    "" if bid is None else f"{dollars(bid['paid'])} for {bid['max_fraction']:.1%}",
+                ),
+                row["reason"],
+            )
+        )
+    if cells:
+        console.print(remarked_table(console, columns, "reason", cells, right=("shortfall", "first bid")))
+    under = sum(row["standing"] == "under" for row in rows)
+    other = sum(row["standing"] in ("unknown", "refused") for row in rows)
+    more = f", [yellow]{other} without an answer[/]" if other else ""
+    console.print(f"{len(rows):,} accounts by {method.kind}: [bold]{under:,} under maintenance[/]{more}")

@@ -1,0 +1,221 @@
+"""Everything that the tools say of one account under one method, as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from contracts_abi.errors import MarginlineError
+from simulation.margin import margin_methods
+from simulation.margin.result import MarginResult, PortfolioMethod, dumped
+from simulation.portfolio.instruments import Portfolio
+from simulation.portfolio.market import Market
+from simulation.risk.attribution import Attribution, Which, euler, incremental, leave_one_out
+from simulation.risk.broken_hedge import broken_hedges
+from simulation.risk.distance import distances
+from simulation.risk.greeks import greeks_by
+from simulation.risk.moves import label_of
+from simulation.risk.restore import restore
+from simulation.risk.savings import savings
+from simulation.types import MarginStatus
+
+Quiet: Final[Callable[[str], None]] = lambda _part: None  # noqa: E731
+
+
+def plain(value: Any) -> Any:
+    """Return data as JSON has it: what is no number or infinite becomes None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(inner) for inner in value]
+    return value
+
+
+def full_report(
+    method: PortfolioMethod,
+    portfolio: Portfolio,
+    market: Market,
+    *,
+    tell: Callable[[str], None] = Quiet,
+) -> dict[str, Any]:
+    """Return margin, risk array, components, Greeks, contributions, savings, distances and broken hedges.
+
+    A part that a method refuses is an object with the reason alone: ``{"reason": …}``. An account whose
+    margin is unknown has no parts.
+
+    Parameters
+    ----------
+    method, portfolio, market
+        Whose margin.
+    tell
+        Told each part as it begins.
+
+    Raises
+    ------
+    InputError
+        If the method refuses the account.
+    """
+    result = method.margin(portfolio, market)
+    report = dumped(result) | {
+        "grade": method.grade.value,
+        "source": method.source,
+        "positions": [label_of(position) for position in portfolio.positions],
+    }
+    if result.status is MarginStatus.UNKNOWN:
+        return record_of(report)
+    parts: dict[str, Callable[[], Any]] = {
+        "greeks": lambda: [
+            {"underlying": row.underlying, "expiry": row.expiry, **asdict(row.greeks)}
+            for row in greeks_by(portfolio, market)
+        ],
+        "contributions": lambda: {
+            "initial": attribution_record(euler(method, portfolio, market, Which.INITIAL)),
+            "maintenance": attribution_record(euler(method, portfolio, market)),
+            "incremental": attribution_record(incremental(method, portfolio, market)),
+            "leave_one_out": attribution_record(leave_one_out(method, portfolio, market)),
+        },
+        "savings": lambda: _savings_record(method, portfolio, market),
+        "distance": lambda: [
+            {
+                "factor": str(d.factor), "up": d.up, "move": d.move, "reached": d.reached, "reach": d.reach,
+                "text": d.text,
+            }
+            for d in distances(method, portfolio, market)
+        ],
+        "broken_hedges": lambda: [
+            {
+                "leg": leg.label, "liquidated": leg.liquidated, "defaulted": leg.defaulted,
+                "takes_the_rest": leg.takes_the_rest,
+            }
+            for leg in broken_hedges(method, portfolio, market)
+        ],
+        "restore": lambda: _restore_record(method, portfolio, market),
+    }  # fmt: skip
+    for name, part in parts.items():
+        tell(name.replace("_", " "))
+        try:
+            report[name] = part()
+        except MarginlineError as error:
+            report[name] = {"reason": str(error)}
+    return record_of(report)
+
+
+def record_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object as JSON has it; see `plain`."""
+    return {key: plain(value) for key, value in data.items()}
+
+
+def attribution_record(attribution: Attribution) -> dict[str, Any]:
+    """Return shares of a requirement as plain data."""
+    return {
+        "way": attribution.way,
+        "requirement": attribution.requirement,
+        "positions": [{"position": c.label, "amount": c.amount} for c in attribution.contributions],
+        "rest": attribution.rest,
+    }
+
+
+def _savings_record(method: PortfolioMethod, portfolio: Portfolio, market: Market) -> dict[str, Any]:
+    found = savings(method, portfolio, market)
+    return {
+        "isolated": found.isolated,
+        "requirement": found.requirement,
+        "saved": found.saved,
+        "share": found.share,
+    }
+
+
+def _restore_record(method: PortfolioMethod, portfolio: Portfolio, market: Market) -> dict[str, Any]:
+    found = restore(method, portfolio, market)
+    return {
+        "deposit": found.deposit,
+        "trades": [
+            {"instrument": t.label, "quantity": t.position.quantity, "notional": t.notional}
+            for t in found.trades
+        ],
+    }
+
+
+# --------------------------------------------------------------------------------------------------- compare
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What one method says of one account.
+
+    Attributes
+    ----------
+    account, method
+        Of whom, and the method's id.
+    result
+        None where the method does not apply.
+    reason
+        Why it does not, or why its result is unknown; one line.
+    """
+
+    account: str
+    method: str
+    result: MarginResult | None
+    reason: str = ""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The row as plain data; without a result the account, the method and the reason."""
+        if self.result is None:
+            return {"account": self.account, "method": self.method, "applies": False, "reason": self.reason}
+        keys = (
+            "status", "equity", "initial_requirement", "maintenance_requirement", "initial", "maintenance",
+            "margin_ratio", "worst", "parameters_hash",
+        )  # fmt: skip
+        data = dumped(self.result)
+        head = {"account": self.account, "method": self.method, "applies": True, "reason": self.reason}
+        return record_of(head | {key: data[key] for key in keys})
+
+
+def default_methods() -> tuple[tuple[str, PortfolioMethod | None, str], ...]:
+    """Return id, method with its own parameters, and why there is none, of every registered margin method."""
+    found: list[tuple[str, PortfolioMethod | None, str]] = []
+    for kind in margin_methods:
+        if not hasattr(margin_methods.get(kind), "margin"):
+            found.append((kind, None, "margins accounts of a lending market, and no portfolio file"))
+            continue
+        try:
+            found.append((kind, margin_methods.build({"kind": kind}), ""))
+        except MarginlineError as error:
+            # What the entry is called stands before the reason already.
+            why = str(error).removeprefix(f"margin method {kind!r}: ")
+            found.append((kind, None, f"has no keys of its own: {why}"))
+    return tuple(found)
+
+
+def compared(
+    methods: Iterable[tuple[str, PortfolioMethod | None, str]], portfolio: Portfolio, market: Market
+) -> tuple[Compared, ...]:
+    """Return what each method says of an account; one that does not apply says why.
+
+    Parameters
+    ----------
+    methods
+        As of `default_methods`.
+    portfolio, market
+        Whose margin.
+    """
+    return tuple(_compared(kind, method, why, portfolio, market) for kind, method, why in methods)
+
+
+def _compared(
+    kind: str, method: PortfolioMethod | None, why: str, portfolio: Portfolio, market: Market
+) -> Compared:
+    if method is None:
+        return Compared(portfolio.account, kind, None, why)
+    try:
+        result = method.margin(portfolio, market)
+    except MarginlineError as error:
+        return Compared(portfolio.account, kind, None, str(error))
+    if result.status is MarginStatus.UNKNOWN:
+        return Compared(portfolio.account, kind, None, result.reason)
+    return Compared(portfolio.account, kind, result, result.reason)

@@ -1,0 +1,264 @@
+"""``marginline margin run``, ``margin compare`` and ``keeper scan`` of a portfolio file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from keeper.commands.margin_run import method_named
+from simulation.margin import margin_methods
+from simulation.portfolio.load import COLUMNS, book_of, load_book
+from simulation.risk.report import compared, default_methods, plain
+from tests.command_line import ROOT, Inside
+
+BOOK, CSV = str(ROOT / "examples" / "book.json"), str(ROOT / "examples" / "book.csv")
+GUIDE = (ROOT / "docs" / "margin-book.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Inside:
+    monkeypatch.setenv("COLUMNS", "150")
+    return Inside(monkeypatch, capsys)
+
+
+# -------------------------------------------------------------------------------------------------------- run
+
+
+def test_a_full_report(inside: Inside) -> None:
+    (report,) = inside("margin", "run", "cross", BOOK, "--account", "strangle", "--json").json()["accounts"]
+    assert set(report) >= {
+        "equity", "initial", "initial_requirement", "maintenance", "maintenance_requirement", "margin_ratio",
+        "worst", "scenarios", "components", "greeks", "contributions", "savings", "distance", "broken_hedges",
+        "restore", "parameters_hash", "grade", "source",
+    }  # fmt: skip
+    assert report["initial"] == pytest.approx(report["equity"] - report["initial_requirement"])
+    parts = report["contributions"]["initial"]
+    assert sum(p["amount"] for p in parts["positions"]) + parts["rest"] == pytest.approx(parts["requirement"])
+    assert parts["rest"] == pytest.approx(0, abs=1e-5)
+    assert len(report["scenarios"]) == 27
+    lowest = min(report["scenarios"], key=lambda row: row["profit"])
+    assert (lowest["label"], -lowest["profit"]) == (report["worst"], report["initial_requirement"])
+    assert [(row["underlying"], row["expiry"]) for row in report["greeks"]] == [
+        ("ETH", None), ("ETH", 1_798_185_600),
+    ]  # fmt: skip
+    assert {row["factor"] for row in report["distance"]} == {"price:ETH", "volatility", "time"}
+    assert [leg["takes_the_rest"] for leg in report["broken_hedges"]] == [False] * 3
+    assert report["savings"]["share"] == pytest.approx(1 - report["maintenance_requirement"]
+                                                       / report["savings"]["isolated"])  # fmt: skip
+
+
+def test_every_account_of_every_format(inside: Inside) -> None:
+    from_json = inside("margin", "run", "cross", BOOK, "--json").json()
+    from_csv = inside("margin", "run", "cross", CSV, "--json").json()
+    assert from_json == from_csv
+    assert [a["account"] for a in from_json["accounts"]] == ["covered", "strangle", "naked", "spread"]
+
+
+def test_people_get_tables(inside: Inside) -> None:
+    shown = inside("margin", "run", "cross", BOOK, "--account", "naked")
+    assert shown.code == 0
+    for text in (
+        "naked  liquidatable  cross", "margin ratio", "worst 8 of 27 scenarios", "ETH 2026-12-25 3000 put",
+        "liquidatable now", "isolated margin", "vega and rho by 1 %", "missing: ", "leave one out",
+    ):  # fmt: skip
+        assert text in shown.out, text
+
+
+def test_a_refused_account_stops_no_other(inside: Inside) -> None:
+    reports = inside("margin", "run", "derive.pmrm2", BOOK, "--json").json()["accounts"]
+    assert [("refused" in report) for report in reports] == [True, False, False, True]
+    assert "refused: " in inside("margin", "run", "derive.pmrm2", BOOK).out
+    line = inside("margin", "run", "derive.pmrm2", BOOK, "--account", "spread").line()
+    assert "has no future" in line
+
+
+def test_an_unknown_price_is_no_margin(inside: Inside, tmp_path: Path) -> None:
+    path = tmp_path / "book.csv"
+    path.write_text("type,underlying,quantity\nperpetual,SOL,1\n", encoding="utf-8")
+    ran = inside("margin", "run", "cross", str(path), "--market", BOOK, "--json").json()
+    (report,) = ran["accounts"]
+    assert (report["status"], report["reason"]) == ("unknown", "no price of SOL")
+    assert (report["equity"], report["maintenance"]) == (None, None)
+    assert "contributions" not in report
+    assert "no price of SOL" in inside("margin", "run", "cross", str(path), "--market", BOOK).out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("margin", "run", "crosss", BOOK), "unknown margin method 'crosss'; did you mean 'cross'"),
+        (
+            ("margin", "run", "derive.srm@mainet", BOOK),
+            "unknown parameter set of derive.srm 'mainet'; did you",
+        ),
+        (("margin", "run", "cross@x", BOOK), "unknown parameter set of cross 'x'; known: none"),
+        (("margin", "run", "none.toml", BOOK), "none.toml: No such file"),
+        (("margin", "run", "cross", "none.json"), "no file none.json"),
+        (
+            ("margin", "run", "cross", BOOK, "--account", "nake"),
+            "unknown account 'nake'; did you mean 'naked'",
+        ),
+        (("keeper", "scan", BOOK), "a portfolio file and --method go together"),
+        (("keeper", "scan", "--method", "cross"), "a portfolio file and --method go together"),
+    ],
+)
+def test_what_is_wrong_is_one_line(inside: Inside, words: tuple[str, ...], told: str) -> None:
+    assert told in inside(*words).line()
+
+
+def test_methods_from_files_and_sets(tmp_path: Path, inside: Inside) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('kind = "cross"\n[parameters]\nmoves = [-0.5, 0.5]\n', encoding="utf-8")
+    assert (
+        inside("margin", "run", str(path), BOOK, "--json").json()["accounts"][0]["worst"]
+        == "spot -50 %, vol up"
+    )
+    assert method_named("derive.srm@test").parameters != method_named("derive.srm").parameters
+    path.write_text("[parameters]\n", encoding="utf-8")
+    assert "no kind" in inside("margin", "run", str(path), BOOK).line()
+    path.write_text('kind = "cross"\nmovs = 1\n', encoding="utf-8")
+    assert "unknown key 'movs'" in inside("margin", "run", str(path), BOOK).line()
+
+
+# ---------------------------------------------------------------------------------------------------- compare
+
+
+def test_all_methods_side_by_side(inside: Inside) -> None:
+    rows = inside("margin", "compare", BOOK, "--json").json()
+    assert {row["method"] for row in rows} == set(margin_methods)
+    assert len(rows) == 4 * len(margin_methods)
+    for row in rows:
+        if not row["applies"]:
+            assert row["reason"], row
+            assert "\n" not in row["reason"]
+    found = {(row["account"], row["method"]): row for row in rows if row["applies"]}
+    for account in ("covered", "strangle", "naked", "spread"):
+        netted, alone = found[account, "cross"], found[account, "isolated"]
+        assert netted["initial_requirement"] <= alone["initial_requirement"] + 1e-9
+    # Between perpetual and future there is no other risk: netting saves nearly all.
+    assert (
+        found["spread", "cross"]["initial_requirement"]
+        < 0.1 * found["spread", "isolated"]["initial_requirement"]
+    )
+
+
+def test_a_page_with_tables_and_plots(inside: Inside, tmp_path: Path) -> None:
+    page = tmp_path / "compare.html"
+    shown = inside("margin", "compare", BOOK, "--html", str(page))
+    assert f"written: {page}" in shown.out.replace("\n", "")
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<svg") == text.count("<h2>") == 4
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+    for part in text.split("<svg")[1:]:
+        svg = ElementTree.fromstring("<svg" + part.partition("</svg>")[0] + "</svg>")
+        wide = float(svg.get("width", "0"))
+        for bar in svg.iter("{http://www.w3.org/2000/svg}rect"):
+            assert 0 <= float(bar.get("width", "-1")) <= wide
+    assert "folder" in inside("margin", "compare", BOOK, "--html", str(tmp_path)).line()
+
+
+def test_what_users_write_is_no_markup(inside: Inside, tmp_path: Path) -> None:
+    path, page = tmp_path / "book.csv", tmp_path / "page.html"
+    path.write_text("account,type,underlying,quantity\n[red]<b>,perpetual,ETH,1\n", encoding="utf-8")
+    words = (
+        "margin",
+        "compare",
+        str(path),
+        "--market",
+        BOOK,
+        "--method",
+        "cross",
+        "--method",
+        "derive.srm@test",
+    )
+    shown = inside(*words, "--html", str(page))
+    assert "[red]<b>" in shown.out
+    assert "derive.srm@test" in shown.out
+    assert "&lt;b&gt;" in page.read_text(encoding="utf-8")
+    assert "[red]<b>" in inside("margin", "run", "cross", str(path), "--market", BOOK).out
+    assert "[red]<b>" in inside("keeper", "scan", str(path), "--method", "cross", "--market", BOOK).out
+
+
+def test_a_method_that_does_not_apply_says_why() -> None:
+    book = load_book(Path(BOOK))
+    rows = {row.method: row for row in compared(default_methods(), book.account("covered"), book.market)}
+    assert rows["derive.pmrm2"].result is None
+    assert rows["derive.pmrm2"].reason.startswith("ETH is no collateral of derive.pmrm2")
+
+
+# ----------------------------------------------------------------------------------------------------- keeper
+
+
+def test_a_scan_lists_who_is_under(inside: Inside) -> None:
+    found = inside("keeper", "scan", BOOK, "--method", "derive.pmrm2", "--json").json()
+    assert (found["accounts"], found["under"]) == (4, 1)
+    assert [(row["account"], row["standing"]) for row in found["rows"]] == [
+        ("naked", "under"), ("covered", "refused"), ("spread", "refused"),
+    ]  # fmt: skip
+    naked = found["rows"][0]
+    method, book = method_named("derive.pmrm2"), load_book(Path(BOOK))
+    result = method.margin(book.account("naked"), book.market)
+    assert naked["shortfall"] == pytest.approx(-result.maintenance)
+    assert naked["worst"] == result.worst == "spot -18 %, vol up"
+    assert naked["reason"].startswith("requires 3,258 of an equity of 2,339, most of it scan risk")
+    bid = naked["first_bid"]
+    # 95 % of what is left of the equity after the fee, times the largest part.
+    assert bid["price"] == pytest.approx(0.95 * (result.equity - bid["fee"]))
+    assert bid["paid"] == pytest.approx(bid["price"] * bid["max_fraction"])
+    assert bid["cash_needed"] > bid["paid"]
+    assert not bid["insolvent"]
+
+
+def test_a_scan_without_an_auction_and_with_all(inside: Inside) -> None:
+    found = inside("keeper", "scan", BOOK, "--method", "cross", "--all", "--json").json()
+    assert [row["standing"] for row in found["rows"]] == ["under", "above", "above", "above"]
+    assert found["rows"][0]["first_bid"] is None
+    shown = inside("keeper", "scan", CSV, "--method", "derive.pmrm2")
+    assert "4 accounts by derive.pmrm2: 1 under maintenance, 2 without an answer" in shown.out
+    assert "for 4" in shown.out
+
+
+def test_an_insolvent_account_pays_its_bidder(inside: Inside, tmp_path: Path) -> None:
+    path = tmp_path / "book.csv"
+    path.write_text(
+        "type,underlying,expiry,strike,option,quantity\noption,ETH,2026-12-25,3000,put,-10\ncash,,,,,100\n",
+        encoding="utf-8",
+    )
+    (row,) = inside(
+        "keeper", "scan", str(path), "--method", "derive.pmrm2", "--market", BOOK, "--json"
+    ).json()["rows"]
+    assert row["reason"] == "the equity of -2,061 is gone"
+    assert row["first_bid"]["insolvent"]
+    assert row["first_bid"]["paid"] == pytest.approx(row["equity"])
+
+
+# ------------------------------------------------------------------------------------------------------ guide
+
+
+def test_the_guide_explains_every_column() -> None:
+    for column, meaning in COLUMNS.items():
+        assert f"| `{column}` | {meaning} |" in GUIDE
+
+
+def test_the_guides_examples_can_be_read(tmp_path: Path) -> None:
+    blocks: dict[str, Any] = {}
+    for part in GUIDE.split("```")[1::2]:
+        language, _, text = part.partition("\n")
+        blocks.setdefault(language, text)
+    book = book_of(json.loads(blocks["json"]))
+    (tmp_path / "mine.json").write_text(blocks["json"], encoding="utf-8")
+    (tmp_path / "mine.csv").write_text(blocks["csv"], encoding="utf-8")
+    assert load_book(tmp_path / "mine.csv").portfolios == book.portfolios
+    method_file = tmp_path / "derive.toml"
+    method_file.write_text(blocks["toml"], encoding="utf-8")
+    method = method_named(str(method_file))
+    for portfolio in book.portfolios:
+        assert method.margin(portfolio, book.market).initial_requirement > 0
+
+
+def test_infinite_is_nothing_in_json() -> None:
+    assert plain({"a": (float("inf"), 1), "b": "x"}) == {"a": [None, 1], "b": "x"}
