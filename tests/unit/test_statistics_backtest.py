@@ -18,7 +18,9 @@ there = pytest.mark.skipif(not (DATA / "hourly").is_dir(), reason=f"no recorded 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("coverage_backtest", ROOT / "scripts" / "coverage.py")
+    spec = importlib.util.spec_from_file_location(
+        "coverage_backtest", ROOT / "scripts" / "coverage_backtest.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -2,7 +2,7 @@
 
 ::
 
-    python scripts/coverage.py [--data FOLDER] [--docs FOLDER]
+    python scripts/coverage_backtest.py [--data FOLDER] [--docs FOLDER]
 
 At the start of each window every method sees the 365 daily returns before it, and nothing after; its margin
 is then held against what the window brought. Windows do not overlap. Prints a table, and writes
@@ -556,8 +556,8 @@ def guide(days: Days, by_length: Mapping[int, Sequence[Backtest]]) -> str:
     parts = [
         f"""# Would the margin have covered the loss?
 
-Written by `python scripts/coverage.py` from hourly closes of ETH and BTC in USDT (one exchange, 2017-08 to
-2021-06 and 2022 to 2025). Same data, same bytes.
+Written by `python scripts/coverage_backtest.py` from hourly closes of ETH and BTC in USDT (one exchange,
+2017-08 to 2021-06 and 2022 to 2025). Same data, same bytes.
 
 **Set-up.** Margin period of risk 24 h, and 48 h below. A window begins at midnight UTC and the next one
 where it ends: none overlap. At its start a method sees the last {LOOKBACK} daily returns and nothing later.
