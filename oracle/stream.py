@@ -176,6 +176,8 @@ def _batches(file: RecordedFile, block_bytes: int) -> Iterator[tuple[Iterator[pa
     header = _header(file)
     if len(set(header)) != len(header):
         raise _NotPlainError("columns of one name")
+    if _open_quote(file):
+        raise _NotPlainError("a quote that is not closed")
     reader = arrow_csv.open_csv(
         pa.input_stream(str(file.path), compression="detect"),
         read_options=arrow_csv.ReadOptions(block_size=block_bytes, use_threads=False),
@@ -188,6 +190,15 @@ def _batches(file: RecordedFile, block_bytes: int) -> Iterator[tuple[Iterator[pa
     )
     with reader:
         yield reader, None
+
+
+def _open_quote(file: RecordedFile) -> bool:
+    """Return whether the file ends within quotes, as one that was cut off may: Arrow takes what is there."""
+    quotes = 0
+    with pa.input_stream(str(file.path), compression="detect") as source:
+        while piece := source.read(1 << 20):
+            quotes += piece.count(b'"')
+    return quotes % 2 == 1
 
 
 def _header(file: RecordedFile) -> list[str]:

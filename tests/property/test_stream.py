@@ -130,3 +130,16 @@ def test_what_parts_cannot_tell_is_said_with_its_line(tmp_path: Path) -> None:
     settings = {"base": "A", "quote": "B", "path": path, "time": "t", "price": "p", "decimals": 2}
     with pytest.raises(InputError, match=r"line 3: price '1.123' has more than 2 decimals"):
         list(stream(RecordedFile(**settings)))
+
+
+@pytest.mark.parametrize("end", ['1700000120,"10', '1700000120,"10\n', '"1700000120,10\n1700000180,11\n'])
+def test_a_file_that_was_cut_off_within_quotes_is_refused_and_not_read_to_there(
+    tmp_path: Path, end: str
+) -> None:
+    path = tmp_path / "series.csv"
+    settings = {"base": "A", "quote": "B", "path": path, "time": "t", "price": "p", "decimals": 2}
+    path.write_text(f't,p\n1700000000,"101"\n"1700000060",102\n{end}')
+    with pytest.raises(InputError, match="is not CSV in UTF-8: unexpected end of data"):
+        list(stream(RecordedFile(**settings)))
+    path.write_text('t,p\n1700000000,"101"\n"1700000060",102\n')
+    assert [int(m) for part in stream(RecordedFile(**settings)) for m in part.mantissa] == [10_100, 10_200]
