@@ -262,7 +262,7 @@ def judge_series(series: SeriesFile, on_part: Callable[[int], None] | None = Non
     if not looks:
         raise InputError(
             f"{series.feed.path}: {rows} rows and no look at them every {series.every_s} s",
-            fix="set every_s lower",
+            fix="set every_s lower (--every), or give more rows: looks lie between the first and the last",
         )
     return SeriesHistory(
         series.feed.source_id,

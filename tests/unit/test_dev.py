@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import ModuleType
 
@@ -167,3 +168,11 @@ def test_tests_run_in_parallel_unless_told_otherwise(
     assert command[:2] == ("-m", "pytest")
     assert command[len(command) - len(arguments) :] == tuple(arguments)
     assert ("--dist" in command) is parallel
+
+
+def test_no_script_hides_a_package() -> None:
+    """The folder of a script that runs comes first on the path: a `coverage.py` there broke numba."""
+    scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")}
+    # Some packages leave a folder of documentation behind, which nobody imports.
+    packages = packages_distributions().keys() - {"docs"}
+    assert not scripts & (packages | sys.stdlib_module_names)
