@@ -79,8 +79,8 @@ def black76(forward: int, strike: int, volatility: int, seconds: int, discount: 
     As `simulation.pricing.black76`, cut off step by step: ratio of strike and forward, root of the years,
     total volatility, the two arguments of the normal distribution, the call in units of the forward, the put
     from it by parity, and their product with the discounted forward. Against the exact value of the same
-    inputs the error is at most ``2e-16 * (forward + strike) + 3e-18``. Source: reference of the margin
-    engines, section 1.0.
+    inputs the error is at most ``2e-16 * (forward + strike) + (4 + strike / forward) * 1e-18``. Source:
+    reference of the margin engines, section 1.0.
     """
     total = volatility * fixed_math.sqrt(years_of(seconds)) // WAD
     discounted, capped = forward * discount // WAD, strike * discount // WAD
@@ -741,9 +741,9 @@ def float_error(portfolio: Portfolio, market: Market, method: Method) -> float:
     -----
     With ``u = 2**-53`` and over `n` options: a price is off by at most ``128 u`` of the sum of shocked
     forward and strike for its inputs, logarithm and normal distribution in both arithmetics; by 0.4 of what
-    the total volatility is off; and by ``8e-18`` dollars where the contract cuts off. A static
-    discount adds its own error to what it multiplies, a sum of `n` terms ``(n + 16) u`` of their sizes. The
-    worst scenario bounds the error of the minimum. Derivation in ``docs/margin.md``.
+    the total volatility is off; and by ``8e-18 (1 + strike / forward)`` dollars where the contract cuts off.
+    A static discount adds its own error to what it multiplies, a sum of `n` terms ``(n + 16) u`` of their
+    sizes. The worst scenario bounds the error of the minimum. Derivation in ``docs/margin.md``.
     """
     return _float_error(read_account(portfolio, market, method.kind), portfolio, market, method)
 
@@ -833,6 +833,11 @@ def _growth(book: OptionBook, conditions: _Conditions) -> Float64:
     return relative
 
 
+def _cut_off(forward: Float64, strike: Float64) -> Float64:
+    """Return what cutting off costs a price, dollars: a put may be many discounted forwards."""
+    return 8e-18 * (1 + strike / np.where(forward > 0, forward, np.inf))
+
+
 def _pmrm2_error(book: OptionBook, spot: float, p: Pmrm2Parameters, conditions: _Conditions) -> float:
     if not book.expiries:
         return 0.0
@@ -873,23 +878,23 @@ def _pmrm2_error(book: OptionBook, spot: float, p: Pmrm2Parameters, conditions: 
     static = np.maximum(positive, negative)
     static_error = u * (16 + long + short) + 4e-18 * np.exp(np.minimum(short, 600)) + discount_error
 
-    def of(per_option: Float64, factor: Float64, relative: Float64) -> Float64:
-        """Return error of one scenario, or of each, summed over the options."""
-        error = np.abs(book.amount) * (
-            discount[book.at] * per_option * factor[book.at] * (unit + relative[book.at])
-            + 8e-18 * (1 + factor[book.at])
-        )
-        summed: Float64 = error.sum(axis=-1)
+    def of(shock: Float64, factor: Float64, relative: Float64) -> Float64:
+        """Return the error of each shock's value, ``(s,)``, summed over the options."""
+        moved = (shock[:, None] * book.variable + book.fixed)[:, book.at]
+        sizes = discount[book.at] * (moved + book.strike) * factor[book.at]
+        cut = _cut_off(moved, book.strike) * (1 + factor[book.at])
+        summed: Float64 = np.sum(np.abs(book.amount) * (sizes * (unit + relative[book.at]) + cut), axis=-1)
         return summed
 
-    ones = np.ones(len(book.expiries))
-    marks = float(of(forward + book.strike, ones, discount_error))
-    shocks = np.array([scenario.spot_shock for scenario in p.scenarios])[:, None]
+    one = np.ones(len(book.expiries))
+    marks = float(of(np.ones(1), one, discount_error)[0])
+    shocks = np.array([scenario.spot_shock for scenario in p.scenarios])
     dampening = np.array([scenario.dampening for scenario in p.scenarios])
-    shocked = of(shocks * forward + book.strike, static, static_error + discount_error)
+    shocked = of(shocks, static, static_error + discount_error)
     worst = float(np.max(dampening * (shocked + marks)))
     weight = p.basis.add_factor + p.basis.mult_factor * years
-    basis = float(of((1 + p.basis.up) * forward + 2 * book.strike, weight, discount_error + 8 * u))
+    # At most: both shocks and the mark, each with its expiry's weight.
+    basis = float(of(np.array([1.0, p.basis.up, p.basis.down]), weight, discount_error + 8 * u).sum())
     short_notional = float(np.abs(book.amount).sum()) * spot * p.mm_option
     return marks + p.mm_factor * max(worst, basis) + 32 * u * short_notional
 
@@ -901,7 +906,8 @@ def _srm_error(book: OptionBook, spot: float, p: SrmParameters, conditions: _Con
     total = book.volatility * np.sqrt(book.years)[book.at]
     unit = _unit_errors(book, total, _growth(book, conditions))
     units, highest = np.abs(book.amount), float(book.strike.max())
-    priced = (units * ((forward + book.strike) * unit + 8e-18)).sum() * (1 + p.mm_put_mtm_req)
+    off = (forward + book.strike) * unit + _cut_off(forward, book.strike)
+    priced = (units * off).sum() * (1 + p.mm_put_mtm_req)
     needed = spot * (p.mm_call_spot_req + p.mm_put_spot_req) + forward * p.unpaired_mm_scale + highest
     return float(priced + (len(units) + 32) * (u * (units * needed).sum() + 1e-18 * units.sum()))
 

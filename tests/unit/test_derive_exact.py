@@ -294,10 +294,11 @@ def test_at_the_edge_integers_decide(cash: float, left: int) -> None:
 
 
 def test_a_float_that_has_the_wrong_sign_is_overruled() -> None:
-    """0.1 + 0.2 less 0.3: nothing is left, and a float sees 5.6e-17 or its negative."""
-    many = account(*(perpetual(0.1, 0.1), perpetual(-0.1, 0.2)), cash=-0.3)
-    found = decide(many, market(), PMRM2)
+    """0.3 less 0.1 and 0.2 is nothing, and nothing is not below zero; a float says -5.6e-17."""
+    held = account(perpetual(0.1, -0.1), perpetual(-0.1, -0.2), cash=0.3)
+    found = decide(held, market(), PMRM2)
     assert found == Decision(False, "integers", found.mm_float, 0)
+    assert found.mm_float < 0
 
 
 def test_the_width_is_a_billionth_of_the_gross_notional() -> None:
