@@ -10,18 +10,22 @@ netting saves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
+from contracts_abi.errors import InputError
 from simulation.margin.result import MarginResult, PortfolioMethod
 from simulation.portfolio.instruments import Portfolio, Position
 from simulation.portfolio.market import Market
 from simulation.risk.moves import known_margin, label_of
 
-STEP: Final = 2.0**-12
-"""Relative size of a small change: requirements are piecewise linear, and rounding costs 1e-12 of them."""
+STEPS: Final = (2.0**-12, 2.0**-18, 2.0**-24)
+"""Relative sizes of a small change: requirements are piecewise linear, and rounding costs 1e-12 of them at
+the first. The others are for one that has a kink nearer than that."""
+_CLOSES: Final = 1e-9
 
 
 class Which(StrEnum):
@@ -113,7 +117,7 @@ def euler(
     market: Market,
     which: Which = Which.MAINTENANCE,
     *,
-    step: float = STEP,
+    steps: Sequence[float] = STEPS,
 ) -> Attribution:
     """Return each position's part by the requirement's derivative in its size.
 
@@ -123,9 +127,9 @@ def euler(
         Whose requirement.
     which
         Of which one.
-    step
-        Relative change of a position's size, up and down; where two scenarios decide at once, their mean
-        counts.
+    steps
+        Relative changes of a position's size, up and down; where two scenarios decide at once, their mean
+        counts. The first after which nothing is left over is taken, else the one after which least is.
 
     Raises
     ------
@@ -133,7 +137,9 @@ def euler(
         If the margin is refused or unknown.
     """
 
-    def part(i: int) -> float:
+    whole = which.of(known_margin(method, portfolio, market))
+
+    def part(i: int, step: float) -> float:
         def at(factor: float) -> float:
             changed = replaced(portfolio, i, sized(portfolio.positions[i], factor))
             return which.of(known_margin(method, changed, market))
@@ -143,8 +149,16 @@ def euler(
             return 0.0
         return (at(1 + step) - at(1 - step)) / (2 * step)
 
-    whole = which.of(known_margin(method, portfolio, market))
-    return _attribution("euler", which, portfolio, whole, part)
+    best: Attribution | None = None
+    for step in steps:
+        tried = _attribution("euler", which, portfolio, whole, partial(part, step=step))
+        if best is None or abs(tried.rest) < abs(best.rest):
+            best = tried
+        if abs(best.rest) <= _CLOSES * max(1.0, *(abs(c.amount) for c in best.contributions), abs(whole)):
+            break
+    if best is None:
+        raise InputError("shares without a step", fix="give one")
+    return best
 
 
 def incremental(

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from contracts_abi.errors import InputError
 from simulation.margin.result import PortfolioMethod
 from simulation.portfolio.instruments import Portfolio
 from simulation.portfolio.market import YEAR_S, Market
@@ -85,7 +86,8 @@ def distances(
     which
         Which margin comes to 0.
     reach
-        The largest relative move, below 1; of time it is until the last expiry, a year without one.
+        The largest relative move, below 1; of time it is until the last expiry, a year without one, or until
+        the method refuses what is left of the account.
     looks
         How many steps each way.
 
@@ -103,6 +105,8 @@ def distances(
     for factor in chosen:
         for up in (True,) if factor.kind is FactorKind.TIME else (False, True):
             sizes = _sizes(factor, portfolio, market, reach, looks)
+            if factor.kind is FactorKind.TIME:
+                sizes = _answered(lambda size, f=factor: left(f, size), sizes)  # type: ignore[misc]
             signed = [size if up else -size for size in sizes]
             move = first_below(lambda size, f=factor: left(f, size), signed, whole=_whole(factor))  # type: ignore[misc]
             found.append(Distance(factor, up, move, sizes[-1]))
@@ -149,6 +153,20 @@ def _bisected(value: Callable[[float], float], good: float, bad: float, whole: b
         else:
             good = middle
     return bad
+
+
+def _answered(value: Callable[[float], float], sizes: Sequence[float]) -> list[float]:
+    """Return the sizes before the first that a method refuses: once all has expired, some know no account."""
+    out: list[float] = []
+    for size in sizes:
+        try:
+            value(size)
+        except InputError:
+            if not out:
+                raise
+            break
+        out.append(size)
+    return out
 
 
 def _whole(factor: Factor) -> bool:

@@ -1,7 +1,7 @@
 """The cheapest hedge, a collar, and the trade back into a band: linear programmes, solved by HiGHS.
 
 A hedge is chosen by a linear model of the method's own risk array; what it does is then asked of the method
-itself, and the model is corrected until the method agrees. What is returned has been checked, never assumed.
+itself, and the model is made anew until the method agrees. What is returned has been checked, never assumed.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ from simulation.risk.moves import known_margin
 from simulation.risk.whatif import Order, with_orders
 from simulation.types import Float64
 
-ROUNDS: Final = 24
-_STEP: Final = 1e-3
+ROUNDS: Final = 40
+_STEP: Final = 1e-5
+_TRUST: Final = 8.0
+_LEAST_TRUST: Final = 1e-4
 _NOTHING: Final = -1.0 + 1e-9
 """A fall to next to nothing: a price of 0 is none."""
 _LEAST: Final = 1e-9
@@ -116,10 +118,11 @@ def hedge(
     """Return the cheapest trades that bring the margin to a target.
 
     Minimises cost subject to ``equity - cost - requirement >= target`` with the requirement as ``share`` of
-    the worst row of the method's risk array and a rest, each linear in what is bought and in what is sold.
-    The method then margins the account with the trades; where it says otherwise the rows are corrected by
-    what it says, and the programme is solved again. For a method that is the worst row (``cross``) the first
-    solution is the optimum; for others it is one that the method itself accepts.
+    the worst row of the method's risk array and a rest, both linear around some trades: at first none. The
+    method then margins the account with the programme's trades. While they help, the model is made anew
+    around them; where they do not, it is believed less far. For a method that is the worst row (``cross``)
+    the first solution is the optimum; for others it is the cheapest that was found and that the method itself
+    accepts. Where none is found from there, the search begins once more with what closes the account.
 
     Parameters
     ----------
@@ -140,29 +143,62 @@ def hedge(
     if not candidates:
         raise InputError("a hedge of nothing", fix="give candidates")
     model = _Model(method, portfolio, market, tuple(candidates), which)
-    if which.left(model.now) >= target:
-        return Hedge(True, (0.0,) * len(candidates), 0.0, portfolio, model.now)
-    scale = abs(which.left(model.now)) + abs(target)
-    buffer, reason = _LEAST * scale, ""
-    for _ in range(ROUNDS):
-        traded = model.solve(target + buffer)
-        if traded is None:
-            reason = "no trades in these instruments restore the margin"
-            break
+    now = known_margin(method, portfolio, market)
+    none = (0.0,) * len(candidates)
+    if which.left(now) >= target:
+        return Hedge(True, none, 0.0, portfolio, now)
+    for start in (np.zeros(len(candidates)), _closing(portfolio, candidates)):
+        found = _searched(model, start, target, which, abs(which.left(now)) + abs(target))
+        if found is not None:
+            return found
+    reason = "no trades in these instruments were found that restore the margin"
+    return Hedge(False, none, 0.0, portfolio, now, reason)
+
+
+def _closing(portfolio: Portfolio, candidates: Sequence[Candidate]) -> Float64:
+    """Return the trades that close what is held of the candidates, as far as they are bounded."""
+    held: dict[object, float] = {}
+    for position in portfolio.positions:
+        key = (position.instrument, position.volatility)
+        held[key] = held.get(key, 0.0) + position.quantity
+    wanted = [-held.get((c.instrument, c.volatility), 0.0) for c in candidates]
+    return np.array(
+        [max(-c.most_sold, min(c.most_bought, q)) for c, q in zip(candidates, wanted, strict=True)]
+    )
+
+
+def _searched(model: _Model, start: Float64, target: float, which: Which, scale: float) -> Hedge | None:
+    """Return the cheapest trades that were found from a start on; None where none were."""
+
+    def hedge_of(traded: Float64) -> tuple[Hedge, float]:
         quantities = tuple(float(q) for q in traded)
-        after = model.after(quantities)
-        result = known_margin(method, after, market)
-        if which.left(result) >= target:
-            return Hedge(True, quantities, model.cost(quantities), after, result)
-        model.correct(quantities, result)
-        buffer *= 2
-    else:
-        reason = "the method and its linear model did not come together"
-    return Hedge(False, (0.0,) * len(candidates), 0.0, portfolio, model.now, reason)
+        after, result = model.asked(quantities)
+        return Hedge(True, quantities, model.cost(quantities), after, result), which.left(result)
+
+    first, left = hedge_of(start)
+    best = first if left >= target else None
+    at, trust, buffer = start, _TRUST, _LEAST * scale
+    for _ in range(ROUNDS):
+        tried = model.solve(at, target + buffer, trust) if trust >= _LEAST_TRUST else None
+        if tried is None:
+            break
+        found, reached = hedge_of(tried)
+        if reached >= target and (best is None or found.cost < best.cost - _LEAST * scale):
+            best, at, left = found, tried, reached
+        elif best is not None and reached >= target:
+            break
+        elif best is None and reached > left + _LEAST * scale:
+            at, left = tried, reached
+        elif target - reached < 1e-6 * scale:
+            # Rounding alone: the model is right, and asks for a little more.
+            buffer *= 4
+        else:
+            trust /= 4
+    return best
 
 
 class _Model:
-    """The margin as a linear function of what is bought and sold, corrected by what the method says."""
+    """The margin as a linear function of what is bought and sold, around some trades."""
 
     def __init__(
         self,
@@ -172,68 +208,99 @@ class _Model:
         candidates: tuple[Candidate, ...],
         which: Which,
     ) -> None:
-        self._portfolio, self._market, self._candidates, self._which = portfolio, market, candidates, which
-        self.now = known_margin(method, portfolio, market)
+        self._method, self._portfolio, self._market = method, portfolio, market
+        self._candidates, self._which = candidates, which
         parameters = method.parameters
         share = getattr(parameters, "maintenance_share", getattr(parameters, "mm_factor", 1.0))
         self._share = float(share) if which is Which.MAINTENANCE else 1.0
-        self._rows, self._rest = self._split(self.now)
-        self._equity = self.now.equity
-        slopes, rests = [], []
-        for sign in (1.0, -1.0):
-            for candidate, size in zip(candidates, _sizes(portfolio, market, candidates), strict=True):
-                step = sign * size * _STEP
-                free = Order(candidate.units(step))
-                rows, rest = self._split(known_margin(method, with_orders(portfolio, market, [free]), market))
-                slopes.append((rows - self._rows) / abs(step))
-                rests.append((rest - self._rest) / abs(step))
-        self._slopes, self._rests = np.stack(slopes, axis=1), np.array(rests)
+        self._sizes = np.array(_sizes(portfolio, market, candidates))
         self._costs = np.array([c.buy for c in candidates] + [c.sell for c in candidates])
         self._bounds = [(0, _bound(c.most_bought)) for c in candidates] + [
             (0, _bound(c.most_sold)) for c in candidates
         ]
 
-    def _split(self, result: MarginResult) -> tuple[Float64, float]:
-        """Return the risk array, and the requirement that it does not explain."""
+    def _split(self, quantities: Float64) -> tuple[Float64, float]:
+        """Return the risk array with free trades, and what else is required, less the equity."""
+        orders = [Order(c.units(float(q))) for c, q in zip(self._candidates, quantities, strict=True) if q]
+        free = with_orders(self._portfolio, self._market, orders)
+        result = known_margin(self._method, free, self._market)
         rows = np.array([row.profit for row in result.scenarios]) if result.scenarios else np.zeros(1)
-        return rows, self._which.of(result) - self._share * max(0.0, -float(rows.min()))
+        return rows, -self._which.left(result) - self._share * max(0.0, -float(rows.min()))
 
-    def solve(self, target: float) -> Float64 | None:
-        """Return the net quantities of the cheapest trades by the model; None where there are none."""
-        several = len(self._costs)
-        # Unknown: what is bought, what is sold, and the worst loss.
-        above = np.concatenate([self._costs + self._rests, [self._share]])
-        below = np.concatenate([-self._slopes, -np.ones((len(self._rows), 1))], axis=1)
-        found = linprog(
-            np.concatenate([_priced(self._costs), [0.0]]),
-            A_ub=np.concatenate([above[None, :], below]),
-            b_ub=np.concatenate([[self._equity - self._rest - target], self._rows]),
-            bounds=[*self._bounds, (0, None)],
-            method="highs",
-        )
-        if found.x is None:
-            return None
-        half = several // 2
-        return np.asarray(found.x[:half] - found.x[half:several])
+    def _slopes(self, at: Float64, rows: Float64, rest: float) -> tuple[Float64, Float64]:
+        """Return what a unit more, then a unit less, of each candidate does to array and rest."""
+        steps, rests = [], []
+        for sign in (1.0, -1.0):
+            for j, size in enumerate(self._sizes * _STEP):
+                moved = at.copy()
+                moved[j] += sign * size
+                then, left = self._split(moved)
+                steps.append((then - rows) / size if then.shape == rows.shape else np.zeros_like(rows))
+                rests.append((left - rest) / size)
+        both, several = np.stack(steps, axis=1), len(self._sizes)
+        bent = np.array(rests)
+        # Where a unit more and one less together gain, the programme would trade both: a line is put there.
+        for j in range(several):
+            up, down = both[:, j].copy(), both[:, several + j].copy()
+            mean = np.where(up + down > 0, (up - down) / 2, up)
+            both[:, j], both[:, several + j] = mean, np.where(up + down > 0, -mean, down)
+            if bent[j] + bent[several + j] < 0:
+                bent[j] = (bent[j] - bent[several + j]) / 2
+                bent[several + j] = -bent[j]
+        return both, bent
 
-    def after(self, quantities: Sequence[float]) -> Portfolio:
-        """Return the account with the trades."""
+    def solve(self, at: Float64, target: float, trust: float) -> Float64 | None:
+        """Return the cheapest trades by the model around some trades; those nearest to the target if none do.
+
+        Parameters
+        ----------
+        at
+            Net quantities that the model is made around.
+        target
+            Dollars of equity less requirement.
+        trust
+            How far it is believed, in sizes of the account.
+        """
+        rows, rest = self._split(at)
+        slopes, rests = self._slopes(at, rows, rest)
+        several = len(self._sizes)
+        # Unknown: bought and sold in all, more and less than now, the worst loss, what is missing.
+        columns = 4 * several + 2
+        above = np.zeros((1 + len(rows), columns))
+        above[0, : 2 * several], above[0, 2 * several : -2] = self._costs, rests
+        above[0, -2:] = self._share, -1.0
+        above[1:, 2 * several : -2], above[1:, -2] = -slopes, -1.0
+        net = np.eye(several)
+        equal = np.concatenate([net, -net, -net, net, np.zeros((several, 2))], axis=1)
+        reach = [(0.0, float(size) * trust) for size in self._sizes]
+        costs = np.concatenate([_priced(self._costs), np.zeros(2 * several + 2)])
+        nearest = costs * _LEAST
+        nearest[-1] = 1.0
+        for weights, missing in ((costs, 0.0), (nearest, None)):
+            found = linprog(
+                weights,
+                A_ub=above,
+                b_ub=np.concatenate([[-rest - target], rows]),
+                A_eq=equal,
+                b_eq=at,
+                bounds=[*self._bounds, *reach, *reach, (0, None), (0, missing)],
+                method="highs",
+            )
+            if found.x is not None:
+                traded = np.asarray(found.x[:several] - found.x[several : 2 * several])
+                # What rounding left is no trade.
+                return np.where(np.abs(traded) < _LEAST * self._sizes, 0.0, traded)
+        return None
+
+    def asked(self, quantities: Sequence[float]) -> tuple[Portfolio, MarginResult]:
+        """Return the account with the trades and their costs, and its margin by the method."""
         orders = [c.order(q) for c, q in zip(self._candidates, quantities, strict=True) if q]
-        return with_orders(self._portfolio, self._market, orders)
+        after = with_orders(self._portfolio, self._market, orders)
+        return after, known_margin(self._method, after, self._market)
 
     def cost(self, quantities: Sequence[float]) -> float:
         """Return what the trades cost, dollars."""
         return sum(c.order(q).fee for c, q in zip(self._candidates, quantities, strict=True))
-
-    def correct(self, quantities: Sequence[float], result: MarginResult) -> None:
-        """Take in what the method says of an account with trades."""
-        net = np.array(quantities)
-        sides = np.concatenate([np.maximum(net, 0.0), np.maximum(-net, 0.0)])
-        rows, rest = self._split(result)
-        if rows.shape == self._rows.shape:
-            self._rows = np.minimum(self._rows, rows - self._slopes @ sides)
-        # Only to the worse, so that the programme comes to an end.
-        self._rest = max(self._rest, rest - float(self._rests @ sides))
 
 
 def _priced(costs: Float64) -> Float64:

@@ -144,7 +144,7 @@ def test_hedges_that_are_none() -> None:
     bounded = Candidate(perpetual(1.0).instrument, most_sold=1.0)
     found = hedge(SCAN, held, market(), [bounded])
     assert not found.found
-    assert found.reason == "no trades in these instruments restore the margin"
+    assert found.reason == "no trades in these instruments were found that restore the margin"
     assert found.after == held
     assert hedge(SCAN, account(cash=1.0), market(), [bounded]).quantities == (0.0,)
     with pytest.raises(InputError, match="hedge of nothing"):
