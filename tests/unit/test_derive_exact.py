@@ -218,6 +218,13 @@ def test_every_product_is_cut_off_where_the_contract_cuts() -> None:
     assert (min(big.scenarios), big.maintenance) == (-2, -1)
 
 
+def test_the_price_moves_before_the_amount_counts() -> None:
+    """7 units less 15 % is one less, a hundred times; 15 % of 700 would be 105."""
+    result = exact_margin(account(perpetual(100)), market(spot=7e-18, perpetual=7e-18), PMRM2)
+    assert min(result.scenarios) == -100
+    assert result.maintenance == -80 - 7
+
+
 def test_tokens_by_hand() -> None:
     """1 ether of 2,000 falls by 15 %, less 10 %; 2 staked of 2,100 never move, less 20 %."""
     result = exact_margin(account(token("ETH", 1), token("STK", 2)), market(), PMRM2)
