@@ -17,7 +17,7 @@ from simulation.chain.anvil import Anvil, AnvilOptions
 from simulation.chain.fork import fork as fork_chain
 from simulation.chain.market import Deployment
 from simulation.chain.seed import SeededState, load_or_build
-from simulation.chain.solc import ensure_oracle_toolchain
+from simulation.chain.solc import ensure_oracle_toolchain, fetch_protocol_sources
 from simulation.chain.toolchain import Progress, cache_dir, ensure_forge, ensure_toolchain, node_tools
 
 NODE_CHECK_S: Final = 0.5
@@ -25,13 +25,15 @@ NODE_CHECK_S: Final = 0.5
 
 
 def set_up_everything(progress: Progress, *, forge: bool) -> Path | None:
-    """Fetch and compile all that any command or test needs; what is there already takes no time.
+    """Fetch all that any command or test needs, and compile it; what is there already takes no time.
 
-    Returns Foundry's forge where it was asked for.
+    Lending protocols that npm ships as source are compiled when one is first asked for. Returns Foundry's
+    forge where it was asked for.
     """
     with node_tools(progress) as tools:
         ensure_toolchain(progress, tools)
         ensure_oracle_toolchain(progress, tools)
+        fetch_protocol_sources(progress, tools)
         return ensure_forge(progress, tools) if forge else None
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from contracts_abi.errors import CheckFailed
 from keeper.commands.console import progress_bar, stderr_console
 from simulation.chain.parity import ORACLE, ParityResult, parity_names, run_parity
-from simulation.chain.solc import ensure_oracle_toolchain
+from simulation.chain.solc import ensure_oracle_toolchain, ensure_protocol_toolchain
 from simulation.chain.toolchain import ensure_toolchain, node_tools
 
 
@@ -42,7 +42,7 @@ def _record(name: str, results: list[ParityResult]) -> dict[str, Any]:
 
 
 def _set_up(console: Console, names: tuple[str, ...]) -> None:
-    """Fetch what the comparisons need; protocols do without the contracts of price sources."""
+    """Fetch what the comparisons need; each kind does without what only another compares with."""
 
     def report(text: str) -> None:
         console.log(text)
@@ -51,6 +51,7 @@ def _set_up(console: Console, names: tuple[str, ...]) -> None:
         ensure_toolchain(report, tools)
         if any(name.startswith(f"{ORACLE}-") for name in names):
             ensure_oracle_toolchain(report, tools)
+        ensure_protocol_toolchain(names, report, tools)
 
 
 def _run(console: Console, name: str, backend: str, cases: int, seed: int) -> ParityResult:

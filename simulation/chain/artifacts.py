@@ -101,6 +101,16 @@ def pyth(name: str) -> Artifact:
     return _compiled("pyth", name)
 
 
+def morpho_blue(name: str) -> Artifact:
+    """Return ``Morpho`` or ``IrmMock``, compiled from their authors' source as they build it."""
+    return _compiled("morpho-blue", name)
+
+
+def aave_v3_6(name: str) -> Artifact:
+    """Return a contract of Aave V3.6, compiled from its authors' source."""
+    return _compiled("aave-v3.6", name)
+
+
 def _compiled(unit: str, name: str) -> Artifact:
     contracts = _contracts(unit)
     try:

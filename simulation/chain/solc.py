@@ -2,19 +2,22 @@
 
 The compiler is JavaScript and any Node.js runs it. Its output is kept in the cache folder under the hash of
 all that went in, so that Node.js is needed when something new is compiled and never again:
-`ensure_oracle_toolchain` compiles every unit below while the toolchain is set up, and tests and commands read
-what it left.
+`ensure_oracle_toolchain` compiles every unit of price sources while the toolchain is set up, and tests and
+commands read what it left. Lending protocols take longer, and are compiled when one is first asked for:
+`ensure_protocol_toolchain`.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import posixpath
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +27,7 @@ from contracts_abi.errors import DataError, InputError, ToolError, UnknownNameEr
 from simulation.chain.toolchain import (
     COMPILERS,
     ORACLE_PACKAGES,
+    PROTOCOL_PACKAGES,
     NodeTools,
     NpmPackage,
     Progress,
@@ -267,6 +271,13 @@ contract TwapFeed {
 }
 """
 
+# As Morpho's authors build what they deploy.
+_MORPHO: Final[Mapping[str, Any]] = {
+    "optimizer": {"enabled": True, "runs": 999_999},
+    "viaIR": True,
+    "evmVersion": "paris",
+}
+
 UNITS: Final[Mapping[str, Unit]] = {
     "chainlink": Unit(
         "0.6.6",
@@ -284,14 +295,56 @@ UNITS: Final[Mapping[str, Unit]] = {
 }
 """What `ensure_oracle_toolchain` compiles, by name."""
 
+_AAVE_V3_6: Final = "@aave-dao/aave-v3-origin/src/contracts"
+
+PROTOCOL_UNITS: Final[Mapping[str, Unit]] = {
+    "aave-v3.6": Unit(
+        "0.8.27",
+        tuple(
+            f"{_AAVE_V3_6}/{path}.sol"
+            for path in (
+                "helpers/AaveProtocolDataProvider",
+                *(
+                    f"instances/{name}Instance"
+                    for name in ("AToken", "Pool", "PoolConfigurator", "VariableDebtToken")
+                ),
+                *(
+                    f"misc/{name}"
+                    for name in ("AaveOracle", "DefaultReserveInterestRateStrategyV2", "PriceOracleSentinel")
+                ),
+                "mocks/oracle/SequencerOracle",
+                *(f"protocol/configuration/{name}" for name in ("ACLManager", "PoolAddressesProvider")),
+                *(
+                    f"protocol/libraries/logic/{name}Logic"
+                    for name in ("Borrow", "Configurator", "FlashLoan", "Liquidation", "Pool", "Supply")
+                ),
+            )
+        ),
+        settings={**OPTIMIZED, "evmVersion": "shanghai", "metadata": {"bytecodeHash": "none"}},
+    ),
+    "morpho-blue": Unit(
+        "0.8.19",
+        tuple(f"@morpho-org/morpho-blue/src/{name}.sol" for name in ("Morpho", "mocks/IrmMock")),
+        settings=_MORPHO,
+    ),
+}
+"""What `ensure_protocol_toolchain` compiles, by the protocol's name."""
+
 
 def compile_unit(name: str) -> dict[str, Artifact]:
-    """Return the contracts of one of `UNITS` by their names; see `compile_sources`."""
+    """Return the contracts of one of `UNITS` or `PROTOCOL_UNITS` by their names; see `compile_sources`."""
+    units = {**UNITS, **PROTOCOL_UNITS}
     try:
-        unit = UNITS[name]
+        unit = units[name]
     except KeyError:
-        raise UnknownNameError("unit of contracts", name, UNITS) from None
+        raise UnknownNameError("unit of contracts", name, units) from None
     return _compile(unit, None)
+
+
+def is_compiled(name: str) -> bool:
+    """Return whether one of `PROTOCOL_UNITS` is there, so that `compile_unit` only reads it."""
+    packages = (COMPILERS[PROTOCOL_UNITS[name].solc], *PROTOCOL_PACKAGES[name])
+    return all(package.installed() for package in packages) and _is_compiled(PROTOCOL_UNITS[name])
 
 
 def compile_sources(
@@ -372,6 +425,50 @@ def ensure_oracle_toolchain(progress: Progress | None = None, tools: NodeTools |
     return True
 
 
+def fetch_protocol_sources(progress: Progress | None = None, tools: NodeTools | None = None) -> bool:
+    """Fetch the sources and compilers of all `PROTOCOL_UNITS` and compile nothing.
+
+    Parameters are as for `ensure_oracle_toolchain`, and so are what it returns and raises.
+    """
+    return _fetch_missing(_protocol_packages(PROTOCOL_UNITS), progress or (lambda _line: None), tools)
+
+
+def ensure_protocol_toolchain(
+    names: Sequence[str], progress: Progress | None = None, tools: NodeTools | None = None
+) -> bool:
+    """Make contracts of lending protocols be there, fetched and compiled; up to half a minute for each.
+
+    Parameters
+    ----------
+    names
+        Which of `PROTOCOL_UNITS`; other names stand for protocols that need nothing compiled.
+    progress, tools
+        As for `ensure_oracle_toolchain`, and so are what it returns and raises.
+    """
+    report = progress or (lambda _line: None)
+    wanted = [name for name in names if name in PROTOCOL_UNITS]
+    fetched = _fetch_missing(_protocol_packages(wanted), report, tools)
+    todo = [name for name in wanted if not _is_compiled(PROTOCOL_UNITS[name])]
+    if todo:
+        with node_tools(report) as own_tools:
+            for name in todo:
+                report(f"solc: {name} (up to half a minute, once)")
+                _compile(PROTOCOL_UNITS[name], (tools or own_tools).node)
+    return bool(fetched or todo)
+
+
+def _protocol_packages(names: Iterable[str]) -> tuple[NpmPackage, ...]:
+    packages = [p for name in names for p in (COMPILERS[PROTOCOL_UNITS[name].solc], *PROTOCOL_PACKAGES[name])]
+    return tuple(dict.fromkeys(packages))
+
+
+def _fetch_missing(packages: Iterable[NpmPackage], report: Progress, tools: NodeTools | None) -> bool:
+    missing = [package for package in packages if not package.installed()]
+    if missing:
+        fetch_packages(missing, report, tools)
+    return bool(missing)
+
+
 def solc_program(version: str) -> Path:
     """Return a program that takes ``--version`` and ``--standard-json`` as solc does, for ``forge --use``.
 
@@ -418,12 +515,34 @@ def _compile_texts(
     compiler = _compiler(solc)
     given = standard_json(texts, settings, base)
     cached = _cached(given, compiler)
-    try:
-        output = json.loads(cached.read_bytes())
-    except (FileNotFoundError, ValueError):  # absent, or not what we wrote
-        output = _run_solc(compiler, given, node)
-        write_atomically(cached, json.dumps(output).encode())
+    output = _read_output(cached)
+    if output is None:
+        with _alone(cached):
+            output = _read_output(cached)  # of whoever we waited for
+            if output is None:
+                output = _run_solc(compiler, given, node)
+                write_atomically(cached, json.dumps(output).encode())
     return {name: parse_artifact(raw, name) for name, raw in output.items()}
+
+
+def _read_output(cached: Path) -> dict[str, Any] | None:
+    """Return what an earlier run left, None when that is absent or not what we wrote."""
+    try:
+        output: dict[str, Any] = json.loads(cached.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return output
+
+
+@contextmanager
+def _alone(cached: Path) -> Iterator[None]:
+    """Keep other processes from compiling the same: the second waits, and reads what the first wrote."""
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    lock = cached.with_suffix(".lock")
+    with lock.open("a", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        lock.unlink(missing_ok=True)
 
 
 def _compiler(version: str) -> NpmPackage:

@@ -123,6 +123,13 @@ COMPILERS: Final[Mapping[str, NpmPackage]] = {
             _COMPILER,
             "solc-0.8.19",
         ),
+        NpmPackage(
+            "solc",
+            "0.8.27",
+            "BNxMol2tUAbkH7HKlXBcBqrGi2aqgv+uMHz26mJyTtlVgWmBA4ktiw0qVKHfkjf2oaHbwtbtaSeE2dhn/gTAKw==",
+            _COMPILER,
+            "solc-0.8.27",
+        ),
     )
 }
 """The Solidity compilers by version, as JavaScript that any Node.js runs."""
@@ -154,6 +161,33 @@ ORACLE_PACKAGES: Final = (
     ),
 )
 """What the sources of prices are compared with; only the tests and commands that do so need it."""
+
+PROTOCOL_PACKAGES: Final[Mapping[str, tuple[NpmPackage, ...]]] = {
+    "aave-v3.6": (
+        NpmPackage(
+            "@aave-dao/aave-v3-origin",
+            "3.6.0",
+            "TwK/TpTZGArN0G3AE+0NoafsaXc7BiXdZhYuxcD+8A5OjIGolp0cqu5FZcTDLo/pbavJvMU5v0php/LEJiJ/cQ==",
+            r"(package\.json|LICENSE.*|src/contracts/.*\.sol)",
+        ),
+        NpmPackage(
+            "@openzeppelin/contracts",
+            "5.7.0",
+            "IL2AZpI+7THMzt1u6Cxmc1zLwVnudtUGvrqXQ/HnbLKfQ/8dIWMMQPDwPIjRQzNrlAo4cxZaCGRB/XvwPo9ILA==",
+            r"(package\.json|LICENSE.*|(interfaces|utils)/.*\.sol)",
+            "openzeppelin-contracts/contracts",  # as Aave's sources import it
+        ),
+    ),
+    "morpho-blue": (
+        NpmPackage(
+            "@morpho-org/morpho-blue",
+            "1.0.0",
+            "MKtzYMRE65B1hVJYAPtml3ecHPY2e/SL3JRvM7XWjtbnWQX6U/C3beSdxr7v+rHaVJ0ri/dUPxvNfWtr0NZdGw==",
+            r"(package\.json|LICENSE.*|src/.*\.sol|src/.*LICENSE)",
+        ),
+    ),
+}
+"""Sources of lending protocols that come uncompiled, by the protocol's name; only its parity needs them."""
 
 # Only where the bytes could be checked and run; elsewhere the user installs Foundry.
 _ANVIL_PACKAGES: Final[Mapping[tuple[str, str], NpmPackage]] = {
