@@ -65,6 +65,24 @@ def _is_zero(text: str) -> bool:
         return False
 
 
+def bounded_number(text: str) -> None:
+    """Refuse a number that is none, or whose digits would fill memory; words that are no number pass.
+
+    Raises
+    ------
+    ValueError
+        If it has more places than `_positive_decimal` allows, or is infinite.
+    """
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return
+    if not number.is_finite():
+        raise ValueError("must be finite")
+    if number.adjusted() >= _MAGNITUDE or -int(number.as_tuple().exponent) > _MAGNITUDE:
+        raise ValueError(f"has more than {_MAGNITUDE} places before or after the point")
+
+
 UnixSeconds: TypeAlias = Annotated[
     int, BeforeValidator(_unix), WithJsonSchema({"type": "string", "format": "date-time"})
 ]

@@ -37,7 +37,7 @@ from oracle.faults import FaultModel, faults
 from oracle.faults.gas import GasPrice
 from oracle.faults.pool import MovePool
 from oracle.faults.series import Freeze, Scale, SwapFeeds
-from oracle.fields import AnyAmount, Pair, PositiveDecimal, UnixSeconds
+from oracle.fields import AnyAmount, Pair, PositiveDecimal, UnixSeconds, bounded_number
 from oracle.guards import guards
 from oracle.incidents import incident_path
 from oracle.mechanisms import FeedModel, mechanisms
@@ -72,6 +72,10 @@ class Chain(StrictModel):
     block0: int = Field(default=0, ge=0, description="block number at the clock's start")
 
 
+_MOST_STEPS = 200_000
+"""Of a clock: every feed and account is played at each of them."""
+
+
 class Clock(StrictModel):
     """The time grid that the scenario is played on."""
 
@@ -85,6 +89,8 @@ class Clock(StrictModel):
             raise ValueError("end must be after start")
         if (self.end - self.start) % self.step_s:
             raise ValueError(f"end - start = {self.end - self.start} s is not a multiple of step_s")
+        if (steps := (self.end - self.start) // self.step_s) > _MOST_STEPS:
+            raise ValueError(f"{steps} steps are more than {_MOST_STEPS}: set step_s higher")
         return self
 
 
@@ -274,6 +280,13 @@ class Expectation(StrictModel):
     tolerance_bps: int | None = Field(default=None, ge=0)
     with_: Literal["guarded", "unguarded"] | None = Field(default=None, alias="with")
 
+    @field_validator("value")
+    @classmethod
+    def _bounded(cls, value: int | str | None) -> int | str | None:
+        if value is not None:
+            bounded_number(str(value))
+        return value
+
     @field_validator("assert_")
     @classmethod
     def _known(cls, value: str) -> str:
@@ -319,6 +332,7 @@ class Scenario(StrictModel):
 
     _sha256: str = PrivateAttr(default="")
     _rows: dict[str, tuple[tuple[int, Fraction], ...]] = PrivateAttr(default_factory=dict)
+    _columns: dict[str, tuple[tuple[int, ...], tuple[Fraction, ...]]] = PrivateAttr(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -626,18 +640,26 @@ def _truth(scenario: Scenario, pair: str, t: int) -> tuple[Fraction, PointStatus
         return base * truth.derived.num / truth.derived.den, truth.derived.status
     if truth.constant is not None:
         return Fraction(truth.constant), PointStatus.STATED
-    step = truth.interp == "step"
+    times, prices = _columns_of(scenario, pair, truth)
+    value, left, right = _interpolate(times, prices, t, step=truth.interp == "step")
     if truth.file is not None:
-        rows = scenario._rows[pair]
-        value, left, right = _interpolate([t for t, _ in rows], [p for _, p in rows], t, step=step)
         return value, PointStatus.DOCUMENTED if left == right else PointStatus.INTERPOLATED
     points = truth.points
-    value, left, right = _interpolate(
-        [p.t for p in points], [Fraction(p.price) for p in points], t, step=step
-    )
     if left == right:
         return value, points[left].status
     return value, _between(points[left].status, points[right].status)
+
+
+def _columns_of(scenario: Scenario, pair: str, truth: Truth) -> tuple[tuple[int, ...], tuple[Fraction, ...]]:
+    """Return times and prices of a truth, made once: a replay asks for them at every step."""
+    if pair not in scenario._columns:
+        rows = scenario._rows[pair] if truth.file is not None else _point_rows(truth)
+        scenario._columns[pair] = (tuple(t for t, _ in rows), tuple(price for _, price in rows))
+    return scenario._columns[pair]
+
+
+def _point_rows(truth: Truth) -> tuple[tuple[int, Fraction], ...]:
+    return tuple((p.t, Fraction(p.price)) for p in truth.points)
 
 
 def truth_at(scenario: Scenario, pair: str, t: int) -> Fraction:

@@ -51,7 +51,7 @@ class IncidentLine:
     record
         How well it is founded: documented, recalled or stated.
     depth
-        ``deep``: with positions and economics; ``series``: prices and guards only.
+        ``deep``: with positions, economics and a wrong value that arises; ``series``: without one of them.
     mechanism
         What produced the wrong price, in a word.
     """

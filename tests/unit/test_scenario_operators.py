@@ -365,3 +365,16 @@ def test_the_guide_has_every_operator_with_its_keys() -> None:
 def test_every_guard_has_an_id_that_can_be_expected() -> None:
     for kind in guards:
         scenario(expect("guard", id=f'"{guards.get(kind).id}"'))
+
+
+def test_a_clock_of_too_many_steps_is_refused() -> None:
+    text = incident_path("venus-luna-2022-05-12").read_text()
+    text = text.replace("start = 2022-05-12T07:00:00Z", "start = 2012-05-12T07:00:00Z")
+    with pytest.raises(InputError, match=r"clock: 5259300 steps are more than 200000: set step_s higher"):
+        parse_scenario(text.encode())
+
+
+def test_an_expectation_of_a_gigabyte_is_refused() -> None:
+    text = incident_path("venus-luna-2022-05-12").read_text()
+    with pytest.raises(InputError, match="places before or after the point"):
+        parse_scenario(text.replace('value = "8000000"', 'value = "1e999999999"', 1).encode())
