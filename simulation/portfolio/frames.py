@@ -43,8 +43,8 @@ def portfolios_from(frame: pd.DataFrame, where: str = "frame") -> tuple[Portfoli
     plain = frame.astype(object).where(frame.notna(), None)
     names = [str(name) for name in plain.columns]
     # By place, so that a name that stands twice is seen and refused.
-    columns, labels = cell_table({str(i): plain.iloc[:, i] for i in range(len(names))})
-    return portfolios_of(type(columns)(tuple(names), columns.rows), labels, where)
+    columns, labels = cell_table(names, [plain.iloc[:, i] for i in range(len(names))])
+    return portfolios_of(columns, labels, where)
 
 
 def results_frame(results: Iterable[MarginResult]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -280,6 +281,8 @@ def _json(path: Path) -> Any:
         return json.loads(text, object_pairs_hook=_once)
     except UnicodeDecodeError as error:
         raise InputError(f"{path.name} is no UTF-8 at byte {error.start}", fix="save it as UTF-8") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}", fix="give a file that can be read") from None
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path.name}: line {error.lineno}, column {error.colno}: {error.msg}", fix="mend the JSON"
@@ -404,8 +407,12 @@ def unix_time(text: str) -> int:
         Whose message fits behind the value.
     """
     text = text.strip()
-    if text.removeprefix("-").isdecimal():
-        seconds = int(text)
+    # A column with gaps is written by many programs as 1798185600.0.
+    whole = re.fullmatch(r"(-?\d{1,20})(?:\.0*)?", text, re.ASCII)
+    if whole is not None:
+        if re.fullmatch(r"(?:19|20)\d\d[01]\d[0-3]\d", text, re.ASCII):
+            raise InputError("could be a date or seconds", fix="write a date as 2026-12-25")
+        seconds = int(whole[1])
         if abs(seconds) >= _LEAST_MS:
             raise InputError("is too large for seconds", fix="divide milliseconds by 1000")
         return seconds
@@ -663,6 +670,8 @@ def _csv_columns(path: Path) -> tuple[Columns, list[str]]:
                     labels.append(f"row {reader.line_num}")
     except UnicodeDecodeError as error:
         raise InputError(f"{path.name} is no UTF-8 at byte {error.start}", fix="save it as UTF-8") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}", fix="give a file that can be read") from None
     except csv.Error as error:
         raise InputError(f"{path.name}: row {reader.line_num}: {error}", fix="mend the quotes") from None
     if not names:
@@ -674,22 +683,25 @@ def _parquet_columns(path: Path) -> tuple[Columns, list[str]]:
     from pyarrow import ArrowException, parquet
 
     try:
-        table = parquet.read_table(path)
+        with parquet.ParquetFile(path) as file:
+            table = file.read()
     except (ArrowException, OSError) as error:
         raise InputError(f"{path.name} is no Parquet file: {error}", fix="write it anew") from None
-    return cell_table({str(name): table.column(name).to_pylist() for name in table.column_names})
+    return cell_table(table.column_names, [column.to_pylist() for column in table.columns])
 
 
-def cell_table(values: Mapping[str, Iterable[object]]) -> tuple[Columns, list[str]]:
+def cell_table(names: Sequence[str], values: Sequence[Iterable[object]]) -> tuple[Columns, list[str]]:
     """Return columns of values as cells, and a label for each row.
 
     Parameters
     ----------
+    names
+        Of the columns; one that stands twice is seen later on.
     values
-        Column to values: text, numbers, truths, times; None, NaN and NaT are empty cells.
+        Of each column: text, numbers, truths, times; None, NaN and NaT are empty cells.
     """
-    rows = list(zip(*([cell_text(value) for value in column] for column in values.values()), strict=True))
-    return Columns(tuple(values), rows), [f"row {i}" for i in range(1, len(rows) + 1)]
+    rows = list(zip(*([cell_text(value) for value in column] for column in values), strict=True))
+    return Columns(tuple(names), rows), [f"row {i}" for i in range(1, len(rows) + 1)]
 
 
 def cell_text(value: object) -> str:

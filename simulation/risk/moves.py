@@ -300,7 +300,7 @@ def label_of(position: Position) -> str:
     words = [instrument.underlying]
     expiry = getattr(instrument, "expiry", None)
     if expiry is not None:
-        words.append(datetime.fromtimestamp(expiry, UTC).strftime("%Y-%m-%d"))
+        words.append(_day(expiry))
     if isinstance(instrument, Option | Barrier):
         words += [f"{instrument.strike:g}", "call" if instrument.call else "put"]
     if isinstance(instrument, Barrier):
@@ -312,3 +312,11 @@ def label_of(position: Position) -> str:
     if position.protocol:
         words.append(f"at {position.protocol}")
     return " ".join(words)
+
+
+def _day(seconds: int) -> str:
+    """Return a time's day; the seconds themselves where no calendar has it."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds} s"

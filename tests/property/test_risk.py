@@ -13,10 +13,11 @@ from simulation.margin.scenario_grid import VolShock, grid
 from simulation.portfolio.flat import flat_book, worst_of_all
 from simulation.portfolio.frames import frame_of, portfolios_from
 from simulation.portfolio.instruments import Portfolio, Position
+from simulation.portfolio.load import COLUMNS, BadCells, cell_table, portfolios_of, rows_of
 from simulation.risk.attribution import euler, incremental, leave_one_out
 from simulation.risk.distance import distances
 from simulation.risk.hedge import Candidate, hedge
-from simulation.risk.moves import FactorKind, after_move
+from simulation.risk.moves import FactorKind, after_move, label_of
 from simulation.risk.restore import restore
 from simulation.risk.savings import savings
 from simulation.risk.whatif import Order, after_orders
@@ -178,3 +179,38 @@ def test_accounts_together_are_as_accounts_alone(several: list[Portfolio]) -> No
     for i, portfolio in enumerate(named_):
         low = worst_of_all(flat_book([portfolio]), MARKET, scenarios).profit[0]
         assert math.isclose(worst.profit[i], low, rel_tol=1e-12, abs_tol=1e-9 * size(portfolio))
+
+
+WORDS = (
+    "", "option", "perpetual", "spot", "cash", "barrier", "future", "call", "put", "ETH", "-1", "0", "1e400",
+    "nan", "true", "2026-12-25", "20261225", "99999999999999999999", "0001-01-01", "1_0", "٣", "1,5", '"',
+    "9999-12-31T23:59:59-23:59",
+)  # fmt: skip
+cells = st.one_of(st.text(max_size=12), st.sampled_from(WORDS))
+SOUND = [list(row.values()) for row in rows_of([Portfolio(account="a", cash=1.0, positions=(
+    perpetual(1.0), token(1.0), future(1.0), option(1.0, 3000, call=True),
+))])]  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 11), cells), max_size=4))
+@settings(max_examples=300, deadline=None)
+def test_cells_that_are_anything_are_read_or_refused(changes: list[tuple[int, int, str]]) -> None:
+    rows = [list(row) for row in SOUND]
+    for row, column, cell in changes:
+        rows[row][column] = cell
+    columns, labels = cell_table(tuple(COLUMNS), list(zip(*rows, strict=True)))
+    try:
+        found = portfolios_of(columns, labels, "drawn")
+    except BadCells as error:
+        changed = {(f"row {row + 1}", list(COLUMNS)[column]) for row, column, _ in changes}
+        # A type that is changed makes other cells of its row needed, or useless.
+        typed = {f"row {row + 1}" for row, column, _ in changes if list(COLUMNS)[column] == "type"}
+        for bad in error.cells:
+            if "\n" in str(bad.error()) or not ((bad.row, bad.column) in changed or bad.row in typed):
+                pytest.fail(f"{bad} of {changes}")
+        return
+    for portfolio in found:
+        assert math.isfinite(portfolio.cash)
+        for position in portfolio.positions:
+            assert math.isfinite(position.quantity)
+            assert label_of(position)

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from contracts_abi.errors import InputError, UnknownNameError
 from simulation.margin.scenario_grid import Scenario, VolRule, VolShock, grid, profit_under, scenario_set
@@ -64,6 +66,22 @@ def test_parquet_and_frames_hold_the_same(book: MarginBook, tmp_path: Path) -> N
         load_book(path)
 
 
+def test_a_column_that_stands_twice_is_seen_in_every_format(book: MarginBook, tmp_path: Path) -> None:
+    frame = frame_of(book.portfolios)
+    double = pd.concat([frame, frame[["strike"]]], axis=1)
+    with pytest.raises(InputError, match="frame: the column 'strike' stands twice"):
+        portfolios_from(double)
+    path = tmp_path / "positions.parquet"
+    table = pa.table([pa.array(["spot"]), pa.array(["ETH"]), pa.array([1.0]), pa.array([2.0])],
+                     names=["type", "asset", "quantity", "quantity"])  # fmt: skip
+    parquet.write_table(table, path)
+    with pytest.raises(InputError, match="the column 'quantity' stands twice"):
+        load_book(path, EXAMPLES / "book.json")
+    path.write_bytes(b"PAR1 is no table PAR1")
+    with pytest.raises(InputError, match="is no Parquet file"):
+        load_book(path, EXAMPLES / "book.json")
+
+
 def test_dumped_and_read_again(book: MarginBook) -> None:
     assert book_of(json.loads(json.dumps(dumped_book(book)))) == book
 
@@ -73,6 +91,7 @@ def test_dumped_and_read_again(book: MarginBook) -> None:
     [
         ("0", 0),
         ("1798185600", CHRISTMAS),
+        ("1798185600.0", CHRISTMAS),
         ("2026-12-25", CHRISTMAS),
         ("2026-12-25T08:00:00", CHRISTMAS),
         ("2026-12-25T08:00:00Z", CHRISTMAS),
@@ -90,6 +109,10 @@ HEAD = "account,type,underlying,expiry,strike,option,inverse,quantity,volatility
     ("line", "told"),
     [
         ("a,option,ETH,2026-12-25,-5,call,,1,", "row 2, strike: '-5' is not above 0; give a positive number"),
+        (
+            "a,option,ETH,20261225,3000,call,,1,",
+            "expiry: '20261225' could be a date or seconds; write a date as",
+        ),
         ("a,option,ETH,25DEC26,3000,call,,1,", "row 2, expiry: '25DEC26' is no time; write 2026-12-25T08"),
         ("a,option,ETH,1798185600000,3000,put,,1,", "expiry: '1798185600000' is too large for seconds"),
         ("a,option,ETH,2026-12-25,3000,caal,,1,", "row 2, option: 'caal' is neither call nor put"),
