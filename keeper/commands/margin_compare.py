@@ -98,7 +98,7 @@ body {{ font-family: Inter, system-ui, sans-serif; color: {INK}; margin: 2rem au
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .25rem .75rem; text-align: right; border-bottom: 1px solid #e8ebef; }}
 th:first-child, td:first-child, td.text, th.text {{ text-align: left; }}
-.liquidatable {{ color: {HARM}; }} .why {{ color: {MUTED}; }}
+svg {{ margin-top: 1rem; }} .liquidatable {{ color: {HARM}; }} .why {{ color: {MUTED}; }}
 """
 
 
@@ -117,7 +117,8 @@ def page(title: str, rows: Sequence[Compared]) -> str:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Margin of {name}</title>',
         f"<style>{_STYLE}</style></head><body><h1>Margin of {name} by method</h1>",
         "<p>US dollars. What is left of maintenance is equity less requirement; below 0 the account can be "
-        "liquidated.</p>",
+        "liquidated. Bars: maintenance requirement dark, initial requirement light, both in figures; the "
+        "line is the equity.</p>",
     ]
     for account in dict.fromkeys(row.account for row in rows):
         parts += _section(account, [row for row in rows if row.account == account])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from contracts_abi.errors import MarginlineError
+from contracts_abi.errors import InputError, MarginlineError
 from simulation.margin import margin_methods
 from simulation.margin.result import MarginResult, PortfolioMethod, dumped
 from simulation.portfolio.instruments import Portfolio
@@ -186,9 +186,9 @@ def default_methods() -> tuple[tuple[str, PortfolioMethod | None, str], ...]:
         try:
             found.append((kind, margin_methods.build({"kind": kind}), ""))
         except MarginlineError as error:
-            # What the entry is called stands before the reason already.
-            why = str(error).removeprefix(f"margin method {kind!r}: ")
-            found.append((kind, None, f"has no keys of its own: {why}"))
+            missing = isinstance(error, InputError) and "is missing" in error.message
+            why = "has no parameters of its own: name a file with its keys" if missing else str(error)
+            found.append((kind, None, why))
     return tuple(found)
 
 
