@@ -638,7 +638,7 @@ def _walk(
                 if kind != _JUMP:
                     jumped_only = False
             elif required[row] and said[kind] != _OK:
-                stands = False
+                stands = jumped_only = False
         accepted[i] = stands
         only_jumped[i] = there and any_bad and jumped_only
         if stands:

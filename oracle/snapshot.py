@@ -113,16 +113,17 @@ def judge(
 
 
 def only_jumped(judged: GuardedPrice) -> bool:
-    """Return whether nothing is held against a reading but that nobody confirmed its jump."""
-    return {f.name for f in violated(judged.findings)} == {"jump"}
+    """Return whether nothing is held against a reading but that nobody confirmed its jump.
+
+    A guard that has to say `OK` and could not is something that is held against it.
+    """
+    passed = {f.name for f in judged.findings if f.status is GuardStatus.OK}
+    return {f.name for f in violated(judged.findings)} == {"jump"} and judged.required - {"jump"} <= passed
 
 
 def _may_be_a_peer(alone: GuardedPrice) -> bool:
     """Return whether a reading that was judged without peers may be one: it stands, or has only jumped."""
-    passed = {f.name for f in alone.findings if f.status is GuardStatus.OK}
-    return alone.status is PriceStatus.OK or (
-        only_jumped(alone) and alone.required - {"jump"} <= passed and isinstance(alone.reading, PriceObs)
-    )
+    return alone.status is PriceStatus.OK or (only_jumped(alone) and isinstance(alone.reading, PriceObs))
 
 
 def contradicted(judged: GuardedPrice, beside: GuardedPrice) -> GuardedPrice:

@@ -93,6 +93,8 @@ class QuorumGuard(GuardModel):
         facts = context.quorum
         if facts is None:
             return self._not_applicable(reading, "number of providers unknown")
+        if facts.minimum < 1:
+            return self._not_applicable(reading, "the feed asks for no number of providers")
         return self._verdict(
             reading,
             facts.providers < facts.minimum,

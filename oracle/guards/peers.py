@@ -27,6 +27,11 @@ def _others(reading: PriceObs, peers: Sequence[Reading]) -> list[PriceObs]:
     return [p for p in peers if isinstance(p, PriceObs) and independent(p, reading)]
 
 
+def middle_of(others: Sequence[PriceObs]) -> PriceObs:
+    """Return the peer in the middle, the lower of two: one that is far off decides nothing among three."""
+    return sorted(others, key=_price)[(len(others) - 1) // 2]
+
+
 def _price(obs: PriceObs) -> Fraction:
     return Fraction(obs.mantissa, 10**obs.decimals)
 
@@ -127,15 +132,16 @@ class UnitGuard(GuardModel):
         others = _others(reading, peers)
         if not others:
             return self._not_applicable(reading, "no second source")
-        ratio = _price(reading) / _price(others[0])
+        other = middle_of(others)
+        ratio = _price(reading) / _price(other)
         size = max(ratio, 1 / ratio)
         off = size > self.factor
         inputs = {
             "mantissa": reading.mantissa,
-            "against": others[0].source_id,
+            "against": other.source_id,
             "ratio": _factor_text(ratio),
         }
-        said = f"{_factor_text(ratio)} times {others[0].source_id}"
+        said = f"{_factor_text(ratio)} times {other.source_id}"
         if off:
             said += f", about 10^{_power(ratio)}" + self._leg(ratio, context)
         return self._verdict(
@@ -194,7 +200,7 @@ class WrongFeedGuard(GuardModel):
             told = f"the feed calls itself {context.description!r}"
             return self._verdict(reading, True, told, context.description, "/".join(own), inputs)
         others = _others(reading, peers)
-        if others and context.known and apart_bps(reading, others[0]) > self.far_bps:
+        if others and context.known and apart_bps(reading, middle_of(others)) > self.far_bps:
             for pair, obs in sorted(context.known.items()):
                 if obs.mantissa > 0 and apart_bps(reading, obs) <= self.near_bps:
                     told = f"the price is that of {pair}"
@@ -258,9 +264,10 @@ class HardcodedGuard(GuardModel):
         fixed = (
             reading.kind is FeedKind.CONSTANT or FeedKind.CONSTANT in context.legs or still >= self.repeats
         )
-        apart = apart_bps(reading, others[0])
+        other = middle_of(others)
+        apart = apart_bps(reading, other)
         inputs = {"kind": reading.kind.value, "rounds_of_one_value": still, "apart_bps": apart}
-        message = f"{'written down' if fixed else 'moving'}, {apart} bps from {others[0].source_id}"
+        message = f"{'written down' if fixed else 'moving'}, {apart} bps from {other.source_id}"
         return self._verdict(
             reading, fixed and apart > self.cap_bps, message, f"{apart} bps", f"<= {self.cap_bps} bps", inputs
         )
@@ -314,8 +321,9 @@ class DepegGuard(GuardModel):
         others = [p for p in _others(reading, peers) if p.kind in MARKET_KINDS]
         if not others:
             return self._not_applicable(reading, "no second source that sees a market")
-        apart = apart_bps(reading, others[0])
-        inputs = {"kind": reading.kind.value, "against": others[0].source_id}
+        other = middle_of(others)
+        apart = apart_bps(reading, other)
+        inputs = {"kind": reading.kind.value, "against": other.source_id}
         message = f"{apart} bps from the market, limit {self.cap_bps} bps"
         return self._verdict(
             reading, apart > self.cap_bps, message, f"{apart} bps", f"<= {self.cap_bps} bps", inputs

@@ -32,6 +32,9 @@ class RateJumpGuard(GuardModel):
         Fall that is allowed at once; 100, a slashing.
     min_supply_raw
         Least number of smallest shares; 1,000,000.
+    memory_s
+        Age at which the last accepted rate no longer speaks; a week, since rates are told daily or weekly,
+        and a guard that keeps refusing what a slashing left would blind the keeper for good.
     """
 
     kind: ClassVar[Literal["rate_jump"]] = "rate_jump"
@@ -43,6 +46,7 @@ class RateJumpGuard(GuardModel):
     slack_bps: int = Field(default=50, ge=0)
     max_drop_bps: int = Field(default=100, ge=0, lt=10_000)
     min_supply_raw: int = Field(default=1_000_000, ge=0)
+    memory_s: int = Field(default=604_800, gt=0)
 
     def check(
         self,
@@ -66,6 +70,8 @@ class RateJumpGuard(GuardModel):
         if not history or history[-1].mantissa <= 0:
             return self._not_applicable(reading, "no rate accepted before")
         last = history[-1]
+        if context.now - last.observed_at > self.memory_s:
+            return self._not_applicable(reading, f"the last accepted rate is over {self.memory_s} s old")
         decimals = max(last.decimals, reading.decimals)
         before, now = last.scaled(decimals), reading.scaled(decimals)
         elapsed_s = max(0, reading.observed_at - last.observed_at)

@@ -478,12 +478,12 @@ def test_a_rate_may_grow_by_its_slack_at_once_and_by_its_growth_with_time() -> N
         "last_rate": "1000000000000000000",
         "elapsed_s": "0",
     }
-    # 2000 bps a year are 500 in a quarter of 7,884,000 s, and 50 on top.
-    assert rate(1_055 * 10**15, 7_884_000).status is OK
-    assert rate(1_055 * 10**15 + 1, 7_884_000).status is VIOLATED
-    # 400 bps a year, as the context says of this rate: 100 in a quarter.
-    assert rate(1_015 * 10**15, 7_884_000, max_growth_bps_year=400).status is OK
-    assert rate(1_015 * 10**15 + 1, 7_884_000, max_growth_bps_year=400).status is VIOLATED
+    # 2000 bps a year are 38 in a week of 604,800 s, and 50 on top.
+    assert rate(10_088 * 10**14, 604_800).status is OK
+    assert rate(10_088 * 10**14 + 1, 604_800).status is VIOLATED
+    # 400 bps a year, as the context says of this rate: 7 in a week.
+    assert rate(10_057 * 10**14, 604_800, max_growth_bps_year=400).status is OK
+    assert rate(10_057 * 10**14 + 1, 604_800, max_growth_bps_year=400).status is VIOLATED
 
 
 def test_a_rate_may_fall_by_a_slashing_and_no_further() -> None:
@@ -493,8 +493,9 @@ def test_a_rate_may_fall_by_a_slashing_and_no_further() -> None:
     beyond = rate(990 * 10**15 - 1, 0)
     assert beyond.status is VIOLATED
     assert beyond.observed == "-101"
-    # Time gives no leave to fall.
-    assert rate(990 * 10**15 - 1, 10**8).status is VIOLATED
+    # Time gives no leave to fall; after a week the last rate no longer speaks.
+    assert rate(990 * 10**15 - 1, 604_800).status is VIOLATED
+    assert rate(990 * 10**15 - 1, 604_801).status is GuardStatus.NOT_APPLICABLE
 
 
 def test_rates_of_two_scales_are_one_rate() -> None:
@@ -852,3 +853,14 @@ def test_a_market_is_open_only_when_it_says_so(status: MarketStatus, verdict: Gu
 def test_a_source_without_a_market_status_is_not_open() -> None:
     assert missing(check("market_closed")) == "the source states no market status"
     assert missing(check("market_closed", NOTHING, market_status=MarketStatus.OPEN)) == "no price"
+
+
+def test_one_wrong_peer_of_three_convicts_nobody() -> None:
+    peers = [obs(1_000 * 10**8, source_id=name) for name in ("b", "c")] + [obs(10**8, source_id="d")]
+    for kind in ("unit", "cross_dev"):
+        assert check(kind, obs(1_000 * 10**8), *peers).status is OK, kind
+
+
+def test_a_quorum_of_nobody_is_none() -> None:
+    finding = check("quorum", obs(), quorum=QuorumFacts(3, 0))
+    assert finding.status is GuardStatus.NOT_APPLICABLE
