@@ -7,10 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
-from eth_utils.address import to_checksum_address
-
 from contracts_abi import aave_v3 as abi
-from contracts_abi import lens
 from contracts_abi.calls import Call, Event, function
 from contracts_abi.errors import DataError, InputError
 from simulation.fixed_point import percent_mul
@@ -28,6 +25,7 @@ from simulation.protocols.aave_v3.layout import (
     optional_address,
 )
 from simulation.protocols.aave_v3.liquidation_logic import liquidation_quote, max_liquidatable
+from simulation.protocols.aave_v3.reads import account_reads, account_rows, check_layout
 from simulation.protocols.aave_v3.reserve_logic import accrue, project
 from simulation.protocols.aave_v3.rules import V3_0
 from simulation.protocols.aave_v3.types import (
@@ -117,7 +115,7 @@ class AaveV3:
         if len(results) != len(calls):
             raise DataError(f"{len(results)} answers for {len(calls)} market reads")
         oracle, sentinel, listed, premium_bps = answer_all(calls[:4], results[:4])
-        self._check_layout(str(oracle), optional_address(sentinel), listed)
+        check_layout(self.layout, str(oracle), optional_address(sentinel), listed)
         allowed = bool(answer_all(calls[4:5], results[4:5])[0]) if self.layout.sentinel else None
 
         reserves: dict[int, ReserveData] = {}
@@ -142,55 +140,9 @@ class AaveV3:
             flash_loan_premium_bps=premium_bps,
         )
 
-    def _check_layout(self, oracle: str, sentinel: str, listed: Sequence[str]) -> None:
-        fix = "the market was changed by its governance; discover its layout again"
-        if oracle != self.layout.oracle:
-            raise DataError(f"the market's oracle is {oracle}, expected {self.layout.oracle}", fix=fix)
-        if sentinel != self.layout.sentinel:
-            raise DataError(
-                f"the market's price oracle sentinel is {sentinel or 'none'}, "
-                f"expected {self.layout.sentinel or 'none'}",
-                fix=fix,
-            )
-        known = {r.asset.address for r in self.layout.reserves}
-        new = {str(to_checksum_address(a)) for a in listed} ^ known
-        if new:
-            raise DataError(f"reserves were listed or dropped: {', '.join(sorted(new))}", fix=fix)
-
     def account_reads(self, accounts: Sequence[str]) -> Reads:
         """Return the reads of positions: calls of the lens, else of Multicall3, else one for each word."""
-        layout = self.layout
-        calls: Reads = []
-        for part in self._chunks(accounts):
-            if layout.lens:
-                calls.append(
-                    lens.accounts_call(
-                        layout.lens, layout.pool, part, layout.tokens, account_data=self.account_data
-                    )
-                )
-            elif layout.multicall:
-                calls.append(
-                    lens.multicall_accounts_call(
-                        layout.multicall, layout.pool, part, layout.tokens, account_data=self.account_data
-                    )
-                )
-            else:
-                calls += [call for account in part for call in self._single_reads(account)]
-        return calls
-
-    def _chunks(self, accounts: Sequence[str]) -> list[Sequence[str]]:
-        size = self.accounts_per_call
-        return [accounts[i : i + size] for i in range(0, len(accounts), size)]
-
-    def _single_reads(self, account: str) -> Reads:
-        pool = self.layout.pool
-        calls: Reads = [
-            abi.GET_USER_CONFIGURATION.call(pool, account, label="configuration"),
-            abi.GET_USER_EMODE.call(pool, account, label="eMode"),
-        ]
-        if self.account_data:
-            calls.append(abi.GET_USER_ACCOUNT_DATA.call(pool, account, label="account data"))
-        return calls + [abi.SCALED_BALANCE_OF.call(token, account) for token in self.layout.tokens]
+        return account_reads(self.layout, accounts, self.accounts_per_call, account_data=self.account_data)
 
     def decode_accounts(
         self, market: AaveMarket, accounts: Sequence[str], results: Sequence[bytes | None]
@@ -204,18 +156,9 @@ class AaveV3:
         DataError
             If the answers are not those of `account_reads`.
         """
-        reserves = len(self.layout.tokens) // 2
-        if self.layout.lens or self.layout.multicall:
-            calls = self.account_reads(accounts)
-            if len(calls) != len(results):
-                raise DataError(f"{len(results)} answers for {len(calls)} account reads")
-            parts = [
-                _failed_rows(len(part), reserves) if data is None else call.decode(data)
-                for part, call, data in zip(self._chunks(accounts), calls, results, strict=True)
-            ]
-        else:
-            parts = [lens.rows_from_results(results, len(accounts), reserves, account_data=self.account_data)]
-        rows = lens.concatenate(parts) if parts else _failed_rows(0, reserves)
+        rows = account_rows(
+            self.layout, accounts, results, self.accounts_per_call, account_data=self.account_data
+        )
         return book_of_rows(self.name, market, accounts, rows, account_data=self.account_data)
 
     def prices_base(self, market: AaveMarket) -> Mapping[str, int]:
@@ -376,12 +319,6 @@ def _market_reads(layout: AaveLayout) -> tuple[Call[Any], ...]:
             abi.GET_ASSET_PRICE.call(layout.oracle, source or layout.pool, label=f"eMode {category} price"),
         ]
     return tuple(calls)
-
-
-def _failed_rows(accounts: int, reserves: int) -> lens.LensRows:
-    """Return rows of accounts of which nothing could be read."""
-    stride = 2 + 2 * reserves
-    return lens.rows_from_results([None] * (stride * accounts), accounts, reserves, account_data=False)
 
 
 def _not_counted(collateral_base: int, counted_bps: int) -> int:

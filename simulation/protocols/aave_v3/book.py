@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, overload
 
 import numpy as np
@@ -73,10 +74,8 @@ def _flags(market: AaveMarket) -> tuple[int, int]:
     )
 
 
-def account_of_row(
-    market: AaveMarket, account: str, rows: LensRows, row: int, *, account_data: bool
-) -> AaveAccount | None:
-    """Return the exact state of one row, None when it was not read whole or the market does not cover it.
+def account_of_row(account: str, rows: LensRows, row: int, *, account_data: bool) -> AaveAccount | None:
+    """Return the exact state of one row, None when it was not read whole.
 
     `account_data` says whether the lens was asked for the contract's own health factor.
     """
@@ -86,7 +85,7 @@ def account_of_row(
     balances = rows.positions(row)
     ids = sorted({column // 2 for column in balances})
     reported = rows.word(row, HEALTH_FACTOR_WAD) if account_data and status == LensStatus.OK else None
-    state = AaveAccount(
+    return AaveAccount(
         account=account,
         user_configuration=rows.word(row, CONFIGURATION),
         e_mode_category=rows.word(row, EMODE_CATEGORY),
@@ -96,16 +95,28 @@ def account_of_row(
         ),
         reported_health_factor_wad=reported,
     )
-    return state if covered(market, state) else None
 
 
 class RowAccounts(Sequence[AaveAccount | None]):
-    """The exact states of lens rows, each decoded when it is asked for."""
+    """The exact states of lens rows, each decoded when it is asked for.
+
+    Parameters
+    ----------
+    accounts, rows, account_data
+        As for `account_of_row`.
+    covered
+        Says whether the market's state has all that an account's health depends on; None where it has not.
+    """
 
     def __init__(
-        self, market: AaveMarket, accounts: Sequence[str], rows: LensRows, *, account_data: bool
+        self,
+        accounts: Sequence[str],
+        rows: LensRows,
+        covered: Callable[[AaveAccount], bool],
+        *,
+        account_data: bool,
     ) -> None:
-        self._market, self._accounts, self._rows = market, accounts, rows
+        self._accounts, self._rows, self._covered = accounts, rows, covered
         self._account_data = account_data
 
     def __len__(self) -> int:
@@ -122,9 +133,8 @@ class RowAccounts(Sequence[AaveAccount | None]):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(f"account {index} of {len(self)}")
-        return account_of_row(
-            self._market, self._accounts[index], self._rows, index, account_data=self._account_data
-        )
+        state = account_of_row(self._accounts[index], self._rows, index, account_data=self._account_data)
+        return state if state is not None and self._covered(state) else None
 
 
 def book_of_rows(
@@ -159,7 +169,7 @@ def book_of_rows(
         weight=np.where(is_debt, 1.0, threshold_of[category, reserve]),
         block=market.block,
         timestamp=market.timestamp,
-        exact=RowAccounts(market, accounts, rows, account_data=account_data),
+        exact=RowAccounts(accounts, rows, partial(covered, market), account_data=account_data),
         known=usable,
     )
 
@@ -169,7 +179,7 @@ def _categories(rows: LensRows) -> NDArray[np.int64]:
 
 
 def _usable(market: AaveMarket, rows: LensRows) -> NDArray[np.bool_]:
-    """Return what `account_of_row` finds not to be None, for all rows at once."""
+    """Return what `RowAccounts` finds not to be None, for all rows at once."""
     known_category = np.zeros(_E_MODES, dtype=np.bool_)
     known_category[[0, *market.e_mode_categories]] = True
     category = _categories(rows)

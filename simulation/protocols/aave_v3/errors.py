@@ -58,8 +58,9 @@ class AaveRevert(CallReverted):
         What `revert_code` gives for the contract's own revert data.
     """
 
-    def __init__(self, code: str) -> None:
-        super().__init__(f"Aave V3 reverts with {code!r}: {MEANING.get(code, 'no known meaning')}")
+    def __init__(self, code: str, meaning: str | None = None) -> None:
+        meaning = meaning or MEANING.get(code, "no known meaning")
+        super().__init__(f"Aave V3 reverts with {code!r}: {meaning}")
         self.code = code
 
 
