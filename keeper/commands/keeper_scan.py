@@ -15,11 +15,12 @@ from keeper.commands.console import remarked_table, stderr_console, stdout_conso
 from keeper.commands.margin_run import dollars, method_named
 from keeper.commands.oracle_replay import LateBar
 from simulation.margin.derive_auction import DeriveAuction, Manager, cash_to_bid
+from simulation.margin.derive_exact import decided_margin
 from simulation.margin.result import MarginResult, PortfolioMethod
 from simulation.portfolio.instruments import Portfolio
 from simulation.portfolio.load import load_book
 from simulation.portfolio.market import Market
-from simulation.risk.report import record_of
+from simulation.risk.report import decision_record, record_of
 from simulation.types import MarginStatus
 
 
@@ -67,19 +68,21 @@ def scanned(method: PortfolioMethod, portfolio: Portfolio, market: Market) -> di
     """
     row: dict[str, Any] = {"account": portfolio.account, "shortfall": None, "worst": "", "first_bid": None}
     try:
-        result = method.margin(portfolio, market)
+        result, decision = decided_margin(method, portfolio, market)
     except MarginlineError as error:
         return row | {"standing": "refused", "reason": str(error)}
     if result.status is MarginStatus.UNKNOWN:
         return row | {"standing": "unknown", "reason": result.reason}
-    row |= {
+    row |= decision_record(decision) | {
         "equity": result.equity,
         "maintenance_requirement": result.maintenance_requirement,
         "maintenance": result.maintenance,
         "worst": result.worst,
     }
-    if result.maintenance >= 0:
-        return record_of(row | {"standing": "above", "reason": "has its maintenance margin"})
+    exact = None if decision is None else decision.mm_wad
+    by = "" if exact is None else f"; integers decide: {exact} units of 1e-18"
+    if result.status is not MarginStatus.LIQUIDATABLE:
+        return record_of(row | {"standing": "above", "reason": f"has its maintenance margin{by}"})
     bid, why = None, ""
     try:
         bid = first_bid(method, portfolio, market)
@@ -89,9 +92,10 @@ def scanned(method: PortfolioMethod, portfolio: Portfolio, market: Market) -> di
         row
         | {
             "standing": "under",
-            "shortfall": -result.maintenance,
+            # Where integers overrule the float, it has no shortfall to show.
+            "shortfall": max(0.0, -result.maintenance),
             "first_bid": bid,
-            "reason": _reason(result) + why,
+            "reason": _reason(result) + by + why,
         }
     )
 

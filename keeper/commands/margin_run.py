@@ -163,6 +163,11 @@ def _show(console: Console, report: dict[str, Any]) -> None:
     if report["status"] == "unknown":
         console.print(f"  {escape(report['reason'])}\n", soft_wrap=True)
         return
+    if report["decision"]["mm_wad"] is not None:
+        units = report["decision"]["mm_wad"]
+        console.print(
+            f"  at the edge integers decide, {units} units of 1e-18 dollars are left", soft_wrap=True
+        )
     table = plain_table("", "dollars", right=("dollars",))
     ratio = report["margin_ratio"]
     for key in ("equity", "initial_requirement", "initial", "maintenance_requirement", "maintenance"):

@@ -17,6 +17,7 @@ from contracts_abi.errors import InputError
 from oracle.strict import StrictModel
 from simulation.margin import margin_methods
 from simulation.margin.derive_common import NotNegative, Share, by_name
+from simulation.margin.derive_exact import decide
 from simulation.margin.derive_pmrm import DerivePmrm
 from simulation.margin.derive_pmrm2 import DerivePmrm2, DerivePmrm21
 from simulation.margin.derive_srm import DeriveSrm
@@ -372,13 +373,23 @@ class DeriveAuction(StrictModel):
         InputError
             If a price is missing or no number, or there is no such scenario.
         """
-        manager = self.manager
-        if not isinstance(manager, DeriveSrm):
-            manager = manager.only_scenario(scenario, portfolio.account)
-        result = manager.margin(portfolio, market)
+        result = self._manager_at(scenario, portfolio).margin(portfolio, market)
         if result.status is MarginStatus.UNKNOWN:
             raise InputError(f"{portfolio.account} cannot be valued: {result.reason}", fix="give the price")
         return result.equity, result.maintenance
+
+    def _manager_at(self, scenario: int, portfolio: Portfolio) -> Manager:
+        manager = self.manager
+        return (
+            manager if isinstance(manager, DeriveSrm) else manager.only_scenario(scenario, portfolio.account)
+        )
+
+    def _below(self, portfolio: Portfolio, market: Market, scenario: int, mm: float) -> bool:
+        """Return whether maintenance margin is below zero; at the edge integers say so."""
+        manager = self._manager_at(scenario, portfolio)
+        if isinstance(manager, DerivePmrm2 | DeriveSrm):
+            return decide(portfolio, market, manager).liquidatable
+        return mm < 0
 
     def worst_scenario(self, portfolio: Portfolio, market: Market) -> int:
         """Return the scenario with the largest loss; the contract lets anybody choose it, and a worse one."""
@@ -402,7 +413,7 @@ class DeriveAuction(StrictModel):
         """
         chosen = self.worst_scenario(portfolio, market) if scenario is None else scenario
         mtm, mm = self.valued(portfolio, market, chosen)
-        if mm >= 0:
+        if not self._below(portfolio, market, chosen, mm):
             raise InputError(f"{portfolio.account} has its maintenance margin", fix="no auction can start")
         insolvent = mtm <= 0
         fee = 0.0 if insolvent else liquidation_fee(self.parameters, mtm, mm)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -32,7 +32,7 @@ from simulation.margin.derive_common import (
 from simulation.margin.derive_pmrm2 import DerivePmrm2, Pmrm2Parameters
 from simulation.margin.derive_srm import DeriveSrm, SrmParameters
 from simulation.margin.fixed_math import div, mul, quotient, wad
-from simulation.margin.result import MarginResult
+from simulation.margin.result import MarginResult, PortfolioMethod, status_of
 from simulation.portfolio.instruments import Option, Perpetual, Portfolio, Position, Spot
 from simulation.portfolio.market import YEAR_S, Expiry, Market, Svi, Underlying
 from simulation.types import Float64, MarginStatus
@@ -704,13 +704,50 @@ def decide(portfolio: Portfolio, market: Market, method: Method) -> Decision:
         For what the float method refuses, where its margin is unknown, and for another method; where integers
         decide also for a figure with more than 18 decimals and where the contract reverts.
     """
-    result = method.margin(portfolio, market)
+    return _decided(method.margin(portfolio, market), portfolio, market, method)
+
+
+def _decided(result: MarginResult, portfolio: Portfolio, market: Market, method: Method) -> Decision:
     _known(method, result)
     mm = result.maintenance
     if abs(mm) > decision_width(portfolio, market, method):
         return Decision(mm < 0, "float", mm, None)
     exact = _exact(portfolio, market, method).maintenance
     return Decision(exact < 0, "integers", mm, exact)
+
+
+def decided_margin(
+    method: PortfolioMethod, portfolio: Portfolio, market: Market
+) -> tuple[MarginResult, Decision | None]:
+    """Return an account's margin with the status that `decide` finds, and the decision.
+
+    Parameters
+    ----------
+    method, portfolio, market
+        Any margin method; one that has no integers has no decision, and its result is as it is.
+
+    Returns
+    -------
+    tuple of MarginResult and Decision or None
+        Where integers must decide and cannot, the result is unknown for that reason.
+
+    Raises
+    ------
+    InputError
+        If the method refuses the account.
+    """
+    result = method.margin(portfolio, market)
+    if not isinstance(method, DerivePmrm2 | DeriveSrm) or result.status is MarginStatus.UNKNOWN:
+        return result, None
+    try:
+        found = _decided(result, portfolio, market, method)
+    except InputError as error:
+        reason = f"too near its maintenance margin for floats, and integers cannot decide: {error}"
+        return MarginResult.unknown(result.account, result.method, result.parameters_hash, reason), None
+    if found.decided_by == "integers":
+        status = status_of(-1.0 if found.liquidatable else 0.0, result.maintenance_requirement)
+        result = replace(result, status=status)
+    return result, found
 
 
 def decision_width(portfolio: Portfolio, market: Market, method: Method) -> float:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from contracts_abi.errors import InputError, MarginlineError
 from simulation.margin import margin_methods
+from simulation.margin.derive_exact import Decision, decided_margin
 from simulation.margin.result import MarginResult, PortfolioMethod, dumped
 from simulation.portfolio.instruments import Portfolio
 from simulation.portfolio.market import Market
@@ -59,8 +60,9 @@ def full_report(
     InputError
         If the method refuses the account.
     """
-    result = method.margin(portfolio, market)
+    result, decision = decided_margin(method, portfolio, market)
     report = dumped(result) | {
+        "decision": decision_record(decision),
         "grade": method.grade.value,
         "source": method.source,
         "positions": [label_of(position) for position in portfolio.positions],
@@ -107,6 +109,13 @@ def full_report(
 def record_of(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return an object as JSON has it; see `plain`."""
     return {key: plain(value) for key, value in data.items()}
+
+
+def decision_record(decision: Decision | None) -> dict[str, Any]:
+    """Return who decided on liquidation, and the maintenance margin at 1e18 as text where integers did."""
+    if decision is None or decision.mm_wad is None:
+        return {"decided_by": "float", "mm_wad": None}
+    return {"decided_by": decision.decided_by, "mm_wad": str(decision.mm_wad)}
 
 
 def attribution_record(attribution: Attribution) -> dict[str, Any]:
@@ -213,7 +222,7 @@ def _compared(
     if method is None:
         return Compared(portfolio.account, kind, None, why)
     try:
-        result = method.margin(portfolio, market)
+        result, _ = decided_margin(method, portfolio, market)
     except MarginlineError as error:
         return Compared(portfolio.account, kind, None, str(error))
     if result.status is MarginStatus.UNKNOWN:

@@ -236,6 +236,59 @@ def test_an_insolvent_account_pays_its_bidder(inside: Inside, tmp_path: Path) ->
     assert row["first_bid"]["paid"] == pytest.approx(row["equity"])
 
 
+def at_the_edge(tmp_path: Path, unrealised: float, cash: float = 261.3) -> str:
+    """Return a book whose perpetual needs 261.3 dollars under `derive.srm@test`."""
+    perpetual = {"instrument": {"type": "perpetual", "underlying": "ETH"}, "quantity": 2}
+    book = {
+        "market": {"timestamp": 0, "underlyings": {"ETH": {"spot": 2000, "perpetual": 2010}}},
+        "portfolios": [{"cash": cash, "positions": [{**perpetual, "unrealised": unrealised}]}],
+    }
+    path = tmp_path / "edge.json"
+    path.write_text(json.dumps({"schema": "margin-book/1", **book}), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("unrealised", "units", "standing", "status"),
+    [(-1e-14, -10_000, "under", "liquidatable"), (0.0, 0, "above", "healthy")],
+)
+def test_integers_decide_at_the_edge(
+    inside: Inside, tmp_path: Path, unrealised: float, units: int, standing: str, status: str
+) -> None:
+    """A float has 0 left in both, which is not below zero."""
+    path = at_the_edge(tmp_path, unrealised)
+    method, book = method_named("derive.srm@test"), load_book(Path(path))
+    assert method.margin(book.portfolios[0], book.market).maintenance == 0
+    (row,) = inside("keeper", "scan", path, "--method", "derive.srm@test", "--all", "--json").json()["rows"]
+    assert (row["standing"], row["decided_by"], row["mm_wad"]) == (standing, "integers", str(units))
+    assert f"integers decide: {units} units of 1e-18" in row["reason"]
+    # The auction starts where integers say so.
+    assert (row["first_bid"] is not None) == (standing == "under")
+    assert "no auction starts" not in row["reason"]
+    (report,) = inside("margin", "run", "derive.srm@test", path, "--json").json()["accounts"]
+    assert report["status"] == status
+    assert report["decision"] == {"decided_by": "integers", "mm_wad": str(units)}
+    assert f"integers decide, {units} units" in inside("margin", "run", "derive.srm@test", path).out
+    (compared_row,) = compared([("derive.srm", method, "")], book.portfolios[0], book.market)
+    assert compared_row.record["status"] == status
+
+
+def test_far_from_the_edge_floats_decide(inside: Inside, tmp_path: Path) -> None:
+    path = at_the_edge(tmp_path, 0.0, cash=262.0)
+    (row,) = inside("keeper", "scan", path, "--method", "derive.srm@test", "--all", "--json").json()["rows"]
+    assert (row["standing"], row["decided_by"], row["mm_wad"]) == ("above", "float", None)
+
+
+def test_an_edge_that_integers_cannot_decide_is_unknown(inside: Inside, tmp_path: Path) -> None:
+    """No contract holds 19 decimals, so that neither side of zero is known."""
+    path = at_the_edge(tmp_path, -1e-19)
+    (row,) = inside("keeper", "scan", path, "--method", "derive.srm@test", "--json").json()["rows"]
+    assert row["standing"] == "unknown"
+    assert "integers cannot decide: an unrealised profit" in row["reason"]
+    (report,) = inside("margin", "run", "derive.srm@test", path, "--json").json()["accounts"]
+    assert (report["status"], report["maintenance"]) == ("unknown", None)
+
+
 # ------------------------------------------------------------------------------------------------------ guide
 
 
