@@ -8,7 +8,7 @@ balances, bitmaps, prices as the real oracle gives them. The model's own arithme
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Literal
 
@@ -16,13 +16,42 @@ import numpy as np
 
 from contracts_abi import aave_v3 as abi
 from contracts_abi.artifacts import npm_artifact
-from contracts_abi.calls import Call, Function, function
+from contracts_abi.calls import Call, function
 from contracts_abi.errors import CallReverted
 from simulation.chain.aave_v3 import MINT, deploy_aave, deploy_tokens
 from simulation.chain.artifacts import AAVE
 from simulation.chain.evm import Evm, TxResult, find_log, labelled_address, read, transact
 from simulation.chain.market import DEFAULT_MARKET
-from simulation.chain.parity.harness import CaseResult, Compared, Mismatch, Verdict, parity_adapters
+from simulation.chain.parity.aave_cases import (
+    BORROWER,
+    CLOSE_FACTOR_WAD,
+    DEPLOYER,
+    FUNDS_RAW,
+    LIQUIDATOR,
+    LIQUIDITY_USD,
+    NEAR_WAD,
+    PRICE_SOURCE as PRICE_SOURCE,
+    PROVIDER,
+    SENTINEL_GRACE_S,
+    SET_ANSWER,
+    SET_CONFIGURATION,
+    SINK,
+    THRESHOLD_TRIES,
+    THRESHOLDS_WAD,
+    TRANSFER_REFUSED,
+    WHALE,
+    YEAR_S,
+    Comparison,
+    act_as,
+    execute,
+    first_from,
+    maybe,
+    pick,
+    raw_of,
+    some,
+    uniform,
+)
+from simulation.chain.parity.harness import CaseResult, Compared, Verdict, parity_adapters
 from simulation.chain.toolchain import node_modules
 from simulation.fixed_point import MAX_UINT256, WAD
 from simulation.protocols.aave_v3 import errors
@@ -39,7 +68,7 @@ from simulation.protocols.aave_v3.generic_logic import (
     calculate_user_account_data,
     variable_debt_balance,
 )
-from simulation.protocols.aave_v3.layout import Answers, Reads, discover_layout, run_stages
+from simulation.protocols.aave_v3.layout import discover_layout, run_stages
 from simulation.protocols.aave_v3.liquidation_logic import liquidation_quote, liquidator_configuration_after
 from simulation.protocols.aave_v3.reserve_logic import project
 from simulation.protocols.aave_v3.rules import V3_0
@@ -52,36 +81,8 @@ from simulation.protocols.aave_v3.types import (
     Rules,
 )
 
-SET_CONFIGURATION: Final = function("setConfiguration(address,(uint256))")
 CONFIGURE_E_MODE: Final = function("configureEModeCategory(uint8,(uint16,uint16,uint16,address,string))")
-SET_ANSWER: Final = function("setAnswer(bool,uint256)")
-
-PRICE_SOURCE: Final = bytes.fromhex("5f545f5260205ff3")
-"""SLOAD(0), returned: a price source that answers every call with its only storage word.
-
-A price set in storage takes no block and no second, and may be what no feed would post.
-"""
-
-TRANSFER_REFUSED: Final = ("", "ERC20: transfer amount exceeds balance")
-"""How the deployed tokens refuse a transfer beyond the balance: WETH without a word, the others with one."""
-
 E_MODE: Final = 1
-SENTINEL_GRACE_S: Final = 3_600
-YEAR_S: Final = 31_536_000
-FUNDS_RAW: Final = 10**36
-LIQUIDITY_USD: Final = 1_000_000_000
-CLOSE_FACTOR_WAD: Final = 95 * WAD // 100
-THRESHOLDS_WAD: Final = (WAD, CLOSE_FACTOR_WAD)
-THRESHOLD_TRIES: Final = 40
-NEAR_WAD: Final = 10**12
-"""A health factor this close to 1 or 0.95 counts as near: one part in a million."""
-
-DEPLOYER: Final = labelled_address("deployer")
-PROVIDER: Final = labelled_address("liquidity provider")
-WHALE: Final = labelled_address("whale")
-BORROWER: Final = labelled_address("borrower")
-LIQUIDATOR: Final = labelled_address("liquidator")
-SINK: Final = labelled_address("sink")
 E_MODE_KEY: Final = labelled_address("price of eMode 1")
 
 
@@ -188,7 +189,7 @@ class AaveV3Parity:
 
         market_before = _read_market(evm, world)
         account = _read_account(evm, world, market_before, BORROWER)
-        gap_s = _pick(rng, (0, 1, 12, 3_600, int(rng.integers(1, 90 * 86_400))))
+        gap_s = pick(rng, (0, 1, 12, 3_600, int(rng.integers(1, 90 * 86_400))))
         timestamp = evm.timestamp() + gap_s
         for key, price in _choose_prices(rng, project(market_before, timestamp), account).items():
             evm.set_storage(world.sources[key], 0, price % 2**256)
@@ -237,7 +238,7 @@ def _prepare(evm: Evm, rules: Rules) -> World:
             transact(evm, holder, deployed.pool, abi.SUPPLY, token, amount_raw, holder, 0)
     transact(evm, BORROWER, tokens["WETH"], abi.APPROVE, deployed.pool, MAX_UINT256)
 
-    layout = run_stages(discover_layout(deployed.provider), lambda calls: _execute(evm, calls))
+    layout = run_stages(discover_layout(deployed.provider), lambda calls: execute(evm, calls))
     return World(
         adapter=AaveV3(layout, rules),
         configurator=deployed.configurator,
@@ -255,35 +256,17 @@ def _artifact(folder: str, name: str, *arguments: Any) -> bytes:
 # --- a case -----------------------------------------------------------------------------------------------
 
 
-def _pick(rng: np.random.Generator, options: Sequence[Any], weights: Sequence[float] | None = None) -> Any:
-    return options[int(rng.choice(len(options), p=weights))]
-
-
-def _some(rng: np.random.Generator, options: Sequence[str], most: int) -> list[str]:
-    count = int(rng.integers(1, min(most, len(options)) + 1))
-    return [options[i] for i in rng.permutation(len(options))[:count]]
-
-
-def _uniform(rng: np.random.Generator, low: int, high: int) -> int:
-    """Return an integer of any size, ``low <= n <= high``."""
-    return low + int.from_bytes(rng.bytes(40)) % (high - low + 1)
-
-
-def _maybe(rng: np.random.Generator, probability: float) -> bool:
-    return bool(rng.random() < probability)
-
-
 def _open_position(evm: Evm, world: World, rng: np.random.Generator) -> World:
     """Let the borrower supply and borrow, and time pass; returns the world with the layout as it then is."""
-    style = _pick(rng, ("plain", "emode", "isolation"), (0.55, 0.35, 0.10))
-    low, high = _pick(rng, ((-6, 0), (0, 3), (3, 5.5), (5.5, 7.5)), (0.15, 0.25, 0.45, 0.15))
+    style = pick(rng, ("plain", "emode", "isolation"), (0.55, 0.35, 0.10))
+    low, high = pick(rng, ((-6, 0), (0, 3), (3, 5.5), (5.5, 7.5)), (0.15, 0.25, 0.45, 0.15))
     _populate(evm, world, rng)
     if style == "emode":
         transact(evm, BORROWER, world.pool, abi.SET_USER_EMODE, E_MODE)
-        collaterals = list(dict.fromkeys([_pick(rng, ("WETH", "wstETH")), *_some(rng, world.symbols, 3)]))
-        debts = _some(rng, ("WETH", "wstETH"), 2)
+        collaterals = list(dict.fromkeys([pick(rng, ("WETH", "wstETH")), *some(rng, world.symbols, 3)]))
+        debts = some(rng, ("WETH", "wstETH"), 2)
     else:
-        collaterals, debts = _some(rng, world.symbols, 4), _some(rng, world.symbols, 3)
+        collaterals, debts = some(rng, world.symbols, 4), some(rng, world.symbols, 3)
     if style == "isolation":
         collaterals = collaterals[:1]
         _reconfigure(evm, world, collaterals[0], debt_ceiling=10**11)
@@ -292,7 +275,7 @@ def _open_position(evm: Evm, world: World, rng: np.random.Generator) -> World:
 
     for symbol in collaterals:
         usd = 10 ** rng.uniform(low, high)
-        amount_raw = max(1, _raw(symbol, usd))
+        amount_raw = max(1, raw_of(symbol, usd))
         evm.send(PROVIDER, world.pool, abi.SUPPLY.encode(world.token(symbol), amount_raw, BORROWER, 0))
     if style == "isolation":
         # Isolated assets never become collateral by themselves.
@@ -300,7 +283,7 @@ def _open_position(evm: Evm, world: World, rng: np.random.Generator) -> World:
         evm.send(BORROWER, world.pool, call)
     for symbol in debts:
         available_base = read(evm, abi.GET_USER_ACCOUNT_DATA.call(world.pool, BORROWER))[2]
-        amount_raw = max(1, _raw(symbol, available_base / 10**8 * rng.uniform(0.2, 0.98)))
+        amount_raw = max(1, raw_of(symbol, available_base / 10**8 * rng.uniform(0.2, 0.98)))
         # What the pool refuses, such as a borrow worth nothing, leaves an account with less debt or none.
         evm.send(
             BORROWER,
@@ -308,68 +291,55 @@ def _open_position(evm: Evm, world: World, rng: np.random.Generator) -> World:
             abi.BORROW.encode(world.token(symbol), amount_raw, abi.VARIABLE_RATE_MODE, 0, BORROWER),
         )
     _age(evm, world, rng)
-    if _maybe(rng, 0.06):
-        call = abi.SET_USER_USE_RESERVE_AS_COLLATERAL.encode(world.token(_pick(rng, collaterals)), False)
+    if maybe(rng, 0.06):
+        call = abi.SET_USER_USE_RESERVE_AS_COLLATERAL.encode(world.token(pick(rng, collaterals)), False)
         evm.send(BORROWER, world.pool, call)
     for symbol in dict.fromkeys([*collaterals, *debts]):
         _vary_reserve(evm, world, rng, symbol)
     return _vary_e_mode(evm, world, rng)
 
 
-def _raw(symbol: str, usd: float) -> int:
-    asset = DEFAULT_MARKET.asset(symbol)
-    return int(usd * 10**8 / asset.price_e8 * 10**asset.decimals)
-
-
 def _populate(evm: Evm, world: World, rng: np.random.Generator) -> None:
     """Let others borrow, so that rates differ by case and asset; in some cases the liquidator supplies."""
-    for symbol in _some(rng, world.symbols, 4):
-        share = _pick(rng, (0.05, 0.3, 0.6, 0.9), (0.3, 0.3, 0.3, 0.1)) * rng.uniform(0.5, 1)
-        amount_raw = _raw(symbol, LIQUIDITY_USD * share)
+    for symbol in some(rng, world.symbols, 4):
+        share = pick(rng, (0.05, 0.3, 0.6, 0.9), (0.3, 0.3, 0.3, 0.1)) * rng.uniform(0.5, 1)
+        amount_raw = raw_of(symbol, LIQUIDITY_USD * share)
         call = abi.BORROW.encode(world.token(symbol), amount_raw, abi.VARIABLE_RATE_MODE, 0, WHALE)
         evm.send(WHALE, world.pool, call)
-    if _maybe(rng, 0.15):
-        token = world.token(_pick(rng, world.symbols))
+    if maybe(rng, 0.15):
+        token = world.token(pick(rng, world.symbols))
         transact(evm, PROVIDER, world.pool, abi.SUPPLY, token, 10**6, LIQUIDATOR, 0)
 
 
 def _age(evm: Evm, world: World, rng: np.random.Generator) -> None:
     """Let time pass, with reserves touched now and then, so that each has indices of another time."""
     for _ in range(int(rng.integers(0, 3))):
-        gap_s = _pick(rng, (1, 3_600, int(rng.integers(1, 30 * 86_400)), int(rng.integers(1, 2 * YEAR_S))))
+        gap_s = pick(rng, (1, 3_600, int(rng.integers(1, 30 * 86_400)), int(rng.integers(1, 2 * YEAR_S))))
         evm.warp(evm.timestamp() + gap_s)
-        token = world.token(_pick(rng, world.symbols))
+        token = world.token(pick(rng, world.symbols))
         transact(evm, PROVIDER, world.pool, abi.SUPPLY, token, 10**6, PROVIDER, 0)
-
-
-def _act_as(evm: Evm, contract: str, to: str, fn: Function, *args: Any) -> None:
-    """Send a transaction in a contract's name: without its code meanwhile, since code may not send any."""
-    code = evm.code(contract)
-    evm.set_code(contract, b"")
-    transact(evm, contract, to, fn, *args)
-    evm.set_code(contract, code)
 
 
 def _reconfigure(evm: Evm, world: World, symbol: str, **changes: Any) -> None:
     """Write a reserve's configuration as the configurator would, without its own checks."""
     word = read(evm, abi.GET_CONFIGURATION.call(world.pool, world.token(symbol)))
     changed = replace(ReserveConfiguration.unpack(word), **changes).pack()
-    _act_as(evm, world.configurator, world.pool, SET_CONFIGURATION, world.token(symbol), (changed,))
+    act_as(evm, world.configurator, world.pool, SET_CONFIGURATION, world.token(symbol), (changed,))
 
 
 def _vary_reserve(evm: Evm, world: World, rng: np.random.Generator, symbol: str) -> None:
     changes: dict[str, Any] = {}
-    if _maybe(rng, 0.4):
-        changes["liquidation_protocol_fee_bps"] = _pick(rng, (0, 2_000, 10_000, int(rng.integers(1, 10_000))))
-    if _maybe(rng, 0.4):
+    if maybe(rng, 0.4):
+        changes["liquidation_protocol_fee_bps"] = pick(rng, (0, 2_000, 10_000, int(rng.integers(1, 10_000))))
+    if maybe(rng, 0.4):
         changes["liquidation_threshold_bps"] = int(rng.integers(1_000, 9_900))
         changes["liquidation_bonus_bps"] = int(rng.integers(10_001, 12_500))
-    if _maybe(rng, 0.04):
+    if maybe(rng, 0.04):
         changes["ltv_bps"] = 0
-    if _maybe(rng, 0.03):
+    if maybe(rng, 0.03):
         changes["liquidation_threshold_bps"] = 0
-    if _maybe(rng, 0.08):
-        changes[_pick(rng, ("frozen", "paused", "paused", "inactive"))] = True
+    if maybe(rng, 0.08):
+        changes[pick(rng, ("frozen", "paused", "paused", "inactive"))] = True
     if changes.pop("inactive", False):
         changes["active"] = False
     if changes:
@@ -378,9 +348,9 @@ def _vary_reserve(evm: Evm, world: World, rng: np.random.Generator, symbol: str)
 
 def _vary_e_mode(evm: Evm, world: World, rng: np.random.Generator) -> World:
     """Give the eMode category other parameters in some cases, and a price of its own."""
-    if not _maybe(rng, 0.4):
+    if not maybe(rng, 0.4):
         return world
-    priced = _maybe(rng, 0.5)
+    priced = maybe(rng, 0.5)
     parameters = (
         int(rng.integers(9_000, 9_400)),
         int(rng.integers(9_400, 9_800)),
@@ -388,20 +358,20 @@ def _vary_e_mode(evm: Evm, world: World, rng: np.random.Generator) -> World:
         E_MODE_KEY if priced else "0x" + "00" * 20,
         "varied",
     )
-    _act_as(evm, world.configurator, world.pool, CONFIGURE_E_MODE, E_MODE, parameters)
+    act_as(evm, world.configurator, world.pool, CONFIGURE_E_MODE, E_MODE, parameters)
     layout = replace(world.adapter.layout, e_mode_price_sources=((E_MODE, E_MODE_KEY if priced else ""),))
     return replace(world, adapter=replace(world.adapter, layout=layout))
 
 
 def _disturb(evm: Evm, world: World, rng: np.random.Generator) -> None:
     """Put circumstances in the way that have nothing to do with the borrower."""
-    if _maybe(rng, 0.10):  # the sequencer is down, or came up a while ago
+    if maybe(rng, 0.10):  # the sequencer is down, or came up a while ago
         since = evm.timestamp() - int(rng.integers(0, 2 * SENTINEL_GRACE_S))
-        transact(evm, DEPLOYER, world.sequencer, SET_ANSWER, _maybe(rng, 0.5), since)
-    if _maybe(rng, 0.05):  # a reserve has no liquidity left to pay collateral with
-        reserve = world.adapter.layout.reserve_of(_pick(rng, world.symbols))
+        transact(evm, DEPLOYER, world.sequencer, SET_ANSWER, maybe(rng, 0.5), since)
+    if maybe(rng, 0.05):  # a reserve has no liquidity left to pay collateral with
+        reserve = world.adapter.layout.reserve_of(pick(rng, world.symbols))
         liquidity = read(evm, abi.BALANCE_OF.call(reserve.asset.address, reserve.a_token))
-        _act_as(evm, reserve.a_token, reserve.asset.address, abi.TRANSFER, SINK, liquidity)
+        act_as(evm, reserve.a_token, reserve.asset.address, abi.TRANSFER, SINK, liquidity)
 
 
 # --- prices -----------------------------------------------------------------------------------------------
@@ -413,7 +383,7 @@ def _choose_prices(rng: np.random.Generator, market: AaveMarket, account: AaveAc
     flagged = [r for r in market.listed() if (account.user_configuration >> (2 * r.id)) & 3]
     if not flagged:
         return prices
-    lever = _pick(rng, flagged)
+    lever = pick(rng, flagged)
     key = _price_key(market, account, lever)
     rising = is_using_as_collateral(account.user_configuration, lever.id)
 
@@ -427,22 +397,22 @@ def _choose_prices(rng: np.random.Generator, market: AaveMarket, account: AaveAc
         return lambda price: (health_factor(others | {key: price}) >= target_wad) is rising
 
     kind, target_wad = _target_health_factor(rng)
-    price = _first(reached(target_wad, prices), 1, 10**16)
+    price = first_from(reached(target_wad, prices), 1, 10**16)
     if kind in ("one", "close"):
         # Another price, moved tick by tick, is a second chance to hit the threshold itself.
-        other = _price_key(market, account, _pick(rng, flagged))
+        other = _price_key(market, account, pick(rng, flagged))
         for _ in range(THRESHOLD_TRIES):
             if health_factor(prices | {key: price}) == target_wad or other == key:
                 break
             prices[other] += 1
-            price = _first(reached(target_wad, prices), max(1, price - 32), price + 32)
-    prices[key] = max(1, price + int(_pick(rng, (-1, 0, 0, 0, 1))))
-    if _maybe(rng, 0.03):  # no price: the oracle has no fallback and reverts
-        prices[_pick(rng, sorted(prices))] = _pick(rng, (0, -1))
-    elif _maybe(rng, 0.03):  # products that leave 256 bits
-        prices[_pick(rng, sorted(prices))] = _uniform(rng, 0, 2 ** int(rng.integers(60, 255)))
-    elif _maybe(rng, 0.03):
-        prices[_pick(rng, sorted(prices))] = 1
+            price = first_from(reached(target_wad, prices), max(1, price - 32), price + 32)
+    prices[key] = max(1, price + int(pick(rng, (-1, 0, 0, 0, 1))))
+    if maybe(rng, 0.03):  # no price: the oracle has no fallback and reverts
+        prices[pick(rng, sorted(prices))] = pick(rng, (0, -1))
+    elif maybe(rng, 0.03):  # products that leave 256 bits
+        prices[pick(rng, sorted(prices))] = uniform(rng, 0, 2 ** int(rng.integers(60, 255)))
+    elif maybe(rng, 0.03):
+        prices[pick(rng, sorted(prices))] = 1
     return prices
 
 
@@ -455,7 +425,7 @@ def _price_key(market: AaveMarket, account: AaveAccount, reserve: ReserveData) -
 
 
 def _target_health_factor(rng: np.random.Generator) -> tuple[str, int]:
-    kind = _pick(rng, ("one", "close", "below", "deep", "above"), (0.20, 0.25, 0.37, 0.12, 0.06))
+    kind = pick(rng, ("one", "close", "below", "deep", "above"), (0.20, 0.25, 0.37, 0.12, 0.06))
     if kind == "one":
         return kind, WAD
     if kind == "close":
@@ -464,57 +434,36 @@ def _target_health_factor(rng: np.random.Generator) -> tuple[str, int]:
     return kind, int(rng.uniform(low, high) * WAD)
 
 
-def _first(holds: Callable[[int], bool], low: int, high: int) -> int:
-    """Return the least ``low <= n <= high`` from which on `holds` holds, `high` when it never does."""
-    while low < high:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
-
-
 def _choose_attempt(rng: np.random.Generator, market: AaveMarket, account: AaveAccount) -> Attempt:
     listed = market.listed()
     word = account.user_configuration
     collaterals = [r for r in listed if is_using_as_collateral(word, r.id)]
     debts = [r for r in listed if is_borrowing(word, r.id)]
-    collateral = _pick(rng, collaterals if collaterals and _maybe(rng, 0.95) else listed)
-    debt = _pick(rng, debts if debts and _maybe(rng, 0.95) else listed)
+    collateral = pick(rng, collaterals if collaterals and maybe(rng, 0.95) else listed)
+    debt = pick(rng, debts if debts and maybe(rng, 0.95) else listed)
     owed_raw = max(1, variable_debt_balance(market.rules, debt, account.position(debt.id)))
     options = (
         MAX_UINT256,
-        _uniform(rng, 1, owed_raw),
+        uniform(rng, 1, owed_raw),
         int(10 ** rng.uniform(0, math.log10(owed_raw))),
         owed_raw,
         2 * owed_raw,
         owed_raw // 2,
-        _pick(rng, (0, 1, 2, 3)),
+        pick(rng, (0, 1, 2, 3)),
     )
     return Attempt(
         collateral=collateral.asset.symbol,
         debt=debt.asset.symbol,
-        debt_to_cover_raw=_pick(rng, options, (0.35, 0.30, 0.08, 0.10, 0.05, 0.07, 0.05)),
-        receive_a_token=_maybe(rng, 0.25),
+        debt_to_cover_raw=pick(rng, options, (0.35, 0.30, 0.08, 0.10, 0.05, 0.07, 0.05)),
+        receive_a_token=maybe(rng, 0.25),
     )
 
 
 # --- reads ------------------------------------------------------------------------------------------------
 
 
-def _execute(evm: Evm, calls: Reads) -> Answers:
-    answers: list[bytes | None] = []
-    for call in calls:
-        try:
-            answers.append(evm.call(call.to, call.data))
-        except CallReverted:
-            answers.append(None)
-    return answers
-
-
 def _read_market(evm: Evm, world: World) -> AaveMarket:
-    answers = _execute(evm, world.adapter.market_reads())
+    answers = execute(evm, world.adapter.market_reads())
     return world.adapter.decode_market(answers, block=evm.block_number(), timestamp=evm.timestamp())
 
 
@@ -541,7 +490,7 @@ def _read_prices(evm: Evm, world: World) -> dict[str, int]:
     keys = {r.asset.symbol: r.asset.address for r in layout.reserves}
     keys |= {f"emode-{i}": source for i, source in layout.e_mode_price_sources if source}
     calls = [abi.GET_ASSET_PRICE.call(layout.oracle, asset) for asset in keys.values()]
-    answers = _execute(evm, calls)
+    answers = execute(evm, calls)
     return {
         key: call.decode(data)
         for key, call, data in zip(keys, calls, answers, strict=True)
@@ -550,17 +499,6 @@ def _read_prices(evm: Evm, world: World) -> dict[str, int]:
 
 
 # --- comparison -------------------------------------------------------------------------------------------
-
-
-class _Comparison:
-    """Collects the fields on which contract and model part."""
-
-    def __init__(self) -> None:
-        self.mismatches: list[Mismatch] = []
-
-    def check(self, field: str, contract: Any, model: Any) -> None:
-        if contract != model:
-            self.mismatches.append(Mismatch(field, str(contract), str(model)))
 
 
 def _code_or(evm: Evm, call: Call[Any]) -> Any:
@@ -574,7 +512,7 @@ def _code_or(evm: Evm, call: Call[Any]) -> Any:
 def _compare(
     evm: Evm, world: World, market: AaveMarket, account: AaveAccount, attempt: Attempt
 ) -> CaseResult:
-    compared = _Comparison()
+    compared = Comparison()
     health_factor_wad = _compare_reads(evm, world, market, account, compared)
     collateral, debt = world.token(attempt.collateral), world.token(attempt.debt)
     outcome = liquidation_quote(
@@ -620,7 +558,7 @@ def _verdict(code: str | None) -> Verdict:
 
 
 def _compare_reads(
-    evm: Evm, world: World, market: AaveMarket, account: AaveAccount, compared: _Comparison
+    evm: Evm, world: World, market: AaveMarket, account: AaveAccount, compared: Comparison
 ) -> int | None:
     """Compare indices, balances and account data; returns the contract's health factor."""
     for reserve in market.listed():
@@ -644,7 +582,7 @@ def _compare_reads(
     return contract[5] if isinstance(contract, tuple) else None
 
 
-def _compare_event(result: TxResult, outcome: LiquidationOutcome, compared: _Comparison) -> None:
+def _compare_event(result: TxResult, outcome: LiquidationOutcome, compared: Comparison) -> None:
     emitted = find_log(result, abi.LIQUIDATION_CALL_EVENT)
     compared.check("event debtToCover", emitted["debtToCover"], outcome.debt_repaid_raw)
     compared.check(
@@ -684,7 +622,7 @@ def _compare_effects(
     attempt: Attempt,
     before: _Holdings,
     after: _Holdings,
-    compared: _Comparison,
+    compared: Comparison,
 ) -> None:
     paid_out_raw = 0 if attempt.receive_a_token else outcome.to_liquidator_raw
     same = attempt.collateral == attempt.debt
