@@ -2,12 +2,13 @@
 
 ::
 
-    python scripts/docs.py           write the generated parts of the guides, and docs/guards.svg
+    python scripts/docs.py           write the generated parts of the guides, docs/methods and docs/guards.svg
     python scripts/docs.py --check   exit 1 when they are out of date
 
 A generated part stands between ``<!-- generated: NAME -->`` and ``<!-- end of NAME -->``. Configuration keys
 come from the pydantic models (attribute docstrings, or the "Attributes" of a class docstring), commands from
-the command line itself.
+the command line itself, parameter sets of margin methods from the registry, and the figures of a method's
+example from the command that stands in its page.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shlex
 import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from math import log10
+from functools import partial
+from itertools import pairwise
+from math import isinf, log10
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeAlias, cast
 
 import typer
@@ -30,17 +35,33 @@ from pydantic.fields import FieldInfo
 from typer.core import TyperGroup
 
 from keeper.cli import app
+from keeper.commands.margin_run import chosen_accounts, method_named
 from keeper.compose import AaveV3Options
 from keeper.config import KeeperConfig, ProtocolSection
 from oracle.guards import BASIC, GuardModel, all_guards, guards
 from oracle.registry import Registry
 from oracle.sources import sources
+from simulation.margin import cme_span, margin_methods, occ_tims, okx_pm
+from simulation.margin.baselines import CRASHES
+from simulation.margin.result import MarginResult
 from simulation.policy import policies
+from simulation.portfolio.load import load_book
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 GUIDE: Final = ROOT / "docs" / "keeper.md"
 GUARDS_GUIDE: Final = ROOT / "docs" / "guards.md"
 CURVES: Final = ROOT / "docs" / "guards.svg"
+METHODS_GUIDE: Final = ROOT / "docs" / "methods" / "README.md"
+METHOD_PAGES: Final = {kind: METHODS_GUIDE.with_name(f"{kind}.md") for kind in margin_methods}
+METHOD_HEADINGS: Final = (
+    "What it demands",
+    "Formulas",
+    "Parameters",
+    "What was verified",
+    "What it misses",
+    "Example",
+)
+"""What every page of a margin method has."""
 
 UNITS: Final = {
     "_s": "seconds",
@@ -388,6 +409,275 @@ def option_default(parameter: Any) -> str:
     return "none" if parameter.default is None else f"`{parameter.default}`"
 
 
+# --------------------------------------------------------------------------------------------- margin methods
+
+LONGEST_CELL: Final = 80
+"""Longer lists stand below the table."""
+
+
+def section_text(text: str, heading: str) -> str:
+    """Return what stands under a heading of the second order, empty where there is none."""
+    found = re.search(rf"(?ms)^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text)
+    return found[1].strip("\n") if found else ""
+
+
+def said_of(text: str, word: str) -> str:
+    """Return the paragraph of "What was verified" that begins with a word and a colon."""
+    for paragraph in section_text(text, "What was verified").split("\n\n"):
+        if paragraph.startswith(f"{word}: "):
+            return " ".join(paragraph.removeprefix(f"{word}: ").split())
+    return ""
+
+
+def method_index() -> list[str]:
+    """Return one row for each margin method; what was verified is what its page says first."""
+    rows = ["| id | grade | parameter sets | verified by | not verified |", "|---|---|---|---|---|"]
+    for kind, path in METHOD_PAGES.items():
+        entry, text = margin_methods.get(kind), path.read_text(encoding="utf-8")
+        rows.append(
+            f"| [`{kind}`]({path.name}) | {entry.grade} | {named_sets(entry)} | {said_of(text, 'Verified')} "
+            f"| {said_of(text, 'Not verified')} |"
+        )
+    return rows
+
+
+def named_sets(entry: type[Any]) -> str:
+    """Return the names of a method's parameter sets."""
+    return ", ".join(f"`{name}`" for name in getattr(entry, "parameter_sets", {}))
+
+
+def method_head(kind: str) -> list[str]:
+    """Return what the code says of a method: its first line, grade and source."""
+    entry = margin_methods.get(kind)
+    return [first_sentence(entry), "", f"*Grade:* {entry.grade}. *Source:* {entry.source}."]
+
+
+def method_parameters(kind: str) -> list[str]:
+    """Return the keys of a method, and its parameters with their values in each set."""
+    entry = margin_methods.get(kind)
+    said = attributes_of(entry)
+    keys = [
+        f"| `{name}` | {cell(field.get_default(call_default_factory=True))} | {plain(said.get(name, ''))} |"
+        for name, field in entry.model_fields.items()
+        if name != "parameters"
+    ]
+    lines = ["| key beside `parameters` | default | meaning |", "|---|---|---|", *keys, ""] if keys else []
+    field = entry.model_fields["parameters"]
+    sets = dict(getattr(entry, "parameter_sets", {}))
+    columns: dict[str, BaseModel | None] = sets or {
+        "default": None if field.is_required() else field.get_default(call_default_factory=True)
+    }
+    below: list[str] = []
+    rows = parameter_rows(field.annotation, columns, below)
+    lines += [f"| parameter | {' | '.join(columns)} | meaning |", "|---" * (len(columns) + 2) + "|", *rows]
+    return [*lines, *below, *(line for line in CONSTANTS.get(kind, list)())]
+
+
+def parameter_rows(
+    model: type[BaseModel], columns: Mapping[str, BaseModel | None], below: list[str], prefix: str = ""
+) -> list[str]:
+    """Return a row for each parameter, those of a part under its name; long lists go to `below`."""
+    said, rows = attributes_of(model), []
+    for name, field in model.model_fields.items():
+        values = {
+            column: UNSET if owner is None and field.is_required() else value_of(owner, name, field)
+            for column, owner in columns.items()
+        }
+        first = next(iter(values.values()))
+        if isinstance(first, BaseModel):
+            rows += parameter_rows(
+                type(first), cast("Mapping[str, BaseModel]", values), below, f"{prefix}{name}."
+            )
+            continue
+        cells = []
+        for column, value in values.items():
+            if isinstance(value, Mapping | tuple) and len(cell(value)) > LONGEST_CELL:
+                cells.append(f"{len(value)}, below")
+                below += ["", f"`{prefix}{name}`, {column}:", "", *(f"- {each}" for each in listed(value))]
+            else:
+                cells.append("required" if value is UNSET else cell(value))
+        rows.append(f"| `{prefix}{name}` | {' | '.join(cells)} | {plain(said.get(name, ''))} |")
+    return rows
+
+
+UNSET: Final = object()
+"""Stands for the value of a parameter that has to be given."""
+
+
+def value_of(owner: BaseModel | None, name: str, field: FieldInfo) -> Any:
+    """Return a parameter's value in a set, its default without one."""
+    return field.get_default(call_default_factory=True) if owner is None else getattr(owner, name)
+
+
+def plain(text: str) -> str:
+    """Return a meaning as a cell of a table."""
+    return " ".join(text.split()).replace("``", "`").replace("|", "\\|")
+
+
+def listed(value: Mapping[Any, Any] | tuple[Any, ...]) -> list[str]:
+    """Return the items of a value."""
+    if isinstance(value, Mapping):
+        return [f"{key}: {cell(each)}" for key, each in value.items()]
+    return [cell(each) for each in value]
+
+
+def cell(value: object) -> str:
+    """Return a value in a few words."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return "no end" if isinf(value) else f"{value:,.6g}" if abs(value) < 1e6 else f"{value:,.0f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, BaseModel):
+        if label := getattr(value, "label", ""):
+            return str(label)
+        fields = {name: each for name, each in value if not isinstance(each, BaseModel)}
+        # What a part is, where it is a method of its own.
+        return str(getattr(value, "kind", "")) or ", ".join(f"{k} {cell(v)}" for k, v in fields.items())
+    if isinstance(value, Mapping | tuple):
+        nested = any(isinstance(each, BaseModel | tuple) for each in _items(value))
+        return ("; " if nested else ", ").join(listed(value)) or "none"
+    return "none" if value in (None, "") else str(value)
+
+
+def _items(value: Mapping[Any, Any] | tuple[Any, ...]) -> Iterator[Any]:
+    return iter(value.values() if isinstance(value, Mapping) else value)
+
+
+def _okx_constants() -> list[str]:
+    moves = {"BTC, ETH": "BTC", "the second class": "LTC", "others": "-"}
+    far = {"BTC, ETH": "BTC", "the second class": "SOL", "others": "-"}
+    rows = [
+        f"| {name} | {cell(okx_pm.price_moves(moves[name])[4:])} | {cell(okx_pm.extreme_move(far[name]))} "
+        f"| {cell(okx_pm.annualised_move(far[name]))} |"
+        for name in moves
+    ]
+    return [
+        "",
+        "| class | moves of MR1, either side | extreme move of MR6 | annual move of MR4 |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+        f"Second class of MR1: {cell(okx_pm.LARGE_MR1)}. Of MR4 and MR6: {cell(okx_pm.LARGE_MR6)}.",
+        "",
+        f"Tiers of MR7 of BTC and ETH (up to, times): {cell(okx_pm.MR7_TIERS)}.",
+        "",
+        f"Tiers of MR9 (up to, share): {cell(okx_pm.MR9_TIERS)}.",
+    ]
+
+
+def _tims_constants() -> list[str]:
+    widths = {
+        "high-capitalisation index": occ_tims.HIGH_CAP_INDEX,
+        "other broad index": occ_tims.BROAD_INDEX,
+        "anything narrower; by default": occ_tims.EQUITY,
+    }
+    rows = [f"| {name} | {cell(low)} | {cell(high)} |" for name, (low, high) in widths.items()]
+    return ["", "| class | lowest move | highest move |", "|---|---|---|", *rows]
+
+
+def _span_constants() -> list[str]:
+    rows = [
+        f"| {i} | {_thirds(thirds)} | {'up' if sign > 0 else 'down'} | 1 |"
+        for i, (thirds, sign) in enumerate(cme_span.SCENARIOS, start=1)
+    ]
+    known = cme_span.SpanParameters()
+    rows += [
+        f"| {i} | {sign}{cell(known.extreme_multiple)} | same | {cell(known.extreme_cover)} |"
+        for i, sign in ((15, "+"), (16, "-"))
+    ]
+    weights = ", ".join(f"{cell(w)} at {_thirds(thirds)}" for thirds, w in cme_span.DELTA_WEIGHTS.items())
+    head = ["| scenario | price, of its range | volatility | share of the loss |", "|---|---|---|---|"]
+    return ["", *head, *rows, "", f"Weights of the composite delta: {weights}."]
+
+
+def _thirds(count: int) -> str:
+    return f"{count:+d}/3" if count else "0"
+
+
+def _crashes() -> list[str]:
+    rows = [
+        f"| {name} | {', '.join(f'{s} {p - 1:+.1%}' for s, p in c.prices.items())} | {c.every - 1:+.1%} "
+        f"| {c.source} |"
+        for name, c in CRASHES.items()
+    ]
+    return ["", "| crash | moves | of any other price | source |", "|---|---|---|---|", *rows]
+
+
+CONSTANTS: Final[Mapping[str, Callable[[], list[str]]]] = {
+    "okx.pm": _okx_constants,
+    "occ.tims": _tims_constants,
+    "cme.span": _span_constants,
+    "stress": _crashes,
+}
+"""What methods publish beside their parameters."""
+
+
+def blocks_of(text: str) -> dict[str, str]:
+    """Return the fenced blocks of a page's example by language, the first of each."""
+    found: dict[str, str] = {}
+    for language, block in re.findall(r"(?s)```(\w+)\n(.*?)```", section_text(text, "Example")):
+        found.setdefault(language, block)
+    return found
+
+
+def example_files(text: str) -> dict[str, str]:
+    """Return the files that a page's example brings: a method's, a book, or none."""
+    blocks = blocks_of(text)
+    return {
+        name: blocks[kind]
+        for kind, name in (("toml", "method.toml"), ("json", "book.json"))
+        if kind in blocks
+    }
+
+
+def example_words(text: str) -> list[str]:
+    """Return the words of a page's command.
+
+    Raises
+    ------
+    ValueError
+        If it is not one of `marginline margin run`.
+    """
+    words = shlex.split(blocks_of(text).get("sh", "").replace("\\\n", " "))
+    if words[:3] != ["marginline", "margin", "run"]:
+        raise ValueError("the example's command is not one of marginline margin run")
+    return words[1:]
+
+
+def example_result(text: str) -> MarginResult:
+    """Return what a page's command computes."""
+    method, book, *rest = example_words(text)[2:]
+    with TemporaryDirectory() as folder:
+        for name, content in example_files(text).items():
+            (Path(folder) / name).write_text(content, encoding="utf-8")
+        built = method_named(str(Path(folder) / method) if method.endswith(".toml") else method)
+        path = Path(folder) / book
+        read = load_book(path if path.is_file() else ROOT / book)
+        (account,) = chosen_accounts(read, [w for flag, w in pairwise(rest) if flag == "--account"])
+        return built.margin(account, read.market)
+
+
+def method_example(path: Path) -> list[str]:
+    """Return the figures of a page's example."""
+    result = example_result(path.read_text(encoding="utf-8"))
+    names = ("equity", "initial_requirement", "maintenance_requirement", "initial", "maintenance")
+    rows = [
+        f"| status | {result.status.value} |",
+        *(f"| {name} | {figure(getattr(result, name))} |" for name in names),
+        *([f"| worst | {result.worst} |"] if result.worst else []),
+        *(f"| components.{name} | {figure(value)} |" for name, value in result.components.items()),
+    ]
+    return ["| figure | value |", "|---|---|", *rows]
+
+
+def figure(value: float) -> str:
+    """Return a figure; two digits of dollars and four of small numbers, without a sign of zero."""
+    text = f"{value:,.2f}" if abs(value) >= 10 else f"{value:.4f}"
+    return text.removeprefix("-") if not text.strip("-0.,") else text
+
+
 # -------------------------------------------------------------------------------------------------- the guide
 
 Parts: TypeAlias = Mapping[str, Callable[[], list[str]]]
@@ -402,6 +692,15 @@ PARTS: Final[Parts] = {
 GUIDES: Final[Mapping[Path, Parts]] = {
     GUIDE: PARTS,
     GUARDS_GUIDE: {"guard overview": guard_overview, "guard calibration": guard_calibration},
+    **{
+        path: {
+            "method": partial(method_head, kind),
+            "parameters": partial(method_parameters, kind),
+            "example": partial(method_example, path),
+        }
+        for kind, path in METHOD_PAGES.items()
+    },
+    METHODS_GUIDE: {"methods": method_index},
 }
 
 
@@ -426,6 +725,13 @@ def rendered(text: str, parts: Parts = PARTS) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the guides, or check them."""
+    if missing := [path for path in GUIDES if not path.is_file()]:
+        heads = ", ".join(METHOD_HEADINGS)
+        for path in missing:
+            print(
+                f"{path.relative_to(ROOT)} is missing: write it, with the headings {heads}", file=sys.stderr
+            )
+        return 1
     fresh = {path: rendered(path.read_text(encoding="utf-8"), parts) for path, parts in GUIDES.items()}
     fresh[CURVES] = curves_svg()
     if arguments == ["--check"]:
