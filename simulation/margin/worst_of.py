@@ -84,9 +84,8 @@ def holders(holdings: Holdings, instruments: NDArray[np.bool_]) -> Int64:
     instruments
         bool, shape (instruments,).
     """
-    touched = instruments[holdings.instrument].astype(np.int64)
-    before = np.concatenate([[0], np.cumsum(touched)])
-    return np.flatnonzero(before[holdings.start[1:]] > before[holdings.start[:-1]])
+    found = np.empty(len(holdings), dtype=np.int64)
+    return found[: _holders(holdings.start, holdings.instrument, instruments, found)]
 
 
 def worst_of(
@@ -164,6 +163,18 @@ def _tiled(grid: Float64) -> Float64:
     tiles = -(-scenarios // _LANES)
     padded = np.concatenate([grid, np.repeat(grid[:, -1:], tiles * _LANES - scenarios, axis=1)], axis=1)
     return np.ascontiguousarray(padded.reshape(instruments, tiles, _LANES).transpose(1, 0, 2))
+
+
+@_kernel()
+def _holders(start: Int64, instrument: Int32, wanted: NDArray[np.bool_], found: Int64) -> int:
+    count = 0
+    for account in range(len(start) - 1):
+        for at in range(start[account], start[account + 1]):
+            if wanted[instrument[at]]:
+                found[count] = account
+                count += 1
+                break
+    return count
 
 
 @_kernel(flags=frozenset({"nnan", "nsz"}))
