@@ -30,7 +30,6 @@ from simulation.chain.parity.aave_cases import (
     LIQUIDATOR,
     LIQUIDITY_USD,
     NEAR_WAD,
-    PRICE_SOURCE as PRICE_SOURCE,
     PROVIDER,
     SENTINEL_GRACE_S,
     SET_ANSWER,
@@ -50,6 +49,9 @@ from simulation.chain.parity.aave_cases import (
     raw_of,
     some,
     uniform,
+)
+from simulation.chain.parity.aave_cases import (
+    PRICE_SOURCE as PRICE_SOURCE,
 )
 from simulation.chain.parity.harness import CaseResult, Compared, Verdict, parity_adapters
 from simulation.chain.toolchain import node_modules
