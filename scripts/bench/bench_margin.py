@@ -261,9 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--accounts", type=int, default=100_000)
     options.add_argument("--scenarios", type=int, default=1_000)
     options.add_argument("--draws", type=int, default=1_000_000, help="scenarios of the tail")
-    options.add_argument(
-        "--portfolios", type=int, default=200, help="portfolios of the tail; 1000 with --full"
-    )
+    options.add_argument("--portfolios", type=int, default=1_000, help="portfolios of the tail")
     options.add_argument("--seconds", type=float, default=0.3, help="length of one turn")
     options.add_argument("--seed", type=int, default=1)
     given = options.parse_args(arguments)
