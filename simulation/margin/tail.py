@@ -29,6 +29,7 @@ _SAMPLE: Final = 4_096
 _LANES: Final = 16
 _TIGHTEN: Final = (20, 80, 320)
 """After these blocks the thresholds are drawn anew, from all that passed by."""
+_NO_LIMIT: Final = np.array([np.inf])
 _SINGLE_ROUNDOFF: Final = 2.0**-24
 _SINGLE_SMALLEST: Final = 2.0**-126
 """Below it single precision loses more than its roundoff; a term that small is off by less than itself."""
@@ -94,8 +95,8 @@ def tail(returns: Float64, weights: Float64, level: float) -> Tail:
         for row, (profits, count) in enumerate(zip(kept, counts, strict=True)):
             lowest = profits[:count]
             if not least <= count <= len(profits):
-                lowest = some[row : row + 1] @ returns.T
-                lowest, again = lowest[0], again + 1
+                every, _ = _survivors(returns, some[row : row + 1], _NO_LIMIT, len(returns), largest)
+                lowest, again = every[0], again + 1
             worst = np.partition(lowest, least - 1)[:least]
             values[first + row] = -worst[-1]
             total = worst[:-1].sum() + (share - (least - 1)) * worst[-1]
@@ -108,8 +109,8 @@ def _thresholds(returns: Float64, weights: Float64, least: int) -> Float64:
     every = max(1, len(returns) // _SAMPLE)
     sample = weights @ np.ascontiguousarray(returns[::every]).T
     wanted = least / len(returns) * sample.shape[1]
-    # Three standard errors of the sample's rank, and one more.
-    place = min(sample.shape[1] - 1, int(wanted + 3 * wanted**0.5) + 1)
+    # Four standard errors of the sample's rank, and one more: it is drawn anew as soon as more is known.
+    place = min(sample.shape[1] - 1, int(wanted + 4 * wanted**0.5) + 1)
     threshold: Float64 = np.partition(sample, place, axis=1)[:, place]
     return threshold
 
