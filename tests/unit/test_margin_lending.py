@@ -220,8 +220,11 @@ def test_properties_on_random_books() -> None:
 # ------------------------------------------------------------------------------------- beside the exact model
 
 
-def random_case(rng: np.random.Generator) -> tuple[MarginResult, int, float]:
-    """Return a random account's margin, the contract's own health factor, and collateral over debt."""
+def random_case(rng: np.random.Generator, *, near: bool) -> tuple[MarginResult, int, float]:
+    """Return a random account's margin, the contract's own health factor, and collateral over debt.
+
+    `near` makes its debt such that the factor is within some 0.01 % of 1.
+    """
     count = int(rng.integers(2, 8))
     decimals = [int(rng.choice((6, 8, 18))) for _ in range(count)]
     ltv = [int(rng.integers(0, 8_000)) for _ in range(count)]
@@ -246,6 +249,10 @@ def random_case(rng: np.random.Generator) -> tuple[MarginResult, int, float]:
     held = drawn([i for i in range(count) if rng.random() < 0.6] or [0])
     owed = drawn([i for i in range(count) if rng.random() < 0.5] or [1])
     data = calculate_user_account_data(state, account(held, owed))
+    if near:
+        wanted = data.health_factor_wad / WAD * (1 + rng.uniform(-5e-4, 5e-4))
+        owed = {i: int(raw * wanted) for i, raw in owed.items()}
+        data = calculate_user_account_data(state, account(held, owed))
     parameters = LendingParameters(
         reserves={
             f"T{i}": Reserve(max_ltv=ltv[i] / 1e4, liquidation_threshold=threshold[i] / 1e4)
@@ -274,16 +281,20 @@ def random_case(rng: np.random.Generator) -> tuple[MarginResult, int, float]:
 def test_it_agrees_with_the_exact_model_on_random_books() -> None:
     """The contract cuts the weighted threshold to whole 0.01 %: its factor may be that much lower."""
     rng = np.random.default_rng(2_024)
-    sides, furthest = set(), 0.0
-    for _ in range(2_000):
-        result, exact_wad, leverage = random_case(rng)
+    sides, furthest, doubtful = set(), 0.0, 0
+    for number in range(2_000):
+        result, exact_wad, leverage = random_case(rng, near=number % 2 == 1)
         ours, exact = result.components["health_factor"], exact_wad / WAD
         cut = 1e-4 * leverage
-        assert exact <= ours * (1 + 1e-9)
-        assert exact >= ours - cut - 1e-9 * ours
+        assert exact <= ours * (1 + 1e-6)
+        assert exact >= ours - cut - 1e-6 * ours
         furthest = max(furthest, (ours - exact) / cut)
-        if not ours - cut < 1 <= ours:
+        if abs(ours - 1) > cut + 1e-6:
             assert (result.maintenance < 0) == (exact_wad < WAD)
             sides.add(exact_wad < WAD)
+        elif (result.maintenance < 0) != (exact_wad < WAD):
+            doubtful += 1
+            assert exact_wad < WAD, "where they part, the contract is the stricter"
     assert sides == {True, False}
-    assert 0.9 < furthest < 1.001, "the cut is reached: the bound is no wider than it must be"
+    assert doubtful > 50, "the accounts that are near are near enough to part"
+    assert 0.9 < furthest < 1.1, "the cut is reached: the bound is no wider than it must be"
