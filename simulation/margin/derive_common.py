@@ -692,10 +692,8 @@ def answered(
 ) -> MarginResult:
     """Return what a method computes, unknown where a price is missing or a figure is no number."""
     try:
-        result = compute()
+        with np.errstate(over="ignore", invalid="ignore"):
+            result = compute()
     except UnpricedError as missing:
         return MarginResult.unknown(account, method, parameters.hash, str(missing))
-    figures = (result.equity, result.initial_requirement, result.maintenance_requirement)
-    if not all(math.isfinite(figure) for figure in figures):
-        return MarginResult.unknown(account, method, parameters.hash, "an input is no number, or overflows")
-    return result
+    return result.told

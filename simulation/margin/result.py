@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -109,6 +110,17 @@ class MarginResult:
             return self.maintenance_requirement / self.equity
         return float("inf") if self.maintenance_requirement > 0 or self.equity < 0 else 0.0
 
+    @property
+    def told(self) -> MarginResult:
+        """The result, unknown where a figure is infinite or no number."""
+        figures = (self.equity, self.initial_requirement, self.maintenance_requirement)
+        explained = self.status is MarginStatus.UNKNOWN and self.reason
+        if explained or all(math.isfinite(figure) for figure in figures):
+            return self
+        return self.unknown(
+            self.account, self.method, self.parameters_hash, "an input is no number, or overflows"
+        )
+
     @classmethod
     def unknown(cls, account: str, method: str, parameters_hash: str, reason: str) -> MarginResult:
         """Return the result of an account of which nothing can be said, and why."""
@@ -142,7 +154,9 @@ class PortfolioMethod(Protocol):
 
 
 def status_of(maintenance: float, requirement: float) -> MarginStatus:
-    """Return the status by what is left of the equity."""
+    """Return the status by what is left of the equity; unknown where that is no number."""
+    if math.isnan(maintenance) or math.isnan(requirement):
+        return MarginStatus.UNKNOWN
     if maintenance < 0:
         return MarginStatus.LIQUIDATABLE
     return MarginStatus.NO_DEBT if requirement == 0 else MarginStatus.HEALTHY

@@ -761,7 +761,9 @@ class ScenarioMethod(StrictModel):
             not positive. A price that is missing or no number makes the result unknown instead.
         """
         try:
-            return self._answer(netted(portfolio), market)
+            # What overflows makes the result unknown.
+            with np.errstate(over="ignore", invalid="ignore"):
+                return self._answer(netted(portfolio), market).told
         except PriceMissing as missing:
             return MarginResult.unknown(portfolio.account, self.kind, self.parameters.hash, str(missing))
 

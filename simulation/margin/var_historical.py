@@ -338,7 +338,9 @@ class StatisticalMethod(StrictModel):
         name = self.parameters.hash
         try:
             cash, total = cash_value(portfolio, market), equity(portfolio, market)
-            return self._result(portfolio.account, name, total, cash, self.estimate(portfolio, market))
+            with np.errstate(over="ignore", invalid="ignore"):
+                found = self.estimate(portfolio, market)
+            return self._result(portfolio.account, name, total, cash, found).told
         except PriceMissing as missing:
             return MarginResult.unknown(portfolio.account, self.kind, name, str(missing))
 

@@ -82,7 +82,7 @@ def with_add_ons(result: MarginResult, add_ons: Iterable[AddOn]) -> MarginResult
         initial_requirement=result.initial_requirement + more,
         maintenance_requirement=maintenance,
         components=components,
-    )
+    ).told
 
 
 def liquidity(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,8 +12,11 @@ import pytest
 
 from keeper.commands.margin_run import method_named
 from simulation.margin import margin_methods
+from simulation.margin.result import status_of
+from simulation.portfolio.instruments import Perpetual, Portfolio, Position, Spot
 from simulation.portfolio.load import COLUMNS, book_of, load_book
 from simulation.risk.report import compared, default_methods, plain
+from simulation.types import MarginStatus
 from tests.command_line import ROOT, Inside
 
 BOOK, CSV = str(ROOT / "examples" / "book.json"), str(ROOT / "examples" / "book.csv")
@@ -287,6 +291,30 @@ def test_an_edge_that_integers_cannot_decide_is_unknown(inside: Inside, tmp_path
     assert "integers cannot decide: an unrealised profit" in row["reason"]
     (report,) = inside("margin", "run", "derive.srm@test", path, "--json").json()["accounts"]
     assert (report["status"], report["maintenance"]) == ("unknown", None)
+
+
+HUGE = (
+    Position(instrument=Perpetual(underlying="ETH"), quantity=3e305),
+    Position(instrument=Perpetual(underlying="ETH", inverse=True), quantity=1e308),
+    Position(instrument=Spot(asset="USDC"), quantity=1.6e308),
+    Position(instrument=Spot(asset="ETH"), quantity=5e304),
+)
+
+
+@pytest.mark.parametrize("kind", ["cross", "isolated", "stress", "deribit.spm"])
+def test_what_overflows_is_unknown_and_not_healthy(kind: str) -> None:
+    """Infinite equity less an infinite requirement is no number, and no number is not below zero."""
+    market = load_book(Path(BOOK)).market
+    for held in (HUGE, (*HUGE, *HUGE)):
+        result = method_named(kind).margin(Portfolio(positions=held, cash=1e308), market)
+        assert result.status is MarginStatus.UNKNOWN
+        assert math.isnan(result.equity)
+        assert result.reason
+
+
+def test_no_number_has_no_status() -> None:
+    assert status_of(math.nan, 1.0) is MarginStatus.UNKNOWN
+    assert status_of(1.0, math.nan) is MarginStatus.UNKNOWN
 
 
 # ------------------------------------------------------------------------------------------------------ guide
