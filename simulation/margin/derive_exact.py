@@ -945,7 +945,8 @@ def _srm_error(book: OptionBook, spot: float, p: SrmParameters, conditions: _Con
     units, highest = np.abs(book.amount), float(book.strike.max())
     off = (forward + book.strike) * unit + _cut_off(forward, book.strike)
     priced = (units * off).sum() * (1 + p.mm_put_mtm_req)
-    needed = spot * (p.mm_call_spot_req + p.mm_put_spot_req) + forward * p.unpaired_mm_scale + highest
+    # Sums up to a strike are of twice the size of the payoffs that they are the difference of.
+    needed = spot * (p.mm_call_spot_req + p.mm_put_spot_req) + forward * p.unpaired_mm_scale + 2 * highest
     return float(priced + (len(units) + 32) * (u * (units * needed).sum() + 1e-18 * units.sum()))
 
 

@@ -340,10 +340,14 @@ def _options(legs: Legs, p: SrmParameters) -> _Options:
 def _max_losses(book: OptionBook) -> Float64:
     """Return the worst payoff of each expiry at 0 and at its strikes, at most 0, dollars, ``(e,)``."""
     losses = np.zeros(len(book.expiries))
-    for i in range(len(book.expiries)):
-        mine = book.at == i
-        strike, amount, call = book.strike[mine], book.amount[mine], book.call[mine]
-        price = np.append(strike, 0.0)[:, None]
-        payoff = np.maximum(0.0, np.where(call, price - strike, strike - price)) @ amount
-        losses[i] = min(0.0, float(payoff.min()))
+    starts = np.append(np.searchsorted(book.at, np.arange(len(book.expiries))), len(book.at))
+    for i, (first, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+        # Strikes ascend within an expiry: sums up to a strike instead of all pairs, for many strikes.
+        strike, call = book.strike[first:end], book.call[first:end]
+        calls = np.where(call, book.amount[first:end], 0.0)
+        puts = book.amount[first:end] - calls
+        from_calls = strike * np.cumsum(calls) - np.cumsum(calls * strike)
+        above = np.cumsum((puts * strike)[::-1])[::-1], np.cumsum(puts[::-1])[::-1]
+        from_puts = above[0] - strike * above[1]
+        losses[i] = min(0.0, float(above[0][0]), float((from_calls + from_puts).min()))
     return losses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -854,3 +855,52 @@ def test_a_skew_without_width_is_refused() -> None:
     parameters = derive_pmrm2.MAINNET.model_copy(update={"skew": flat})
     with pytest.raises(InputError, match="no width"):
         DerivePmrm2(parameters=parameters).margin(BOOKS["strangle"], market())
+
+
+# ------------------------------------------------------------------------------------------------- large books
+
+
+def test_the_maximal_loss_of_an_expiry_is_that_of_all_pairs() -> None:
+    """Sums up to a strike are the payoffs at each strike, whatever stands at equal ones."""
+    rng = np.random.default_rng(7)
+    for count in (1, 2, 3, 40):
+        strikes = np.round(rng.uniform(500, 4_000, count), 1)
+        held = [
+            Position(
+                instrument=Option(
+                    underlying="ETH", expiry=expiry, strike=float(k), call=bool(rng.integers(2))
+                ),
+                quantity=float(np.round(rng.normal(), 3)),
+            )
+            for expiry in (NEAR, FAR)
+            for k in (*strikes, strikes[0])
+        ]
+        feeds = {expiry: Expiry(forward=2_000.0, volatility=0.5) for expiry in (NEAR, FAR)}
+        world = Market(underlyings={"ETH": Underlying(spot=2_000.0, expiries=feeds)})
+        book = read_account(Portfolio(positions=tuple(held)), world, "it").legs["ETH"].options
+        for i, found in enumerate(derive_srm._max_losses(book)):
+            mine = book.at == i
+            strike, amount, call = book.strike[mine], book.amount[mine], book.call[mine]
+            price = np.append(strike, 0.0)[:, None]
+            payoff = np.maximum(0.0, np.where(call, price - strike, strike - price)) @ amount
+            assert found == pytest.approx(min(0.0, float(payoff.min())), abs=1e-9)
+
+
+def test_many_strikes_of_one_expiry_need_no_table_of_all_pairs() -> None:
+    count = 20_000
+    held = tuple(
+        Position(
+            instrument=Option(underlying="ETH", expiry=NEAR, strike=1_000.0 + i / 8, call=i % 2 == 0),
+            quantity=1.5 if i % 3 else -1.5,
+        )
+        for i in range(count)
+    )
+    feed = Underlying(spot=2_000.0, expiries={NEAR: Expiry(forward=2_000.0, volatility=0.5)})
+    book = (
+        read_account(Portfolio(positions=held), Market(underlyings={"ETH": feed}), "it").legs["ETH"].options
+    )
+    tracemalloc.start()
+    derive_srm._max_losses(book)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 200 * count
