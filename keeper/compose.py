@@ -194,6 +194,11 @@ def _market_section(config: KeeperConfig) -> ProtocolSection:
     if section.kind not in protocols:
         with _named("protocols.0.kind"):
             raise UnknownNameError("protocol", section.kind, protocols)
+    if section.kind != AaveV3.kind:
+        raise InputError(
+            f"protocols.0.kind: there is a model of {section.kind}, and no keeper for it yet",
+            fix=f"a keeper runs on {AaveV3.kind}",
+        )
     _options(section)
     return section
 

@@ -132,6 +132,11 @@ def test_configuration_that_is_not_there(inside: Inside, tmp_path: Path) -> None
             'kind = "aave-v2"',
             "protocols.0.kind: unknown protocol 'aave-v2'; did you mean",
         ),
+        (
+            'kind = "aave-v3"',
+            'kind = "morpho-blue"',
+            "protocols.0.kind: there is a model of morpho-blue, and no keeper for it yet; a keeper runs on",
+        ),
         ("[rpc]", '[policy]\nkind = "x"\n[rpc]', "policy.kind: unknown policy 'x'; known: three-price"),
         ("[rpc]", "[guards.jmup]\n[rpc]", "guards.jmup: unknown guard 'jmup'; did you mean 'jump'"),
         ("chain_id", "chain_id = 3\nchain_id", "not TOML"),
