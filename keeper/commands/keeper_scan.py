@@ -74,6 +74,7 @@ def scanned(method: PortfolioMethod, portfolio: Portfolio, market: Market) -> di
     if result.status is MarginStatus.UNKNOWN:
         return row | {"standing": "unknown", "reason": result.reason}
     row |= decision_record(decision) | {
+        "parameters_hash": result.parameters_hash,
         "equity": result.equity,
         "maintenance_requirement": result.maintenance_requirement,
         "maintenance": result.maintenance,

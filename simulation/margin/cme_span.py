@@ -40,6 +40,7 @@ from simulation.margin.scenario_grid import (
     legs_of,
     only,
     part,
+    positive_part,
     profit_under,
     rows_of,
     scenario_set,
@@ -280,7 +281,7 @@ def scan_risk(quantities: Sequence[float], arrays: Sequence[Sequence[float]] | F
         )
     losses = held @ table
     active = int(np.argmax(losses))
-    return ScanRisk(max(0.0, float(losses[active])), active + 1, losses)
+    return ScanRisk(positive_part(float(losses[active])), active + 1, losses)
 
 
 def composite_delta(deltas: Float64) -> Float64:

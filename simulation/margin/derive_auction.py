@@ -7,6 +7,7 @@ net of equity. What has been paid for a part already is *reserved* cash: it is n
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -365,6 +366,17 @@ class DeriveAuction(StrictModel):
     def _by_name(cls, value: Any) -> Any:
         return by_name(value, cls.parameter_sets)
 
+    def hash_with(self, managers: str) -> str:
+        """Return the hash that stands in results: of the auction's parameters and of the manager's.
+
+        Parameters
+        ----------
+        managers
+            The hash of the manager's parameters that hold for the account.
+        """
+        text = f"{self.parameters.hash} {self.manager.kind} {managers}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
     def valued(self, portfolio: Portfolio, market: Market, scenario: int) -> tuple[float, float]:
         """Return value and maintenance margin as an auction sees them: at one scenario of the manager.
 
@@ -441,18 +453,19 @@ class DeriveAuction(StrictModel):
         """
         whole = self.manager.margin(portfolio, market)
         if whole.status is MarginStatus.UNKNOWN:
-            return MarginResult.unknown(portfolio.account, self.kind, self.parameters.hash, whole.reason)
+            name = self.hash_with(whole.parameters_hash)
+            return MarginResult.unknown(portfolio.account, self.kind, name, whole.reason)
         scenario = self.worst_scenario(portfolio, market)
         mtm, mm = self.valued(portfolio, market, scenario)
         p, bm = self.parameters, buffer_margin(self.parameters, mtm, mm)
-        sold = mm < 0
+        sold = self._below(portfolio, market, scenario, mm)
         solvent = sold and mtm > 0
         price = solvent_price(mtm, 0.0, p.start_discount) if solvent else 0.0
         fmax = max_fraction(p, mtm, bm, p.start_discount, 0.0) if sold else 0.0
         return replace(
             whole,
             method=self.kind,
-            parameters_hash=p.hash,
+            parameters_hash=self.hash_with(whole.parameters_hash),
             status=MarginStatus.LIQUIDATABLE if sold else whole.status,
             initial_requirement=mtm - bm,
             maintenance_requirement=mtm - mm,

@@ -26,6 +26,7 @@ from simulation.margin.derive_common import (
     OracleContingency,
     PegLoss,
     Scenario,
+    UnpricedError,
     VolShock,
     answered,
     basis_contingency,
@@ -193,6 +194,8 @@ class DerivePmrm(StrictModel):
         marks = book.marks(np.ones(len(book.expiries)))
         profit, static_cost = _profits(book, p, marks, legs.perpetual * feed.perpetual_price + base_value)
         basis = basis_contingency(book, p.basis, marks, np.ones(len(book.expiries)))
+        if not np.isfinite(profit).all():
+            raise UnpricedError("an input is no number, or overflows")
         worst = int(np.argmin(profit))
         by_basis = basis <= float(profit[worst])
         parts = {

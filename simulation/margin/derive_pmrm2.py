@@ -27,6 +27,7 @@ from simulation.margin.derive_common import (
     PegLoss,
     Scenario,
     Share,
+    UnpricedError,
     VolShock,
     answered,
     basis_contingency,
@@ -377,6 +378,8 @@ class DerivePmrm2(StrictModel):
         marks = book.marks(discount)
         profit, static = _profits(book, p, marks, discount, legs.perpetual * feed.perpetual_price + moving)
         basis = basis_contingency(book, p.basis, marks, discount)
+        if not np.isfinite(profit).all():
+            raise UnpricedError("an input is no number, or overflows")
         worst = int(np.argmin(profit))
         loss = min(basis, float(profit[worst]))
         by_basis = basis <= float(profit[worst])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -341,7 +342,7 @@ def _max_losses(book: OptionBook) -> Float64:
     """Return the worst payoff of each expiry at 0 and at its strikes, at most 0, dollars, ``(e,)``."""
     losses = np.zeros(len(book.expiries))
     starts = np.append(np.searchsorted(book.at, np.arange(len(book.expiries))), len(book.at))
-    for i, (first, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+    for i, (first, end) in enumerate(pairwise(starts)):
         # Strikes ascend within an expiry: sums up to a strike instead of all pairs, for many strikes.
         strike, call = book.strike[first:end], book.call[first:end]
         calls = np.where(call, book.amount[first:end], 0.0)

@@ -640,8 +640,16 @@ _KINDS: Final[tuple[tuple[Callable[[Legs], Int64], _Value], ...]] = (
 
 
 def worst_loss(profits: Float64) -> float:
-    """Return the largest loss of some scenarios, 0 where none loses; positive, of what `profits` are in."""
-    return max(0.0, -float(profits.min())) if profits.size else 0.0
+    """Return the largest loss of some scenarios, 0 where none loses; positive, of what `profits` are in.
+
+    A profit that is no number makes the loss none either.
+    """
+    return positive_part(-float(profits.min())) if profits.size else 0.0
+
+
+def positive_part(value: float) -> float:
+    """Return a number where it is above 0, else 0; what is no number stays none, which `max` would hide."""
+    return 0.0 if value <= 0 else value
 
 
 def equity(portfolio: Portfolio, market: Market) -> float:

@@ -23,7 +23,16 @@ from contracts_abi.errors import InputError
 from oracle.strict import StrictModel
 from simulation.margin import margin_methods
 from simulation.margin.result import Grade, MarginResult, Parameters, ScenarioRow, status_of
-from simulation.margin.scenario_grid import STEADY, Legs, PriceMissing, cash_value, equity, legs_of, only
+from simulation.margin.scenario_grid import (
+    STEADY,
+    Legs,
+    PriceMissing,
+    cash_value,
+    equity,
+    legs_of,
+    only,
+    positive_part,
+)
 from simulation.portfolio.instruments import Future, Option, Perpetual, Portfolio, Spot
 from simulation.portfolio.market import YEAR_S, Market
 from simulation.pricing.black76 import black76
@@ -346,7 +355,7 @@ class StatisticalMethod(StrictModel):
 
     def _result(self, account: str, name: str, total: float, cash: float, found: Estimate) -> MarginResult:
         initial, maintenance = (
-            max(0.0, tail.var if self.measure == "var" else tail.es)
+            positive_part(tail.var if self.measure == "var" else tail.es)
             for tail in (found.initial, found.maintenance)
         )
         components = {

@@ -19,6 +19,7 @@ from scipy.special import ndtri
 
 from simulation.margin import margin_methods
 from simulation.margin.result import Grade
+from simulation.margin.scenario_grid import positive_part
 from simulation.margin.var_historical import Estimate, StatisticalMethod, StatisticalParameters, revalue
 from simulation.portfolio.instruments import Portfolio
 from simulation.portfolio.market import Market
@@ -183,7 +184,7 @@ def cumulants(delta: Floats, gamma: Floats, covariance: Floats) -> Cumulants:
     k2 = float(delta @ spread) + 0.5 * float(np.trace(a2))
     k3 = 3 * float(spread @ gamma @ spread) + float(np.trace(a2 @ a))
     k4 = 12 * float(spread @ gamma @ covariance @ gamma @ spread) + 3 * float(np.trace(a2 @ a2))
-    if not k2 > 0:
+    if k2 <= 0:
         return Cumulants(k1, 0.0, 0.0, 0.0)
     return Cumulants(k1, sqrt(k2), k3 / k2**1.5, k4 / k2**2)
 
@@ -269,7 +270,7 @@ class VarDeltaNormal(_Parametric):
         """
         by, greeks = self._inputs(portfolio, market)
         mean = float(greeks.delta @ by.mean)
-        deviation = sqrt(max(0.0, float(greeks.delta @ by.covariance @ greeks.delta)))
+        deviation = sqrt(positive_part(float(greeks.delta @ by.covariance @ greeks.delta)))
         unit = (normal_tail(c) for c in (self.parameters.initial_confidence, self.parameters.confidence))
         initial, maintenance = (Tail(deviation * t.var - mean, deviation * t.es - mean) for t in unit)
         return Estimate(initial, maintenance, components={"mean": mean, "deviation": deviation})

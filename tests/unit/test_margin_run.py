@@ -10,9 +10,13 @@ from xml.etree import ElementTree
 
 import pytest
 
+from contracts_abi.errors import InputError
 from keeper.commands.margin_run import method_named
 from simulation.margin import margin_methods
+from simulation.margin.derive_auction import DeriveAuction
+from simulation.margin.derive_pmrm2 import DerivePmrm2
 from simulation.margin.result import status_of
+from simulation.margin.var_historical import History
 from simulation.portfolio.instruments import Perpetual, Portfolio, Position, Spot
 from simulation.portfolio.load import COLUMNS, book_of, load_book
 from simulation.risk.report import compared, default_methods, plain
@@ -310,6 +314,43 @@ def test_what_overflows_is_unknown_and_not_healthy(kind: str) -> None:
         assert result.status is MarginStatus.UNKNOWN
         assert math.isnan(result.equity)
         assert result.reason
+
+
+TORN = tuple(
+    Position(instrument=Perpetual(underlying=symbol), quantity=size)
+    for symbol, size in (("ETH", 3e305), ("BTC", -1e304))
+)
+
+
+def test_losses_that_are_no_number_are_not_none_at_all() -> None:
+    """The account is worth 0, so that only the losses overflow, one leg to each side."""
+    market = load_book(Path(BOOK)).market
+    history = History(factors=("ETH", "BTC"), returns=((0.3, 0.3), (-0.3, -0.3)) * 120)
+    methods: list[Any] = [
+        margin_methods.get(kind)(parameters={"history": history})
+        for kind in ("var.delta_normal", "es.delta_normal")
+    ]
+    far = tuple(p.model_copy(update={"quantity": 1e3 * p.quantity}) for p in TORN)
+    for method in (*methods, method_named("cross"), method_named("cme.span")):
+        for held in (TORN, far):
+            try:
+                result = method.margin(Portfolio(positions=held), market)
+            except InputError:
+                continue
+            bare = result.status is MarginStatus.NO_DEBT or result.maintenance_requirement == 0
+            assert not bare, (method.kind, result)
+
+
+def test_an_auctions_hash_is_of_its_manager_too(tmp_path: Path, inside: Inside) -> None:
+    book = load_book(Path(BOOK))
+    one, other = (
+        DeriveAuction(manager=DerivePmrm2(parameters=name)).margin(book.account("naked"), book.market)
+        for name in ("mainnet", "test")
+    )
+    assert one.parameters_hash != other.parameters_hash
+    rows = inside("keeper", "scan", BOOK, "--method", "derive.auction", "--all", "--json").json()["rows"]
+    (naked,) = (row for row in rows if row["account"] == "naked")
+    assert naked["parameters_hash"] == one.parameters_hash
 
 
 def test_no_number_has_no_status() -> None:
