@@ -73,6 +73,8 @@ _LEAST_MS: Final = 10**11
 """A time above it is no seconds: they would be in the year 5138."""
 _MOST_VOLATILITY: Final = 10.0
 _MOST_NESTED: Final = 64
+_MOST: Final = 1e30
+"""Of any number of a book: products of two do not overflow, and no chain holds more."""
 
 
 class MarginBook(StrictModel):
@@ -212,6 +214,7 @@ def load_market(path: Path) -> Market:
     if isinstance(data, dict) and "market" in data:
         data = data["market"]
     found: Market = _validated(Market, _market_times(data, path.name, ""), path.name)
+    _as_cells(data, path.name)
     return found
 
 
@@ -240,6 +243,7 @@ def book_of(data: Any, where: str = "book") -> MarginBook:
             _position_times(p, where, f"portfolios.{i}") for i, p in enumerate(changed["portfolios"])
         ]
     found: MarginBook = _validated(MarginBook, changed, where)
+    _as_cells(data, where)
     return found
 
 
@@ -339,6 +343,57 @@ def _bad_key(line: Any, where: str) -> BadCell:
     return BadCell(
         where, row, column, shown, problem[0].lower() + problem[1:], _FIXES.get(line["type"], "mend it")
     )
+
+
+def _as_cells(data: Any, where: str) -> None:
+    """Refuse in valid JSON what cells of a table refuse too.
+
+    Raises
+    ------
+    BadCells
+        For a number beyond `_MOST`, a truth or text in the place of a number, a volatility of 10 and more,
+        and a profit or volatility of an instrument that has none.
+    """
+    bad: list[BadCell] = []
+    # A stack, and no recursion: how deep a file nests is bounded, how wide is not.
+    left: list[tuple[str, Any]] = [("", data)]
+    while left:
+        at, value = left.pop()
+        if isinstance(value, Mapping):
+            left += [
+                (f"{at}.{key}" if at else str(key), inner) for key, inner in reversed(tuple(value.items()))
+            ]
+            kind = value["instrument"].get("type") if isinstance(value.get("instrument"), Mapping) else None
+            for key in ("unrealised", "volatility"):
+                if kind is not None and value.get(key) and kind not in _BELONGS[key]:
+                    problem = f"stands in a position of type {kind}, which has none"
+                    bad.append(BadCell(where, at, key, str(value[key]), problem, "leave it out"))
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            left += [(f"{at}.{i}", inner) for i, inner in reversed(tuple(enumerate(value)))]
+        else:
+            row, _, key = at.rpartition(".")
+            problem, fix = _unlikely(key, value)
+            if problem:
+                bad.append(BadCell(where, row or "top", key, str(value), problem, fix))
+    if bad:
+        raise BadCells(bad)
+
+
+_TEXTS: Final = ("schema", "account", "type", "asset", "underlying", "protocol", "expiry", "timestamp")
+_TRUTHS: Final = ("call", "inverse")
+
+
+def _unlikely(key: str, value: Any) -> tuple[str, str]:
+    """Return what is wrong with a value that the models take, and what to do; empty if nothing is."""
+    if value is None or key in _TEXTS or key in _TRUTHS:
+        return "", ""
+    if isinstance(value, bool | str):
+        return "is no number", "write a number without quotes"
+    if key == "volatility" and value >= _MOST_VOLATILITY:
+        return "is no volatility between 0 and 10", "write 65 % as 0.65"
+    if abs(value) > _MOST:
+        return "is too large", f"give at most {_MOST:g}"
+    return "", ""
 
 
 def _position_times(portfolio: Any, where: str, at: str) -> Any:
@@ -446,6 +501,8 @@ def _number(text: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise _Refused("is no number", "write a plain decimal such as -1234.5, without % or separators")
+    if abs(value) > _MOST:
+        raise _Refused("is too large", f"give at most {_MOST:g}")
     return value
 
 

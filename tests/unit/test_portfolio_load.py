@@ -185,6 +185,21 @@ OPTION = {"type": "option", "underlying": "ETH", "expiry": CHRISTMAS, "strike": 
             r"quantity: 'nan' input should be a finite number",
         ),
         ({"instrument": {"type": "swap"}, "quantity": 1}, "known types: spot, perpetual"),
+        ({"instrument": OPTION, "quantity": True}, "quantity: 'True' is no number"),
+        ({"instrument": OPTION, "quantity": "1"}, "quantity: '1' is no number"),
+        ({"instrument": OPTION, "quantity": -1e31}, r"quantity: '-1e\+31' is too large; give at most 1e\+30"),
+        (
+            {"instrument": OPTION, "quantity": 1, "volatility": 65},
+            "volatility: '65' is no volatility between",
+        ),
+        (
+            {"instrument": OPTION, "quantity": 1, "unrealised": 5.0},
+            "unrealised: '5.0' stands in a position of type option, which has none",
+        ),
+        (
+            {"instrument": {"type": "perpetual", "underlying": "ETH"}, "quantity": 1, "volatility": 0.5},
+            "volatility: '0.5' stands in a position of type perpetual",
+        ),
     ],
 )
 def test_a_bad_key_is_one_line(position: Any, told: str) -> None:
@@ -193,6 +208,13 @@ def test_a_bad_key_is_one_line(position: Any, told: str) -> None:
         book_of(data, "book.json")
     assert str(caught.value).startswith("book.json: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_markets_volatility_in_percent_is_refused() -> None:
+    expiry = {str(CHRISTMAS): {"forward": 3_000, "volatility": 65}}
+    data = {"market": {"underlyings": {"ETH": {"spot": 3_000, "expiries": expiry}}}, "portfolios": [{}]}
+    with pytest.raises(BadCells, match=rf"expiries\.{CHRISTMAS}, volatility: '65' is no volatility"):
+        book_of(data)
 
 
 def test_books_that_are_none(tmp_path: Path, book: MarginBook) -> None:
