@@ -285,6 +285,8 @@ def _open_position(evm: Evm, world: World, rng: np.random.Generator) -> None:
         evm.send(BORROWER, world.pool, call)
     for symbol in dict.fromkeys([*collaterals, *debts]):
         _vary_reserve(evm, world, rng, symbol)
+    if style == "single" and maybe(rng, 0.2):  # what is owed in it is not burnt as bad debt
+        _reconfigure(evm, world, debts[-1], active=False)
     if maybe(rng, 0.4):
         _vary_e_mode(evm, world, rng)
 
@@ -393,11 +395,11 @@ def _choose_prices(rng: np.random.Generator, market: AaveMarket, account: AaveAc
     kind, target_wad = _target_health_factor(rng)
     debts = [r for r in flagged if is_borrowing(word, r.id)]
     collaterals = [r for r in flagged if not is_borrowing(word, r.id)]
-    if kind == "floor" and debts and collaterals:
-        _put_beside_floor(rng, prices, account, pick(rng, debts))
-        flagged = collaterals
-    # What an account has least of moves its health factor in the smallest steps.
+    # What an account has least of moves values and health factor in the smallest steps.
     finest = sorted(flagged, key=lambda r: _most_raw(account, r) / r.configuration.unit)
+    if kind == "floor" and debts and collaterals:
+        _put_beside_floor(rng, prices, account, next(r for r in finest if r in debts))
+        flagged = collaterals
     at_one = kind in ("one", "close") and maybe(rng, 0.8)
     lever = finest[0] if at_one else pick(rng, flagged)
     key = lever.asset.symbol
@@ -468,7 +470,8 @@ def _choose_attempt(rng: np.random.Generator, market: AaveMarket, account: AaveA
     collateral = pick(rng, collaterals if collaterals and maybe(rng, 0.95) else listed)
     debt = pick(rng, debts if debts and maybe(rng, 0.95) else listed)
     owed_raw = max(1, variable_debt_balance(debt, account.position(debt.id)))
-    leftover_raw = MIN_LEFTOVER_BASE * debt.configuration.unit // (debt.price_base or 1)
+    leftover_base = MIN_LEFTOVER_BASE + int(pick(rng, (-1, 0, 1)))
+    leftover_raw = leftover_base * debt.configuration.unit // (debt.price_base or 1)
     options = (
         MAX_UINT256,
         uniform(rng, 1, owed_raw),
