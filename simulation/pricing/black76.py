@@ -21,7 +21,6 @@ from typing import Any, Final, TypeAlias, TypeVar, cast, overload
 
 import numba
 import numpy as np
-from scipy.optimize.elementwise import find_root
 from scipy.special import ndtr
 
 from contracts_abi.errors import InputError
@@ -294,6 +293,9 @@ def implied_volatility(
 
     def missed(v: Float64, /, *fixed: Any) -> Float64:
         return np.asarray(standardised_call(fixed[0], v) - fixed[1])
+
+    # Imported here: it costs half a second, and pricing itself needs none of it.
+    from scipy.optimize.elementwise import find_root
 
     found = find_root(
         missed,
