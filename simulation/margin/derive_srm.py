@@ -286,7 +286,8 @@ class DeriveSrm(StrictModel):
             # The margin is not divided by the price of the settlement currency, the mark is.
             parts["mm_base_margin"] += worth * base.margin_factor
             parts["im_base_margin"] += worth * base.margin_factor * base.im_scale
-            if sure < p.base_confidence_threshold:
+            # The contract looks at the confidence only of a token that counts for something.
+            if base.margin_factor * base.im_scale > 0 and sure < p.base_confidence_threshold:
                 parts["oracle_contingency"] += (1 - sure) * p.oracle_contingency_factor * worth
         mm = account.cash + math.fsum(parts[f"mm_{what}_margin"] for what in ("option", "perp", "base"))
         im = account.cash + math.fsum(parts[f"im_{what}_margin"] for what in ("option", "perp", "base"))

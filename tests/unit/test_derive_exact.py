@@ -257,6 +257,8 @@ def test_a_doubted_token_that_counts_for_nothing_costs_nothing() -> None:
     nothing = derive_srm.TEST.model_copy(update={"bases": {"ETH": Base(margin_factor=0.0, im_scale=1.0)}})
     held = exact_margin(account(token("ETH", 1)), market(confidence=0.1), DeriveSrm(parameters=nothing))
     assert (held.maintenance, held.initial) == (0, 0)
+    result = DeriveSrm(parameters=nothing).margin(account(token("ETH", 1)), market(confidence=0.1))
+    assert (result.maintenance, result.initial, result.components["oracle_contingency"]) == (0, 0, 0)
 
 
 def test_an_override_holds_for_its_account() -> None:
