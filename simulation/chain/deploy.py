@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Protocol
+
 from eth_utils.crypto import keccak
 
 from contracts_abi.multicall import MULTICALL3_ADDRESS
-from simulation.chain.aave_v3 import deploy_aave, deploy_tokens
+from simulation.chain.aave_v3 import AaveDeployment, deploy_aave, deploy_tokens
 from simulation.chain.artifacts import own
 from simulation.chain.evm import Evm, labelled_address
 from simulation.chain.feeds import deploy_feed
@@ -13,10 +16,37 @@ from simulation.chain.market import DEFAULT_MARKET, DeployedAsset, Deployment, M
 from simulation.chain.uniswap_v3 import deploy_uniswap
 
 
-def deploy_market(evm: Evm, market: MarketSpec = DEFAULT_MARKET) -> Deployment:
+class DeployAave(Protocol):
+    """Deploys one version of Aave V3: `simulation.chain.aave_v3.deploy_aave` or another module's."""
+
+    def __call__(
+        self,
+        evm: Evm,
+        deployer: str,
+        market: MarketSpec,
+        *,
+        tokens: Mapping[str, str],
+        feeds: Mapping[str, str],
+    ) -> AaveDeployment:
+        """Deploy and configure it."""
+        ...
+
+
+def deploy_market(
+    evm: Evm, market: MarketSpec = DEFAULT_MARKET, *, deploy_aave: DeployAave = deploy_aave
+) -> Deployment:
     """Deploy a market on an EVM with a base fee of zero.
 
     The same specification gives the same addresses, whichever the backend.
+
+    Parameters
+    ----------
+    evm
+        Where to.
+    market
+        What to deploy.
+    deploy_aave
+        Which version of Aave V3; revision 1 by default.
 
     Raises
     ------

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -11,15 +14,18 @@ from contracts_abi.calls import Call
 from contracts_abi.errors import CallReverted
 from simulation.amm import uniswap_v3 as amm
 from simulation.chain import feeds, revm
-from simulation.chain.aave_v3 import mint
+from simulation.chain.aave_v3 import deploy_aave, mint
+from simulation.chain.aave_v3_6 import deploy_aave_v3_6
 from simulation.chain.artifacts import own
-from simulation.chain.deploy import deploy_market
+from simulation.chain.deploy import DeployAave, deploy_market
 from simulation.chain.evm import Evm, labelled_address, read, transact
 from simulation.chain.market import DEFAULT_MARKET, GENESIS, DeployedPool, Deployment
 from simulation.chain.seed import SeedAccount, draw_book, open_book
-from simulation.protocols.aave_v3 import AaveAccount, AaveMarket
+from simulation.chain.solc import is_compiled
+from simulation.protocols.aave_v3 import AaveAccount
 from simulation.protocols.aave_v3.adapter import AaveV3
 from simulation.protocols.aave_v3.layout import discover_layout, run_stages
+from simulation.protocols.aave_v3_6 import AaveV36
 from simulation.types import Book, LiquidationPlan
 
 OWNER = labelled_address("planner parity")
@@ -28,12 +34,35 @@ FALL = {"WETH": 60, "wstETH": 60, "WBTC": 75, "USDC": 100, "DAI": 100}
 """Prices after the crash in per cent of those before."""
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version of Aave V3: how it is deployed, and the adapter that reads it."""
+
+    deploy: DeployAave
+    adapter: type[Any]
+
+
+V3_0 = Version(deploy_aave, AaveV3)
+V3_6 = Version(deploy_aave_v3_6, AaveV36)
+VERSIONS = [
+    pytest.param(V3_0, id="3.0"),
+    pytest.param(
+        V3_6,
+        id="3.6",
+        marks=pytest.mark.skipif(
+            not is_compiled("aave-v3.6") and shutil.which("node") is None,
+            reason="Aave V3.6 is not compiled, and Node.js is not on PATH",
+        ),
+    ),
+]
+
+
 class Crash:
     """A seeded book after a crash that the pools follow to within half a per cent."""
 
-    def __init__(self, accounts: int, seed: int) -> None:
+    def __init__(self, accounts: int, seed: int, version: Version = V3_0) -> None:
         self.evm: Evm = revm.RevmEvm(timestamp=GENESIS)
-        self.deployment: Deployment = deploy_market(self.evm)
+        self.deployment: Deployment = deploy_market(self.evm, deploy_aave=version.deploy)
         self.book: tuple[SeedAccount, ...] = draw_book(DEFAULT_MARKET, accounts, seed)
         open_book(self.evm, self.deployment, self.book)
         self.contract = self.evm.create(
@@ -50,7 +79,8 @@ class Crash:
             self.follow(pool)
         self.timestamp = self.evm.timestamp() + 12
         self.evm.warp(self.timestamp)
-        self.adapter = AaveV3(run_stages(discover_layout(self.deployment.provider), self.ask))
+        layout = run_stages(discover_layout(self.deployment.provider), self.ask)
+        self.adapter: Any = version.adapter(layout)
 
     def ask(self, calls: Sequence[Call[object]]) -> list[bytes | None]:
         answers: list[bytes | None] = []
@@ -92,16 +122,16 @@ class Crash:
         path = uniswap_v3.encode_path([token_in, token_out], [pool.fee_pips])
         transact(self.evm, trader, router, uniswap_v3.EXACT_INPUT, (path, trader, 2**40, amount, 0))
 
-    def read_market(self) -> AaveMarket:
+    def read_market(self) -> Any:
         return self.adapter.decode_market(
             self.ask(self.adapter.market_reads()), block=self.evm.block_number(), timestamp=self.timestamp
         )
 
-    def read_book(self, market: AaveMarket) -> Book:
+    def read_book(self, market: Any) -> Book:
         names = [account.address for account in self.book]
         return self.adapter.decode_accounts(market, names, self.ask(self.adapter.account_reads(names)))
 
-    def read(self) -> tuple[AaveMarket, dict[str, AaveAccount], dict[str, amm.PoolState]]:
+    def read(self) -> tuple[Any, dict[str, AaveAccount], dict[str, amm.PoolState]]:
         """Return market, liquidatable accounts and pools, all read from the chain."""
         market = self.read_market()
         book = self.read_book(market)

@@ -12,7 +12,7 @@ from simulation.chain import revm
 from simulation.chain.aave_v3 import mint
 from simulation.liquidation import PlanSettings, plan_bundle
 from simulation.types import LiquidationPlan, Reason
-from tests.parity.crash import OWNER, Crash
+from tests.parity.crash import OWNER, VERSIONS, Crash, Version
 
 pytestmark = [
     pytest.mark.chain,
@@ -22,8 +22,9 @@ pytestmark = [
 GWEI = 10**9
 
 
-def test_a_bundle_earns_what_it_planned_to_the_unit() -> None:
-    crash = Crash(accounts=120, seed=3)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_bundle_earns_what_it_planned_to_the_unit(version: Version) -> None:
+    crash = Crash(accounts=120, seed=3, version=version)
     market, accounts, pools = crash.read()
     prices = plain_snapshot("protocol", "USD", market.prices_base, 8, block=1, timestamp=crash.timestamp)
     weth = crash.deployment.asset("WETH").address
@@ -56,8 +57,9 @@ def test_a_bundle_earns_what_it_planned_to_the_unit() -> None:
             assert again == {account: Reason.UNPROFITABLE}
 
 
-def test_a_plan_from_inventory_seizes_what_it_says() -> None:
-    crash = Crash(accounts=40, seed=5)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_plan_from_inventory_seizes_what_it_says(version: Version) -> None:
+    crash = Crash(accounts=40, seed=5, version=version)
     market, accounts, pools = crash.read()
     prices = plain_snapshot("protocol", "USD", market.prices_base, 8, block=1, timestamp=crash.timestamp)
     weth, usdc = (crash.deployment.asset(symbol).address for symbol in ("WETH", "USDC"))

@@ -10,7 +10,7 @@ import pytest
 from simulation.chain import revm
 from simulation.fixed_point import WAD
 from simulation.screen import AAVE_V3_0, ScreenStatus, build_screen
-from tests.parity.crash import Crash
+from tests.parity.crash import VERSIONS, Crash, Version
 
 pytestmark = [
     pytest.mark.chain,
@@ -18,8 +18,9 @@ pytestmark = [
 ]
 
 
-def test_a_certain_status_is_the_contracts_own() -> None:
-    crash = Crash(accounts=300, seed=11)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_certain_status_is_the_contracts_own(version: Version) -> None:
+    crash = Crash(accounts=300, seed=11, version=version)
     market = crash.read_market()
     book = crash.read_book(market)
     screen = build_screen(book, AAVE_V3_0)
