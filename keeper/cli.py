@@ -179,7 +179,10 @@ def keeper_scan(
         Path | None, typer.Argument(help="A portfolio file to scan instead of a chain; with --method.")
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="Margin method for BOOK: an id, ID@SET, or a file with its keys.")
+        str | None,
+        typer.Option(
+            help="Margin method, for BOOK or the chain's borrowers: an id, ID@SET, or a file with its keys."
+        ),
     ] = None,
     market: Market = None,
     all_: Annotated[bool, typer.Option("--all", help="List healthy accounts too.")] = False,
@@ -187,11 +190,14 @@ def keeper_scan(
 ) -> None:
     """Read every borrower at the head, or every account of a file, once and say which is unsafe, and why."""
     if book is not None or method is not None or market is not None:
-        from keeper.commands.keeper_scan import scan_book
+        from keeper.commands.keeper_scan import scan_book, scan_chain
 
-        if book is None or method is None:
-            raise InputError("a portfolio file and --method go together", fix="give both, or neither")
-        scan_book(method, book, market=market, list_all=all_, as_json=json_)
+        if method is None or (market is not None and book is None):
+            raise InputError("a portfolio file goes with --method", fix="name a method, or leave both out")
+        if book is None:
+            scan_chain(method, config, list_all=all_, as_json=json_)
+        else:
+            scan_book(method, book, market=market, list_all=all_, as_json=json_)
         return
     from keeper.commands.keeper_look import scan
 

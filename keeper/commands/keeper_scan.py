@@ -12,11 +12,15 @@ from rich.markup import escape
 
 from contracts_abi.errors import InputError, MarginlineError
 from keeper.commands.console import remarked_table, stderr_console, stdout_console
+from keeper.commands.keeper_look import look
+from keeper.commands.keeper_setup import configured
 from keeper.commands.margin_run import dollars, method_named
 from keeper.commands.oracle_replay import LateBar
+from keeper.compose import connect
 from simulation.margin.derive_auction import DeriveAuction, Manager, cash_to_bid
 from simulation.margin.derive_exact import decided_margin
 from simulation.margin.result import MarginResult, PortfolioMethod
+from simulation.portfolio.chain import portfolios_of
 from simulation.portfolio.instruments import Portfolio
 from simulation.portfolio.load import load_book
 from simulation.portfolio.market import Market
@@ -34,18 +38,56 @@ def scan_book(method_text: str, path: Path, *, market: Path | None, list_all: bo
     """
     method = method_named(method_text)
     book = load_book(path, market)
-    rows = []
+    _report(method, book.portfolios, book.market, [], list_all=list_all, as_json=as_json)
+
+
+def scan_chain(method_text: str, config_file: Path, *, list_all: bool, as_json: bool) -> None:
+    """Hold every borrower of the configured market against a margin method, at the protocol's own prices.
+
+    Raises
+    ------
+    InputError
+        If configuration or method cannot be read.
+    """
+    method = method_named(method_text)
+    view, _ = look(connect(configured(config_file)))
+    portfolios, market, unknown = portfolios_of(view.book, view.protocol)
+    lost = [
+        {
+            "account": account,
+            "shortfall": None,
+            "worst": "",
+            "first_bid": None,
+            "standing": "unknown",
+            "reason": reason,
+        }
+        for account, reason in unknown.items()
+    ]
+    _report(method, portfolios, market, lost, list_all=list_all, as_json=as_json)
+
+
+def _report(
+    method: PortfolioMethod,
+    portfolios: Sequence[Portfolio],
+    market: Market,
+    unknown: Sequence[dict[str, Any]],
+    *,
+    list_all: bool,
+    as_json: bool,
+) -> None:
+    """Scan accounts and print what is to be seen; `unknown` are rows of those that could not be read."""
+    rows = list(unknown)
     with LateBar(stderr_console()) as bar:
-        for i, portfolio in enumerate(book.portfolios):
-            bar.update(f"{len(book.portfolios):,} accounts", i, len(book.portfolios))
-            rows.append(scanned(method, portfolio, book.market))
+        for i, portfolio in enumerate(portfolios):
+            bar.update(f"{len(portfolios):,} accounts", i, len(portfolios))
+            rows.append(scanned(method, portfolio, market))
     rows.sort(key=lambda row: (_ORDER.index(row["standing"]), -(row["shortfall"] or 0.0), row["account"]))
     shown = [row for row in rows if list_all or row["standing"] != "above"]
     if as_json:
         record = {
             "method": method.kind,
             "parameters_hash": method.parameters.hash,
-            "timestamp": book.market.timestamp,
+            "timestamp": market.timestamp,
             "accounts": len(rows),
             "under": sum(row["standing"] == "under" for row in rows),
             "rows": shown,

@@ -190,6 +190,20 @@ def test_no_table_is_wider_than_the_terminal(
     assert max(map(len, ran.out.splitlines())) <= columns
 
 
+def test_borrowers_of_a_chain_are_held_against_a_margin_method(inside: Inside, config: Path) -> None:
+    known = inside("keeper", "scan", "-c", str(config), "--all", "--json").json()
+    scanned = inside(
+        "keeper", "scan", "-c", str(config), "--method", "lending.health_factor", "--all", "--json"
+    ).json()
+    assert scanned["accounts"] == known["borrowers"] == 20
+    assert {row["account"] for row in scanned["rows"]} == {v["account"] for v in known["verdicts"]}
+    assert {row["standing"] for row in scanned["rows"]} <= {"above", "under"}
+    # Held to a fall of a third, what is safe today is not.
+    stressed = inside("keeper", "scan", "-c", str(config), "--method", "stress", "--json").json()
+    assert stressed["under"] > 0
+    assert all(row["worst"] and row["shortfall"] > 0 for row in stressed["rows"])
+
+
 def test_explain_says_the_same_as_the_contract(local: Local, inside: Inside, config: Path) -> None:
     account = load_or_build(20, 1).book[0].address
     found = inside("keeper", "explain", account.lower(), "-c", str(config), "--json").json()

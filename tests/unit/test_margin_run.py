@@ -110,8 +110,8 @@ def test_an_unknown_price_is_no_margin(inside: Inside, tmp_path: Path) -> None:
             ("margin", "run", "cross", BOOK, "--account", "nake"),
             "unknown account 'nake'; did you mean 'naked'",
         ),
-        (("keeper", "scan", BOOK), "a portfolio file and --method go together"),
-        (("keeper", "scan", "--method", "cross"), "a portfolio file and --method go together"),
+        (("keeper", "scan", BOOK), "a portfolio file goes with --method"),
+        (("keeper", "scan", "--method", "cross", "-c", "nowhere.toml"), "nowhere.toml"),
     ],
 )
 def test_what_is_wrong_is_one_line(inside: Inside, words: tuple[str, ...], told: str) -> None:
