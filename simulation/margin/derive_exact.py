@@ -79,8 +79,9 @@ def black76(forward: int, strike: int, volatility: int, seconds: int, discount: 
     As `simulation.pricing.black76`, cut off step by step: ratio of strike and forward, root of the years,
     total volatility, the two arguments of the normal distribution, the call in units of the forward, the put
     from it by parity, and their product with the discounted forward. Against the exact value of the same
-    inputs the error is at most ``2e-16 * (forward + strike) + (4 + strike / forward) * 1e-18``. Source:
-    reference of the margin engines, section 1.0.
+    inputs the error is at most ``2e-16 * (forward + strike) + (4 + strike / forward) * 1e-18``, and within a
+    few minutes of expiry, where cutting off a year's share counts, ``0.6e-18 * forward * volatility *
+    sqrt(years) / min(years, 1)`` more. Source: reference of the margin engines, section 1.0.
     """
     total = volatility * fixed_math.sqrt(years_of(seconds)) // WAD
     discounted, capped = forward * discount // WAD, strike * discount // WAD
@@ -857,7 +858,9 @@ def _svi_condition(one: Svi, strike: float) -> float:
 
 def _unit_errors(book: OptionBook, total: Float64, total_error: Float64) -> Float64:
     """Return the relative error of each price, of forward and strike together, ``(n,)``."""
-    cut = 4e-18
+    # The last seconds are few units of 1e-18 of a year, and their root is no better.
+    years = np.minimum(1.0, np.maximum(1 / YEAR_S, book.years[book.at]))
+    cut: Float64 = 4e-18 + 1.5e-18 * np.minimum(total, 24) / years
     relative: Float64 = 128 * _UNIT_ROUNDOFF + 0.4 * (np.minimum(total, 24) * total_error + cut)
     return relative + (len(book.strike) + 16) * _UNIT_ROUNDOFF
 
