@@ -5,17 +5,29 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts_abi.calls import function
 from contracts_abi.errors import DataError, InputError, ToolError
-from simulation.chain import revm
+from simulation.chain import revm, solc
 from simulation.chain.artifacts import chainlink, openzeppelin, pyth, uniswap_v2
 from simulation.chain.evm import labelled_address, read
-from simulation.chain.solc import UNITS, compile_sources, compile_unit, solc_program, standard_json
-from simulation.chain.toolchain import cache_dir, node_modules
+from simulation.chain.solc import (
+    PROTOCOL_UNITS,
+    UNITS,
+    compile_sources,
+    compile_unit,
+    ensure_protocol_toolchain,
+    solc_program,
+    standard_json,
+)
+from simulation.chain.toolchain import PROTOCOL_PACKAGES, cache_dir, node_modules
+from simulation.protocols import protocols
 
 SIX = (
     "pragma solidity 0.6.6;\ncontract Six { function six() external pure returns (uint256) { return 6; } }\n"
@@ -123,6 +135,38 @@ def test_the_compiler_serves_as_a_program(cache: Path) -> None:
         check=True,
     )
     assert json.loads(done.stdout)["contracts"]["Six.sol"]["Six"]["evm"]["bytecode"]["object"]
+
+
+def test_who_comes_second_reads_what_the_first_compiled(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _installed_compiler(cache)
+    runs: list[str] = []
+
+    def slowly(_compiler: Any, given: str, _node: Any) -> dict[str, Any]:
+        runs.append(given)
+        time.sleep(0.2)
+        empty = {"object": "00", "linkReferences": {}}
+        return {"Six": {"abi": [], "evm": {"bytecode": empty, "deployedBytecode": empty}}}
+
+    monkeypatch.setattr(solc, "_run_solc", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        compiled = list(pool.map(lambda _: compile_sources({"Six.sol": SIX}), range(4)))
+    assert len(runs) == 1
+    assert compiled == [compiled[0]] * 4
+    assert not list((cache / "solc").glob("*.lock"))
+
+
+def test_what_needs_nothing_compiled_fetches_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    told: list[str] = []
+    assert not ensure_protocol_toolchain(["aave-v3", "oracle-aave"], told.append)
+    assert told == []
+    assert list(cache.iterdir()) == []
+
+
+def test_every_protocol_that_is_compiled_is_known_by_its_name() -> None:
+    assert set(PROTOCOL_UNITS) == set(PROTOCOL_PACKAGES)
+    assert set(PROTOCOL_UNITS) <= set(protocols)
+    assert not set(PROTOCOL_UNITS) & set(UNITS)
 
 
 def test_a_missing_import_is_named(cache: Path) -> None:
