@@ -30,6 +30,7 @@ from simulation.chain.parity.aave_cases import (
     LIQUIDATOR,
     LIQUIDITY_USD,
     NEAR_WAD,
+    PRICE_SOURCE,
     PROVIDER,
     SENTINEL_GRACE_S,
     SET_ANSWER,
@@ -49,9 +50,6 @@ from simulation.chain.parity.aave_cases import (
     raw_of,
     some,
     uniform,
-)
-from simulation.chain.parity.aave_cases import (
-    PRICE_SOURCE as PRICE_SOURCE,
 )
 from simulation.chain.parity.harness import CaseResult, Compared, Verdict, parity_adapters
 from simulation.chain.toolchain import node_modules
