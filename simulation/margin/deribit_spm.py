@@ -409,7 +409,7 @@ class DeribitSpm(ScenarioMethod):
     # The venue's two answers hold linear legs alone: that verifies half of the method, not the method.
     grade: ClassVar[Grade] = Grade.CHECKED
     source: ClassVar[str] = (
-        "Deribit private/pme/simulate, linear legs verified by an example and one capture; options, exponential"
+        "Deribit private/pme/simulate, linear legs verified by an example and a capture; options, exponential"
         " roll shock and delta shock recalled; reference of the margin engines 2.1"
     )
 
