@@ -149,7 +149,7 @@ def _reason(result: MarginResult) -> str:
         return f"the equity of {result.equity:,.0f} is gone"
     parts = {name: amount for name, amount in result.components.items() if "mtm" not in name and amount > 0}
     largest = max(parts, key=lambda name: parts[name], default="")
-    detail = f", most of it {largest.replace('_', ' ')} {parts[largest]:,.0f}" if largest else ""
+    detail = f"; the largest part is {largest.replace('_', ' ')} {parts[largest]:,.0f}" if largest else ""
     return f"requires {result.maintenance_requirement:,.0f} of an equity of {result.equity:,.0f}{detail}"
 
 
@@ -206,7 +206,12 @@ def _show(
             )
         )
     if cells:
-        console.print(remarked_table(console, columns, "reason", cells, right=("shortfall", "first bid")))
+        table = remarked_table(console, columns, "reason", cells, right=("shortfall", "first bid"))
+        console.print(table)
+        if len(table.columns) == len(columns):
+            # No room beside the table: an account without an answer must not be without its reason.
+            for row in shown:
+                console.print(f"[dim]{escape(row['account'])}: {escape(row['reason'])}[/]", soft_wrap=True)
     under = sum(row["standing"] == "under" for row in rows)
     other = sum(row["standing"] in ("unknown", "refused") for row in rows)
     more = f", [yellow]{other} without an answer[/]" if other else ""

@@ -20,6 +20,7 @@ MAX_NESTING: Final = 32
 """A vector file has six."""
 
 _LEAST_MARGIN_COLUMNS: Final = 14
+_LEAST_SOURCE_COLUMNS: Final = 140
 _BRACKETS: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[^\[\]{}"]++', re.DOTALL)
 """Everything that is no bracket of the structure: texts, even one without an end, and what is between."""
 
@@ -31,17 +32,21 @@ def methods(*, as_json: bool) -> None:
         print(json.dumps(rows))
         return
     console = stdout_console()
-    table = plain_table("id", "parameter sets", "check", "grade", "source")
-    for column in (3, 4):
-        table.columns[column].no_wrap = False
+    columns = ("id", "parameter sets", "check", "grade", "source")
+    # Where there is no room for the sources a word would stand on each line; `--json` has them.
+    shown = len(columns) if console.width >= _LEAST_SOURCE_COLUMNS else len(columns) - 1
+    table = plain_table(*columns[:shown])
+    for column in table.columns[3:]:
+        column.no_wrap = False
     for row in rows:
-        table.add_row(
+        cells = (
             row["id"],
             ", ".join(row["parameter_sets"]),
             "yes" if row["check"] else "",
             escape(row["grade"]),
             escape(row["source"]),
         )
+        table.add_row(*cells[:shown])
     console.print(table)
     console.print(f"{len(rows)} margin methods")
 
@@ -90,11 +95,9 @@ def check(method: str, files: Sequence[Path], *, as_json: bool) -> None:
             refused += 1
             table.add_row(escape(record["case"]), "", "", f"refused: {escape(record['refused'])}")
         else:
-            table.add_row(
-                escape(record["case"]), f"{record['im']:,.4f}", f"{record['mm']:,.4f}", _also(record)
-            )
+            table.add_row(escape(record["case"]), _four(record["im"]), _four(record["mm"]), _also(record))
     console.print(table)
-    console.print(f"{len(found)} cases, {refused} refused")
+    console.print(f"{len(found)} case{'' if len(found) == 1 else 's'}, {refused} refused")
 
 
 def read_cases(method: str, file: Path) -> tuple[VectorCase, ...]:
@@ -124,9 +127,14 @@ def nesting(text: str) -> int:
     return max(accumulate(steps), default=0)
 
 
+def _four(value: float) -> str:
+    """Return a figure with four places, without a minus before nothing."""
+    return f"{value if abs(value) >= 5e-5 else 0.0:,.4f}"
+
+
 def _also(record: dict[str, Any]) -> str:
     """Return what else a record holds, in a few words."""
-    parts = [f"{name.replace('_', ' ')} {record[name]:,.4f}" for name in ("mtm", "fee") if name in record]
+    parts = [f"{name.replace('_', ' ')} {_four(record[name])}" for name in ("mtm", "fee") if name in record]
     for name in ("scenario", "bid"):
         if (several := f"{name}s") in record:
             count = len(record[several])

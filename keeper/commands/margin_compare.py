@@ -11,7 +11,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.markup import escape
 
-from keeper.commands.console import plain_table, require_writable, stderr_console, stdout_console
+from keeper.commands.console import remarked_table, require_writable, stderr_console, stdout_console
 from keeper.commands.margin_run import STATUS_COLOURS, bar_text, chosen_accounts, dollars, method_named
 from keeper.commands.oracle_replay import LateBar
 from simulation.portfolio.load import load_book
@@ -19,6 +19,9 @@ from simulation.report.plotting import HARM, INK, MUTED, PROTOCOL
 from simulation.risk.report import Compared, compared, default_methods
 
 _COLUMNS: Final = ("equity", "initial_requirement", "maintenance_requirement", "maintenance")
+_SHORT: Final = ("equity", "initial", "maintenance", "left")
+"""The same for a terminal: the long names leave 80 columns no room for figures."""
+_LONG: Final = ("equity", "initial requirement", "maintenance requirement", "left of maintenance")
 _ROW, _BARS_LEFT, _BARS_WIDE = 30, 150, 420
 
 
@@ -57,6 +60,10 @@ def compare(
         print(json.dumps([row.record for row in rows], allow_nan=False))
         return
     console = stdout_console()
+    console.print(
+        "[dim]Requirements in dollars; left: equity less maintenance, below 0 it can be liquidated[/]",
+        soft_wrap=True,
+    )
     for portfolio in chosen:
         _show(console, [row for row in rows if row.account == portfolio.account])
     if html is not None:
@@ -66,23 +73,30 @@ def compare(
 def _show(console: Console, rows: Sequence[Compared]) -> None:
     applied = _ordered(rows)
     console.print(f"[bold]{escape(rows[0].account)}[/]")
-    table = plain_table("method", *(c.replace("_", " ") for c in _COLUMNS), "", "worst", right=_right())
     largest = max((row["maintenance_requirement"] for row in applied), default=0.0)
+    lines = []
     for row in applied:
         colour = STATUS_COLOURS.get(row["status"], "default")
         cells = [dollars(row[column]) for column in _COLUMNS]
         cells[-1] = f"[{colour}]{cells[-1]}[/]"
         bar = bar_text(row["maintenance_requirement"], largest, 12)
-        table.add_row(escape(row["method"]), *cells, bar, escape(row["worst"]))
-    console.print(table)
-    for other in rows:
-        if other.result is None:
-            console.print(f"[dim]{escape(other.method)}: {escape(other.reason)}[/]", soft_wrap=True)
+        lines.append(((escape(row["method"]), *cells, bar), row["worst"]))
+    if lines:
+        console.print(remarked_table(console, ("method", *_SHORT, ""), "worst scenario", lines, right=_SHORT))
+    for names, reason in _silent(rows):
+        console.print(f"[dim]{escape(names)}: {escape(reason)}[/]", soft_wrap=True)
     console.print()
 
 
-def _right() -> tuple[str, ...]:
-    return tuple(column.replace("_", " ") for column in _COLUMNS)
+def _silent(rows: Sequence[Compared]) -> list[tuple[str, str]]:
+    """Return the methods that do not apply with their reason, those with the same one together."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.result is None:
+            # Reasons name the method themselves: once is enough, and alike ones are one line.
+            reason = row.reason.removeprefix(f"{row.method}: ").removeprefix(f"{row.method} ")
+            found.setdefault(reason, []).append(row.method)
+    return [(", ".join(names), reason) for reason, names in found.items()]
 
 
 def _ordered(rows: Sequence[Compared]) -> list[dict[str, Any]]:
@@ -127,9 +141,9 @@ def page(title: str, rows: Sequence[Compared]) -> str:
 
 def _section(account: str, rows: Sequence[Compared]) -> list[str]:
     applied = _ordered(rows)
-    head = "".join(f"<th>{column.replace('_', ' ')}</th>" for column in _COLUMNS)
+    head = "".join(f"<th>{column}</th>" for column in _LONG)
     out = [f"<h2>{html_text(account)}</h2>"]
-    out += [f'<table><tr><th>method</th>{head}<th class="text">worst</th></tr>']
+    out += [f'<table><tr><th>method</th>{head}<th class="text">worst scenario</th></tr>']
     for row in applied:
         cells = "".join(f"<td>{dollars(row[column])}</td>" for column in _COLUMNS)
         out.append(
@@ -138,9 +152,7 @@ def _section(account: str, rows: Sequence[Compared]) -> list[str]:
         )
     out += ["</table>", plot(applied), "<ul>"]
     out += [
-        f'<li class="why">{html_text(row.method)}: {html_text(row.reason)}</li>'
-        for row in rows
-        if row.result is None
+        f'<li class="why">{html_text(names)}: {html_text(reason)}</li>' for names, reason in _silent(rows)
     ]
     return [*out, "</ul>"]
 
@@ -168,15 +180,19 @@ def plot(rows: Sequence[dict[str, Any]]) -> str:
                 f'<rect x="{_BARS_LEFT}" y="{y + (18 - tall) / 2:.1f}" height="{tall}" '
                 f'width="{x(row[key]) - _BARS_LEFT:.1f}" fill="{PROTOCOL}" fill-opacity="{opacity}"/>'
             )
-        out.append(
-            f'<text x="{x(row["initial_requirement"]) + 6:.1f}" y="{y + 14}" fill="{MUTED}">'
-            f"{row['maintenance_requirement']:,.0f} / {row['initial_requirement']:,.0f}</text>"
-        )
     place = x(equity)
     out.append(
         f'<line x1="{place:.1f}" x2="{place:.1f}" y1="0" y2="{high - 22}" stroke="{HARM}" '
         'stroke-dasharray="4 3"/>'
     )
+    for i, row in enumerate(rows):
+        y = _ROW * i + 6
+        out.append(
+            f'<text x="{x(row["initial_requirement"]) + 6:.1f}" y="{y + 14}" fill="{MUTED}" '
+            # The equity's line may cross the figures: they stand on a white edge.
+            'stroke="white" stroke-width="4" paint-order="stroke">'
+            f"{row['maintenance_requirement']:,.0f} / {row['initial_requirement']:,.0f}</text>"
+        )
     out.append(
         f'<text x="{place:.1f}" y="{high - 8}" fill="{HARM}" text-anchor="middle">equity {equity:,.0f}</text>'
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ from simulation.risk.report import full_report
 
 STATUS_COLOURS: Final = {"healthy": "green", "no_debt": "green", "liquidatable": "red", "unknown": "yellow"}
 _SHOWN_ROWS: Final = 8
+LENDING_SHARES: Final = ("weighted_threshold", "weighted_ltv", "health_factor")
+"""Components that are no dollars."""
 _BAR: Final = 20
 
 
@@ -156,7 +159,7 @@ def _show(console: Console, report: dict[str, Any]) -> None:
         return
     colour = STATUS_COLOURS.get(report["status"], "default")
     console.print(
-        f"[bold]{name}[/]  [{colour}]{report['status']}[/]  {report['method']}, parameters "
+        f"[bold]{name}[/]  [{colour}]{report['status'].replace('_', ' ')}[/]  {report['method']}, parameters "
         f"{report['parameters_hash']}, {escape(report['grade'])}",
         soft_wrap=True,
     )
@@ -174,7 +177,7 @@ def _show(console: Console, report: dict[str, Any]) -> None:
         bad = report[key] < 0 and key in ("initial", "maintenance", "equity")
         text = dollars(report[key])
         table.add_row(_LEFT.get(key, key.replace("_", " ")), f"[red]{text}[/]" if bad else text)
-    table.add_row("margin ratio", "infinite" if ratio is None else f"{ratio:.2%}")
+    table.add_row("margin ratio", "infinite" if ratio is None else f"{100 * ratio:.2f} %")
     console.print(table)
     if report["worst"]:
         console.print(f"worst scenario: [bold]{escape(report['worst'])}[/]")
@@ -215,7 +218,10 @@ def _show_components(console: Console, components: dict[str, float]) -> None:
     if shown:
         table = plain_table("component", "dollars", right=("dollars",))
         for name, amount in shown.items():
-            table.add_row(escape(name.replace("_", " ")), dollars(amount))
+            share = name in LENDING_SHARES
+            # Cut off, not rounded: a factor of 0.99996 can be liquidated and must not read 1.0000.
+            text = f"{math.floor(amount * 10_000) / 10_000:.4f} (a ratio)" if share else dollars(amount)
+            table.add_row(escape(name.replace("_", " ")), text)
         console.print(table)
 
 
@@ -252,7 +258,7 @@ def _whole(value: float) -> float:
 def _show_savings(console: Console, part: dict[str, Any]) -> None:
     console.print(
         f"isolated margin {dollars(part['isolated'])}, with netting {dollars(part['requirement'])}: "
-        f"saves [bold]{dollars(part['saved'])}[/], {part['share']:.1%}"
+        f"saves [bold]{dollars(part['saved'])}[/], {100 * part['share']:.1f} %"
     )
 
 
@@ -279,7 +285,11 @@ def _show_broken(console: Console, rows: list[dict[str, Any]]) -> None:
 def _show_restore(console: Console, part: dict[str, Any]) -> None:
     if not part["deposit"]:
         return
-    console.print(f"[red]missing: {dollars(part['deposit'])}[/]; or one of these trades at the mark")
+    missing = f"[red]missing: {dollars(part['deposit'])}[/]"
+    if not part["trades"]:
+        console.print(f"{missing}; no trade of a single position at the mark brings it back")
+        return
+    console.print(f"{missing}; or one of these trades at the mark")
     table = plain_table("trade", "quantity", "notional", right=("quantity", "notional"))
     for row in part["trades"]:
         table.add_row(escape(row["instrument"]), f"{row['quantity']:+,.4f}", dollars(row["notional"]))

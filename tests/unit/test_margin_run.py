@@ -191,6 +191,46 @@ def test_what_users_write_is_no_markup(inside: Inside, tmp_path: Path) -> None:
     assert "[red]<b>" in inside("keeper", "scan", str(path), "--method", "cross", "--market", BOOK).out
 
 
+def test_methods_with_one_reason_are_one_line(inside: Inside) -> None:
+    lines = inside("margin", "compare", BOOK, "--account", "spread").out.splitlines()
+    assert (
+        "derive.pmrm, derive.pmrm2, derive.pmrm2.1, derive.srm: has no future; it knows spot, perpetual and "
+        "option, none of them inverse"
+    ) in lines
+    assert sum("name a file with its keys" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("columns", ["80", "150"])
+def test_a_narrow_terminal_keeps_names_and_figures(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    out = inside("margin", "compare", BOOK, "--account", "strangle").out
+    assert "…" not in out
+    assert "derive.auction  7,257.01   3,484.40     3,029.92   4,227.10" in out
+    # A table may leave the reasons out, not the command.
+    assert (
+        "ETH is no collateral of derive.pmrm2"
+        in inside("keeper", "scan", BOOK, "--method", "derive.pmrm2").out
+    )
+    assert "derive.srm" in inside("margin", "methods").out
+
+
+def test_a_factor_is_no_dollars_and_a_debt_without_a_trade_has_no_empty_table(
+    inside: Inside, tmp_path: Path
+) -> None:
+    path = tmp_path / "book.csv"
+    path.write_text("type,underlying,quantity\nspot,ETH,5\nspot,USDC,-12450.1\n", encoding="utf-8")
+    market = tmp_path / "book.market.json"
+    market.write_text(
+        '{"timestamp": 1795000000, "underlyings": {"ETH": {"spot": 3000}}, "assets": {"USDC": {"price": 1}}}',
+        encoding="utf-8",
+    )
+    out = inside("margin", "run", "lending.health_factor", str(path)).out
+    assert "0.9999 (a ratio)" in out
+    assert "missing: 0.10; no trade of a single position at the mark brings it back" in out
+
+
 def test_a_method_that_does_not_apply_says_why() -> None:
     book = load_book(Path(BOOK))
     rows = {row.method: row for row in compared(default_methods(), book.account("covered"), book.market)}
@@ -212,7 +252,7 @@ def test_a_scan_lists_who_is_under(inside: Inside) -> None:
     result = method.margin(book.account("naked"), book.market)
     assert naked["shortfall"] == pytest.approx(-result.maintenance)
     assert naked["worst"] == result.worst == "spot -18 %, vol up"
-    assert naked["reason"].startswith("requires 3,258 of an equity of 2,339, most of it scan risk")
+    assert naked["reason"].startswith("requires 3,258 of an equity of 2,339; the largest part is scan risk")
     bid = naked["first_bid"]
     # 95 % of what is left of the equity after the fee, times the largest part.
     assert bid["price"] == pytest.approx(0.95 * (result.equity - bid["fee"]))
