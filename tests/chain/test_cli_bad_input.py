@@ -193,7 +193,7 @@ CASES: dict[str, tuple[Callable[[Local, str], str], tuple[str, ...]]] = {
     ),
     "unknown protocol": (
         swap(lambda _: '"aave-v3"', lambda _: '"aave-v4"'),
-        ("protocols.0.kind", "'aave-v4'", "did you mean 'aave-v3'?"),
+        ("protocols.0.kind", "'aave-v4'", "did you mean 'aave-v3'"),
     ),
     "unknown key of a protocol": (
         swap(lambda _: "from_block = ", lambda _: "from_blok = "),
