@@ -25,7 +25,7 @@ app = typer.Typer(
 chain_app = typer.Typer(no_args_is_help=True, help="A local chain with a real Aave V3 and Uniswap V3.")
 keeper_app = typer.Typer(no_args_is_help=True, help="The keeper: find, explain and clear unsafe accounts.")
 oracle_app = typer.Typer(no_args_is_help=True, help="Price oracles: how they failed, and how one is now.")
-margin_app = typer.Typer(no_args_is_help=True, help="Margin methods of venues, and their own test cases.")
+margin_app = typer.Typer(no_args_is_help=True, help="Margin of portfolio files, and venues' own test cases.")
 app.add_typer(chain_app, name="chain")
 app.add_typer(keeper_app, name="keeper")
 app.add_typer(oracle_app, name="oracle")
