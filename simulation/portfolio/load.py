@@ -331,7 +331,7 @@ _FIXES: Final[Mapping[str, str]] = {
 
 def _bad_key(line: Any, where: str) -> BadCell:
     cause = line.get("ctx", {}).get("error")
-    path = [str(part) for part in line["loc"]]
+    path = _as_written(line["loc"])
     # The parent is the row, the key the column; an object that is wrong as a whole has no key.
     row = ".".join(path[:-1]) or "top"
     column = path[-1] if path else "file"
@@ -339,10 +339,27 @@ def _bad_key(line: Any, where: str) -> BadCell:
     shown = "" if isinstance(value, Mapping | list | StrictModel) else str(value)
     if isinstance(cause, MarginlineError):
         return BadCell(where, row, column, shown, cause.message, cause.fix or "mend it")
-    problem = "is missing" if line["type"] == "missing" else line["msg"]
-    return BadCell(
-        where, row, column, shown, problem[0].lower() + problem[1:], _FIXES.get(line["type"], "mend it")
-    )
+    fix = _FIXES.get(line["type"], "mend it")
+    if line["type"] == "union_tag_invalid":
+        return BadCell(where, ".".join(path), "type", str(line["ctx"]["tag"]), "is no type", fix)
+    # "Input should be …" stands behind the value: "'-1' should be …".
+    problem = "is missing" if line["type"] == "missing" else line["msg"].removeprefix("Input ")
+    return BadCell(where, row, column, shown, problem[0].lower() + problem[1:], fix)
+
+
+def _as_written(loc: Sequence[str | int]) -> list[str]:
+    """Return where something is as the file has it: without the type's own step, an expiry by its date."""
+    path: list[str] = []
+    for before, part in zip(("", *loc), loc, strict=False):
+        if before == "instrument" and part in _TYPES:
+            continue
+        seconds = before == "expiries" and str(part).isdigit() and int(part) < _LEAST_MS
+        path.append(
+            datetime.fromtimestamp(int(part), UTC).isoformat().replace("+00:00", "Z")
+            if seconds
+            else str(part)
+        )
+    return path
 
 
 def _as_cells(data: Any, where: str) -> None:

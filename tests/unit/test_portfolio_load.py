@@ -176,15 +176,15 @@ OPTION = {"type": "option", "underlying": "ETH", "expiry": CHRISTMAS, "strike": 
 @pytest.mark.parametrize(
     ("position", "told"),
     [
-        ({"instrument": {**OPTION, "strike": 0}, "quantity": 1}, r"0\.instrument\.option, strike: '0' input"),
+        ({"instrument": {**OPTION, "strike": 0}, "quantity": 1}, r"0\.instrument, strike: '0' should be"),
         ({"instrument": {**OPTION, "expiry": "x"}, "quantity": 1}, r"positions\.0\.instrument, expiry: 'x'"),
         ({"instrument": {**OPTION, "strikes": 0}, "quantity": 1}, r"did you mean 'strike'"),
         ({"instrument": OPTION}, r"portfolios\.0\.positions\.0, quantity: '' is missing; add the key"),
         (
             {"instrument": OPTION, "quantity": float("nan")},
-            r"quantity: 'nan' input should be a finite number",
+            r"quantity: 'nan' should be a finite number",
         ),
-        ({"instrument": {"type": "swap"}, "quantity": 1}, "known types: spot, perpetual"),
+        ({"instrument": {"type": "swap"}, "quantity": 1}, "type: 'swap' is no type; known types: spot, perp"),
         ({"instrument": OPTION, "quantity": True}, "quantity: 'True' is no number"),
         ({"instrument": OPTION, "quantity": "1"}, "quantity: '1' is no number"),
         ({"instrument": OPTION, "quantity": -1e31}, r"quantity: '-1e\+31' is too large; give at most 1e\+30"),
@@ -214,6 +214,14 @@ def test_a_markets_volatility_in_percent_is_refused() -> None:
     expiry = {str(CHRISTMAS): {"forward": 3_000, "volatility": 65}}
     data = {"market": {"underlyings": {"ETH": {"spot": 3_000, "expiries": expiry}}}, "portfolios": [{}]}
     with pytest.raises(BadCells, match=rf"expiries\.{CHRISTMAS}, volatility: '65' is no volatility"):
+        book_of(data)
+
+
+@pytest.mark.parametrize("key", ["2026-12-25", str(CHRISTMAS)])
+def test_an_expiry_is_told_by_its_date(key: str) -> None:
+    expiry = {key: {"forward": 3_000, "volatility": -0.7}}
+    data = {"market": {"underlyings": {"ETH": {"spot": 3_000, "expiries": expiry}}}, "portfolios": [{}]}
+    with pytest.raises(BadCells, match=r"expiries\.2026-12-25T08:00:00Z, volatility: '-0.7' should be"):
         book_of(data)
 
 
