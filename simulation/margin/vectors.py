@@ -131,7 +131,11 @@ def cases_of(kind: str, stem: str, value: Json, *, where: str = "") -> tuple[Vec
         found = tuple(reader(stem, value))
     except KeyError as error:
         raise InputError(f"{at}: no key {error.args[0]!r}", fix=schema) from None
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, TypeError):
+        # What Python says of a list in the place of an object tells nobody anything.
+        found_type = "object" if isinstance(value, dict) else type(value).__name__
+        raise InputError(f"{at}: its {found_type} holds no cases of {kind}", fix=schema) from None
+    except ValueError as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{at}: {error}", fix=schema) from None
