@@ -38,7 +38,7 @@ class TickOutOfRange(ArithmeticError):
     """No pool has a price at this tick; the contract reverts with ``T``."""
 
 
-@functools.lru_cache(maxsize=4_096)
+@functools.lru_cache(maxsize=65_536)
 def sqrt_ratio_at_tick(tick: int) -> int:
     """Return the square root of the price at a tick, rounded up.
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -293,7 +294,7 @@ def jump(guard: GuardModel, series: Series, other: Series, window: Window, rng: 
     for i in drawn(rng, len(looks), 1, 1):
         size = float(np.exp(rng.uniform(np.log(0.05), np.log(0.9))))
         factor = 1 - size if rng.random() < 0.5 else 1 / (1 - size)
-        count += seen_alone(guard, looks, [int(i)], lambda part, f=factor: scaled(part, f), 1)  # type: ignore[misc]
+        count += seen_alone(guard, looks, [int(i)], partial(scaled, factor=factor), 1)
     return count
 
 

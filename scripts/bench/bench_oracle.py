@@ -25,7 +25,7 @@ from oracle.judge_columns import SERIES_GUARDS, Code, Second, judge_columns, jud
 from oracle.sources import sources
 from oracle.sources.recorded import RecordedFile, RecordedSource
 from oracle.stream import stream
-from oracle.types import FeedKind, PriceObs, PriceStatus
+from oracle.types import FeedKind, GuardedPrice, PriceObs, PriceStatus
 
 ROUNDS = ROOT.parent / "shared/data/chainlink_rounds/0x5f4eC3Df9cbd43714FE2740f5E3616155c5b8419.csv.gz"
 CANDLES = ROOT.parent / "shared/data/hourly/ETHUSDT_1h_2022_2025.csv.gz"
@@ -146,13 +146,15 @@ def measure(rows: int, long_rows: int, turns: int, seconds: float, seed: int) ->
     )
 
 
-def compare(few: Columns, several: Sequence[GuardModel], second: Second, plain: Sequence[object]) -> None:
+def compare(
+    few: Columns, several: Sequence[GuardModel], second: Second, plain: Sequence[GuardedPrice]
+) -> None:
     """Stop unless columns and single readings say the same of every row."""
     found = judge_columns(few, several, CONTEXT, second)
     order = {"ok": Code.OK, "violated": Code.VIOLATED, "not_applicable": Code.NOT_APPLICABLE}
     for i, judged in enumerate(plain):
-        said = [order[f.status.value] for f in judged.findings]  # type: ignore[attr-defined]
-        stands = judged.status is PriceStatus.OK  # type: ignore[attr-defined]
+        said = [order[f.status.value] for f in judged.findings]
+        stands = judged.status is PriceStatus.OK
         if said != list(found.codes[:, i]) or stands != found.accepted[i]:
             raise SystemExit(f"row {i}: columns say {found.codes[:, i]}, the guards {said}")
 

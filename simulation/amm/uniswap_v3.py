@@ -10,7 +10,6 @@ Prices are square roots of token1 per token0 in raw units, as Q64.96. Amounts ar
 from __future__ import annotations
 
 import functools
-import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from contracts_abi import uniswap_v3 as abi
 from contracts_abi.calls import Call
 from contracts_abi.errors import DataError, InputError
 from contracts_abi.uniswap_v3 import MAX_SQRT_RATIO, MAX_TICK, MIN_SQRT_RATIO, MIN_TICK
+from oracle.ticks import TickOutOfRange, sqrt_ratio_at_tick
 from simulation.fixed_point import MAX_UINT256, ceil_div, mul_div, mul_div_up
 from simulation.types import SwapHop
 
@@ -54,27 +54,10 @@ class BeyondKnownTicks(DataError):
 # --- TickMath ----------------------------------------------------------------------------------------------
 
 
-def _tick_factors() -> tuple[int, ...]:
-    """Return ``1.0001 ** (-2**i / 2)`` for i = 0..19 as Q128.128, rounded to nearest.
-
-    Worked out by repeated squaring with guard bits; `getSqrtRatioAtTick` has the same numbers as literals.
-    """
-    guard_bits = 256
-    bits = 128 + guard_bits
-    root = math.isqrt((10_000 << (2 * bits)) // 10_001)
-    factors: list[int] = []
-    for _ in range(20):
-        factors.append((root + (1 << (guard_bits - 1))) >> guard_bits)
-        root = (root * root) >> bits
-    return tuple(factors)
-
-
-_TICK_FACTORS_X128 = _tick_factors()
 _TICKS_PER_DOUBLING_X64 = 255738958999603826347141
 """Ticks in which the square-root price doubles, ``2 / log2(1.0001)``, as Q64.64."""
 
 
-@functools.lru_cache(maxsize=65_536)
 def get_sqrt_ratio_at_tick(tick: int) -> int:
     """Return the square-root price of `tick` as Q64.96, rounded up (`TickMath.getSqrtRatioAtTick`).
 
@@ -83,16 +66,10 @@ def get_sqrt_ratio_at_tick(tick: int) -> int:
     SwapReverted
         With code ``T`` when the tick is out of range.
     """
-    abs_tick = abs(tick)
-    if abs_tick > MAX_TICK:
-        raise SwapReverted("T", f"tick {tick} is out of range")
-    ratio = 1 << 128
-    for i, factor in enumerate(_TICK_FACTORS_X128):
-        if abs_tick >> i & 1:
-            ratio = ratio * factor >> 128
-    if tick > 0:
-        ratio = MAX_UINT256 // ratio
-    return ceil_div(ratio, 1 << 32)
+    try:
+        return sqrt_ratio_at_tick(tick)
+    except TickOutOfRange as error:
+        raise SwapReverted("T", str(error)) from None
 
 
 def get_tick_at_sqrt_ratio(sqrt_price_x96: int) -> int:

@@ -38,14 +38,13 @@ from simulation.margin.scenario_grid import (
     VolShock,
     delta_under,
     legs_of,
+    of_underlying,
     only,
-    part,
     positive_part,
     profit_under,
     rows_of,
     scenario_set,
     settled_in_dollars,
-    underlying_of,
     underlyings_of,
     value_under,
     worst_label,
@@ -598,7 +597,7 @@ class CmeSpan(ScenarioMethod):
         parts = {
             symbol: self.commodity(
                 symbol,
-                part(portfolio, lambda position, s=symbol: underlying_of(position) == s),  # type: ignore[misc]
+                of_underlying(portfolio, symbol),
                 market,
             )
             for symbol in underlyings_of(portfolio)

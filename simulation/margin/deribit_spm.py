@@ -43,6 +43,7 @@ from simulation.margin.scenario_grid import (
     grid,
     legs_of,
     move_label,
+    of_underlying,
     only,
     part,
     rows_of,
@@ -390,6 +391,11 @@ def currency_of(position: Position) -> str:
     return underlying_of(position) if inverse else DOLLARS
 
 
+def in_currency(portfolio: Portfolio, currency: str) -> Portfolio:
+    """Return the positions that settle in a currency, without cash."""
+    return part(portfolio, lambda position: currency_of(position) == currency)
+
+
 @margin_methods.register("deribit.spm")
 class DeribitSpm(ScenarioMethod):
     """Deribit's segregated portfolio margin, of perpetuals, futures and options, inverse and linear.
@@ -435,8 +441,7 @@ class DeribitSpm(ScenarioMethod):
         derivatives = part(portfolio, lambda position: not isinstance(position.instrument, Spot))
         known = dict.fromkeys(currency_of(position) for position in derivatives.positions)
         return tuple(
-            self._currency(currency, part(derivatives, lambda p, c=currency: currency_of(p) == c), market)  # type: ignore[misc]
-            for currency in known
+            self._currency(currency, in_currency(derivatives, currency), market) for currency in known
         )
 
     def _currency(self, currency: str, held: Portfolio, market: Market) -> CurrencyMargin:
@@ -457,7 +462,7 @@ class DeribitSpm(ScenarioMethod):
                     f"{self.kind} has no parameters of underlying {symbol}", fix="add it to pairs"
                 )
             pair = p.pairs[symbol]
-            of_symbol = part(held, lambda position, s=symbol: underlying_of(position) == s)  # type: ignore[misc]
+            of_symbol = of_underlying(held, symbol)
             index = float(legs_of(of_symbol, market).spot[0])
             # Coins of the underlying for a coin, dollars for dollars: what a unit of delta is worth.
             unit = 1.0 if coin else index

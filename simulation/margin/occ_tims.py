@@ -28,8 +28,8 @@ from simulation.margin.result import Grade, MarginResult, Parameters, ScenarioRo
 from simulation.margin.scenario_grid import (
     Scenario,
     ScenarioMethod,
+    of_underlying,
     only,
-    part,
     profit_under,
     scenario_set,
     settled_in_dollars,
@@ -215,7 +215,7 @@ class OccTims(ScenarioMethod):
             points = scenario_set(
                 Scenario(label=f"point {i}", every=1.0 + move) for i, move in enumerate(moves, start=1)
             )
-            held = part(portfolio, lambda position, s=symbol: underlying_of(position) == s)  # type: ignore[misc]
+            held = of_underlying(portfolio, symbol)
             out[symbol] = profit_under(held, market, points).sum(axis=1)
         return out
 

@@ -29,12 +29,12 @@ from simulation.margin.scenario_grid import (
     delta_under,
     legs_of,
     move_label,
+    of_underlying,
     only,
     part,
     profit_under,
     rows_of,
     scenario_set,
-    underlying_of,
     underlyings_of,
     worst_label,
     worst_loss,
@@ -309,7 +309,7 @@ class OkxPm(ScenarioMethod):
         derivative = 0.0
         rows: list[ScenarioRow] = []
         for symbol in underlyings_of(derivatives):
-            unit = part(derivatives, lambda position, s=symbol: underlying_of(position) == s)  # type: ignore[misc]
+            unit = of_underlying(derivatives, symbol)
             found, array = self._unit(symbol, unit, market)
             rows.extend(array)
             for name, value in found.items():

@@ -29,13 +29,12 @@ from simulation.margin.scenario_grid import (
     delta_under,
     legs_of,
     move_label,
+    of_underlying,
     only,
-    part,
     profit_under,
     rows_of,
     scenario_set,
     settled_in_dollars,
-    underlying_of,
     underlyings_of,
     worst_label,
     worst_loss,
@@ -186,7 +185,7 @@ class ParadexScan(ScenarioMethod):
         total = np.zeros(len(scenarios.scenarios))
         scan = floor = funding = fee = net = 0.0
         for symbol in underlyings_of(portfolio):
-            held = part(portfolio, lambda position, s=symbol: underlying_of(position) == s)  # type: ignore[misc]
+            held = of_underlying(portfolio, symbol)
             legs = legs_of(held, market)
             profits = profit_under(held, market, scenarios).sum(axis=1)
             risk, spot = worst_loss(profits), float(legs.spot[0])

@@ -682,6 +682,11 @@ def part(portfolio: Portfolio, keep: Callable[[Position], bool]) -> Portfolio:
     return Portfolio(account=portfolio.account, positions=tuple(p for p in portfolio.positions if keep(p)))
 
 
+def of_underlying(portfolio: Portfolio, symbol: str) -> Portfolio:
+    """Return the positions that one symbol prices, without cash."""
+    return part(portfolio, lambda position: underlying_of(position) == symbol)
+
+
 def netted(portfolio: Portfolio) -> Portfolio:
     """Return a portfolio in which positions in one instrument at one place are one: they count together."""
     held: dict[object, Position] = {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import floor
 from typing import Any, Final, TypeVar, cast
 
 import numba
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts_abi.errors import InputError
+from simulation.statistics import quantile_row, tail_rows
 
 F = TypeVar("F", bound=Callable[..., Any])
 Float64 = NDArray[np.float64]
@@ -77,16 +77,12 @@ def tail(returns: Float64, weights: Float64, level: float) -> Tail:
             f"returns {returns.shape} and weights {weights.shape} do not fit",
             fix="give scenarios by assets, and portfolios by assets",
         )
-    if not 0 < level < 1:
-        raise InputError(f"level {level} is not between 0 and 1")
+    share = tail_rows(len(returns), level)
     # The extremes tell of every number that is none, and bound the rounding of single precision.
     largest = max(float(returns.max()), -float(returns.min()))
     if not (np.isfinite(largest) and np.isfinite(weights).all()):
         raise InputError("a return or a weight is no number")
-    share = len(returns) * (1 - level)
-    # A level such as 0.99 is not exact; what is a whole number of scenarios stays one.
-    share = float(round(share)) if abs(share - round(share)) < 1e-9 * len(returns) else share
-    least = min(floor(share) + 1, len(returns))
+    least = quantile_row(len(returns), level)
     values, shortfalls = np.empty(len(weights)), np.empty(len(weights))
     again = 0
     for first in range(0, len(weights), _PORTFOLIOS):

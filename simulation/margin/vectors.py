@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from pydantic import ValidationError
@@ -487,7 +488,7 @@ def read_pmrm(stem: str, value: Json) -> Iterator[VectorCase]:
     """Yield the cases of a PMRM file, which writes out every input."""
     for key, case in value.items():
         name = f"{stem}:{key}"
-        yield _built(name, lambda name=name, case=case: _pmrm_case(name, case))  # type: ignore[misc]
+        yield _built(name, partial(_pmrm_case, name, case))
 
 
 def _pmrm_case(name: str, case: Json) -> VectorCase:
@@ -589,7 +590,7 @@ def read_srm(stem: str, value: Json) -> Iterator[VectorCase]:
     """Yield the cases of a standard manager's file, which writes out every input."""
     for key, case in value.items():
         name = f"{stem}:{key}"
-        yield _built(name, lambda name=name, case=case: _srm_case(name, case))  # type: ignore[misc]
+        yield _built(name, partial(_srm_case, name, case))
 
 
 _SRM_PLAIN = (
@@ -641,7 +642,7 @@ def read_auction(stem: str, value: Json) -> Iterator[VectorCase]:
     """Yield the runs of an auction file: PMRM and the auction, both with their test parameters."""
     for key, run in value.items():
         name = f"{stem}:{key}"
-        yield _built(name, lambda name=name, run=run: _auction_case(name, run))  # type: ignore[misc]
+        yield _built(name, partial(_auction_case, name, run))
 
 
 def _auction_case(name: str, run: Json) -> VectorCase:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -106,9 +107,9 @@ def distances(
         for up in (True,) if factor.kind is FactorKind.TIME else (False, True):
             sizes = _sizes(factor, portfolio, market, reach, looks)
             if factor.kind is FactorKind.TIME:
-                sizes = _answered(lambda size, f=factor: left(f, size), sizes)  # type: ignore[misc]
+                sizes = _answered(partial(left, factor), sizes)
             signed = [size if up else -size for size in sizes]
-            move = first_below(lambda size, f=factor: left(f, size), signed, whole=_whole(factor))  # type: ignore[misc]
+            move = first_below(partial(left, factor), signed, whole=_whole(factor))
             found.append(Distance(factor, up, move, sizes[-1]))
     return tuple(found)
 

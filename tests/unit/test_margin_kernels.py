@@ -220,7 +220,7 @@ def test_a_tail_of_nonsense_is_refused() -> None:
     good = np.ones((10, 2))
     with pytest.raises(InputError, match="do not fit"):
         tail(good, np.ones((3, 5)), 0.99)
-    with pytest.raises(InputError, match="level 1 is not between"):
+    with pytest.raises(InputError, match="confidence 1 is not between"):
         tail(good, np.ones((3, 2)), 1)
     with pytest.raises(InputError, match="no number"):
         tail(good * np.nan, np.ones((3, 2)), 0.99)
