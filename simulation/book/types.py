@@ -162,7 +162,7 @@ class LendingVenue:
     name
         Its name in the book, for example ``aave`` or ``morpho-weth-usdc``.
     kind
-        Which protocol's rules hold: ``aave-v2``, ``aave-v3``, ``aave-v3.6``, ``morpho-blue``, ``compound-v3``.
+        Whose rules hold: ``aave-v2``, ``aave-v3``, ``aave-v3.6``, ``morpho-blue``, ``compound-v3``.
     reserves
         Its tokens. A Morpho Blue market has two, the loan token last; its threshold is the LLTV.
     emodes
