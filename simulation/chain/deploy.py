@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from eth_utils.crypto import keccak
 
+from contracts_abi.errors import UnknownNameError
 from contracts_abi.multicall import MULTICALL3_ADDRESS
 from simulation.chain.aave_v3 import AaveDeployment, deploy_aave, deploy_tokens
+from simulation.chain.aave_v3_6 import deploy_aave_v3_6
 from simulation.chain.artifacts import own
 from simulation.chain.evm import Evm, labelled_address
 from simulation.chain.feeds import deploy_feed
@@ -32,8 +36,37 @@ class DeployAave(Protocol):
         ...
 
 
+AAVE_V3: Final = "aave-v3"
+AAVE_V3_6: Final = "aave-v3.6"
+AAVE_VERSIONS: Final[Mapping[str, DeployAave]] = {AAVE_V3: deploy_aave, AAVE_V3_6: deploy_aave_v3_6}
+"""Versions of Aave V3 by their protocol's name: the prebuilt first revision, and 3.6, which is compiled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionedMarket(MarketSpec):
+    """A market that says itself on which version of Aave V3 it is deployed.
+
+    Attributes
+    ----------
+    aave
+        One of `AAVE_VERSIONS`.
+    """
+
+    aave: str = AAVE_V3_6
+
+    def __post_init__(self) -> None:
+        if self.aave not in AAVE_VERSIONS:
+            raise UnknownNameError("version of Aave", self.aave, AAVE_VERSIONS)
+
+
+def on_version(market: MarketSpec, aave: str) -> VersionedMarket:
+    """Return the market on a version of Aave V3; raises `UnknownNameError` for one that is not known."""
+    parts = {f.name: getattr(market, f.name) for f in dataclasses.fields(market) if f.name != "aave"}
+    return VersionedMarket(**parts, aave=aave)
+
+
 def deploy_market(
-    evm: Evm, market: MarketSpec = DEFAULT_MARKET, *, deploy_aave: DeployAave = deploy_aave
+    evm: Evm, market: MarketSpec = DEFAULT_MARKET, *, deploy_aave: DeployAave | None = None
 ) -> Deployment:
     """Deploy a market on an EVM with a base fee of zero.
 
@@ -46,7 +79,7 @@ def deploy_market(
     market
         What to deploy.
     deploy_aave
-        Which version of Aave V3; revision 1 by default.
+        Which version of Aave V3; else the one that the market names, or revision 1 where it names none.
 
     Raises
     ------
@@ -55,6 +88,8 @@ def deploy_market(
     CallReverted
         If the contracts refuse a parameter.
     """
+    if deploy_aave is None:
+        deploy_aave = AAVE_VERSIONS[market.aave if isinstance(market, VersionedMarket) else AAVE_V3]
     deployer = labelled_address("deployer")
     tokens = deploy_tokens(evm, deployer, market)
     feeds, reference_feeds = {}, {}
