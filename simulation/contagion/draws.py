@@ -2,8 +2,8 @@
 
 A draw is named by its path's key, a channel, a step and an entity (an account, a feed, a keeper). So a
 channel that is switched off changes nobody else's draws (common random numbers), and neither do batches,
-workers or accounts that were passed over. The hash is the finaliser of SplitMix64 (Steele, Lea and Flood, 2014), whose
-output passes the usual batteries when fed with a counter.
+workers or accounts that were passed over. The hash is the finaliser of SplitMix64 (Steele, Lea and Flood,
+2014), whose output passes the usual batteries when fed with a counter.
 """
 
 from __future__ import annotations

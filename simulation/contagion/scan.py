@@ -1,0 +1,315 @@
+"""Which accounts are below a health factor, without looking at every one: an exact shortcut.
+
+Sort the accounts of a venue by health factor at some moment, the anchor. Let ``r`` be the least growth of any
+collateral's price (times its index) since then, divided by the greatest growth of any debt's. The health
+factor is a ratio of sums of non-negative terms, so it is now at least ``r`` times what it was: only accounts
+whose health factor at the anchor was below ``threshold / r`` need to be looked at, and they stand first. That
+is true of every account whose amounts have not changed; those that did change are kept in a list and always
+looked at. When more than a twentieth of a venue's accounts has come near since the anchor, the order is made
+anew. The result is the same as that of a full scan, account for account; a test compares them.
+
+`scan_plain` is the twin without compiler and shortcut.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numba
+import numpy as np
+
+from simulation.contagion.state import State
+from simulation.contagion.world import World
+from simulation.types import Bool, Float64, Int32, Int64
+
+SLACK: Final = 1.0 - 1e-9
+"""Sums and products are rounded: the bound is taken a little wider than the last bits of either."""
+NEAR: Final = 0.05
+"""Part of a venue's accounts that may come near before they are sorted again."""
+
+
+@numba.njit(cache=True, inline="always", error_model="numpy")
+def row_values(
+    i: int,
+    coll: Float64,
+    debt: Float64,
+    coll_at: Int32,
+    debt_at: Int32,
+    lt: Float64,
+    coll_price: Float64,
+    debt_price: Float64,
+) -> tuple[float, float]:
+    """Return weighted collateral and debt of row `i` in US dollars, given price times index by reserve."""
+    have = 0.0
+    for k in range(coll.shape[1]):
+        have += coll[i, k] * lt[i, k] * coll_price[coll_at[i, k]]
+    owe = 0.0
+    for k in range(debt.shape[1]):
+        owe += debt[i, k] * debt_price[debt_at[i, k]]
+    return have, owe
+
+
+@numba.njit(cache=True, error_model="numpy")
+def health_factors(
+    first: int,
+    last: int,
+    coll: Float64,
+    debt: Float64,
+    coll_at: Int32,
+    debt_at: Int32,
+    lt: Float64,
+    coll_price: Float64,
+    debt_price: Float64,
+    out: Float64,
+) -> None:
+    """Fill ``out[first:last]`` with health factors; infinite without debt."""
+    for i in range(first, last):
+        have, owe = row_values(i, coll, debt, coll_at, debt_at, lt, coll_price, debt_price)
+        out[i] = have / owe if owe > 0.0 else np.inf
+
+
+@numba.njit(cache=True, inline="always", error_model="numpy")
+def _ratio(
+    reserves: int,
+    offset: int,
+    used: Bool,
+    coll_now: Float64,
+    debt_now: Float64,
+    coll_then: Float64,
+    debt_then: Float64,
+) -> float:
+    """Return a lower bound of how health factors have changed since the anchor."""
+    least, most = np.inf, 0.0
+    for r in range(offset, offset + reserves):
+        if used[0, r] and coll_then[r] > 0.0:
+            least = min(least, coll_now[r] / coll_then[r])
+        if used[1, r]:
+            if debt_then[r] > 0.0:
+                most = max(most, debt_now[r] / debt_then[r])
+            elif debt_now[r] > 0.0:
+                most = np.inf
+    if most == 0.0:
+        return np.inf
+    return least / most
+
+
+@numba.njit(cache=True, error_model="numpy")
+def scan_paths(
+    coll: Float64,
+    debt: Float64,
+    coll_at: Int32,
+    debt_at: Int32,
+    lt: Float64,
+    used: Bool,
+    venue_ptr: Int64,
+    tokens: int,
+    coll_price: Float64,
+    debt_price: Float64,
+    threshold: float,
+    anchor_coll: Float64,
+    anchor_debt: Float64,
+    order: Int32,
+    health: Float64,
+    dirty: Bool,
+    dirty_list: Int32,
+    dirty_count: Int64,
+    near: Int64,
+    prune: bool,
+    found: Int32,
+    found_health: Float64,
+    count: Int64,
+    scratch: Float64,
+) -> int:
+    """Find the rows of every path whose health factor is below `threshold`; return how many were looked at.
+
+    Parameters
+    ----------
+    coll, debt
+        Scaled amounts, shapes (P, N, C) and (P, N, D).
+    coll_at, debt_at, lt
+        Reserve of each slot and thresholds, see `World`.
+    used
+        Which reserves occur as collateral (row 0) and as debt (row 1), shape (2, R).
+    venue_ptr, tokens
+        Rows of each venue, and the number of tokens.
+    coll_price, debt_price
+        Price times index now, shape (P, R).
+    threshold
+        Rows with a health factor strictly below are found.
+    anchor_coll, anchor_debt, order, health, dirty, dirty_list, dirty_count, near
+        See `simulation.contagion.state.Anchor`; changed in place.
+    prune
+        False looks at every row.
+    found, found_health, count
+        Filled: rows in rising order of their number, shape (P, N), their health factors, and how many.
+    scratch
+        Shape (N,), overwritten.
+    """
+    paths, venues, looked = coll.shape[0], len(venue_ptr) - 1, 0
+    for p in range(paths):
+        n = 0
+        for v in range(venues):
+            first, last = venue_ptr[v], venue_ptr[v + 1]
+            if first == last:
+                continue
+            size, begin = last - first, n
+            near_now, ratio = size, 0.0
+            if prune and near[p, v] >= 0:
+                ratio = _ratio(
+                    tokens, v * tokens, used, coll_price[p], debt_price[p], anchor_coll[p], anchor_debt[p]
+                )
+                if ratio > 0.0:
+                    near_now = np.searchsorted(health[p, first:last], threshold / (ratio * SLACK))
+            stale = near[p, v] < 0 or near_now > near[p, v] + NEAR * size or dirty_count[p, v] > NEAR * size
+            if prune and stale:
+                health_factors(
+                    first, last, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p], scratch
+                )
+                sorted_rows = np.argsort(scratch[first:last], kind="mergesort")
+                for k in range(size):
+                    row = first + sorted_rows[k]
+                    order[p, first + k] = row
+                    health[p, first + k] = scratch[row]
+                    dirty[p, row] = False
+                dirty_count[p, v] = 0
+                for r in range(v * tokens, (v + 1) * tokens):
+                    anchor_coll[p, r] = coll_price[p, r]
+                    anchor_debt[p, r] = debt_price[p, r]
+                near[p, v] = np.searchsorted(health[p, first:last], threshold / SLACK)
+                looked += size
+                for k in range(size):
+                    if health[p, first + k] < threshold:
+                        found[p, n] = order[p, first + k]
+                        found_health[p, n] = health[p, first + k]
+                        n += 1
+                    else:
+                        break
+                _sort_found(found[p], found_health[p], begin, n)
+                continue
+            if not prune or near_now > size // 2:
+                looked += size
+                for i in range(first, last):
+                    have, owe = row_values(
+                        i, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p]
+                    )
+                    if have < threshold * owe:
+                        found[p, n] = i
+                        found_health[p, n] = have / owe
+                        n += 1
+                continue
+            looked += near_now + dirty_count[p, v]
+            for k in range(first, first + near_now):
+                i = order[p, k]
+                if dirty[p, i]:
+                    continue
+                have, owe = row_values(
+                    i, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p]
+                )
+                if have < threshold * owe:
+                    found[p, n] = i
+                    found_health[p, n] = have / owe
+                    n += 1
+            for k in range(first, first + dirty_count[p, v]):
+                i = dirty_list[p, k]
+                have, owe = row_values(
+                    i, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p]
+                )
+                if have < threshold * owe:
+                    found[p, n] = i
+                    found_health[p, n] = have / owe
+                    n += 1
+            _sort_found(found[p], found_health[p], begin, n)
+        count[p] = n
+    return looked
+
+
+@numba.njit(cache=True)
+def _sort_found(found: Int32, found_health: Float64, begin: int, end: int) -> None:
+    if end - begin < 2:
+        return
+    by = np.argsort(found[begin:end], kind="mergesort")
+    found[begin:end] = found[begin:end][by]
+    found_health[begin:end] = found_health[begin:end][by]
+
+
+@numba.njit(cache=True)
+def touch(p: int, v: int, i: int, first: int, dirty: Bool, dirty_list: Int32, dirty_count: Int64) -> None:
+    """Note that the amounts of row `i` of venue `v` have changed on path `p`."""
+    if not dirty[p, i]:
+        dirty[p, i] = True
+        dirty_list[p, first + dirty_count[p, v]] = i
+        dirty_count[p, v] += 1
+
+
+class Scanner:
+    """The buffers of a scan, kept from step to step.
+
+    Parameters
+    ----------
+    world
+        Whose rows are scanned.
+    paths
+        Size of the batch.
+    prune
+        False looks at every row in every step.
+
+    Attributes
+    ----------
+    found, health, count
+        Rows found on each path, shape (P, N), their health factors, and how many, shape (P,).
+    looked
+        Rows looked at in the last scan, over all paths.
+    """
+
+    def __init__(self, world: World, paths: int, *, prune: bool = True) -> None:
+        self._world = world
+        self._prune = prune
+        self._used = np.zeros((2, len(world.cash)), dtype=np.bool_)
+        # Borrowers' reactions may add to a slot that is there, never open one, so what occurs is known.
+        self._used[0, world.coll_at.ravel()] = True
+        self._used[1, world.debt_at.ravel()] = True
+        self.found = np.zeros((paths, world.rows), dtype=np.int32)
+        self.health = np.zeros((paths, world.rows))
+        self.count = np.zeros(paths, dtype=np.int64)
+        self._scratch = np.zeros(world.rows)
+        self.looked = 0
+
+    def scan(self, state: State, threshold: float) -> None:
+        """Find the rows below `threshold` on every path; see `scan_paths`."""
+        w, a = self._world, state.anchor
+        self.looked = scan_paths(
+            state.coll,
+            state.debt,
+            w.coll_at,
+            w.debt_at,
+            w.lt,
+            self._used,
+            w.venue_ptr,
+            len(w.tokens),
+            state.oracle * state.supply_index,
+            state.oracle * state.borrow_index,
+            threshold,
+            a.coll_price,
+            a.debt_price,
+            a.order,
+            a.health,
+            a.dirty,
+            a.dirty_list,
+            a.dirty_count,
+            a.near,
+            self._prune,
+            self.found,
+            self.health,
+            self.count,
+            self._scratch,
+        )
+
+
+def scan_plain(world: World, state: State, threshold: float) -> list[list[int]]:
+    """Return the rows below `threshold` of every path, in NumPy and without a shortcut."""
+    found = []
+    for p in range(state.paths):
+        have = (state.coll[p] * world.lt * (state.oracle * state.supply_index)[p][world.coll_at]).sum(axis=1)
+        owe = (state.debt[p] * (state.oracle * state.borrow_index)[p][world.debt_at]).sum(axis=1)
+        found.append(np.flatnonzero(have < threshold * owe).tolist())
+    return found
