@@ -11,6 +11,7 @@ from simulation.chain.solc import compile_unit
 from simulation.chain.toolchain import node_modules, vyper_cache
 
 AAVE = "@aave/core-v3"
+AAVE_ORIGIN = "@aave-dao/aave-v3-origin"
 UNISWAP_CORE = "@uniswap/v3-core"
 UNISWAP_PERIPHERY = "@uniswap/v3-periphery"
 UNISWAP_V2 = "@uniswap/v2-core"

@@ -8,25 +8,39 @@ empty in the artifact and to hold exactly what belongs there; everything else mu
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from eth_utils.address import to_canonical_address, to_checksum_address
 from eth_utils.crypto import keccak
 
+from contracts_abi.aave_v3 import POOL_REVISION
 from contracts_abi.artifacts import LINK_LENGTH, Artifact
-from simulation.chain.aave_v3 import IMPLEMENTATION_SLOT, POOL_LIBRARIES
-from simulation.chain.artifacts import AAVE, aave
-from simulation.chain.evm import Evm
+from contracts_abi.calls import function
+from simulation.chain import aave_v3, aave_v3_6, artifacts
+from simulation.chain.aave_v3 import IMPLEMENTATION_SLOT
+from simulation.chain.evm import Evm, read
 from simulation.chain.market import Deployment
-from simulation.chain.toolchain import PACKAGES
+from simulation.chain.toolchain import PACKAGES, PROTOCOL_PACKAGES, NpmPackage
 
 WORD: Final = 32
 PUSH1: Final = 0x60
 PUSH20: Final = 0x73
 PUSH32: Final = 0x7F
 
+FIRST_REVISION_OF_V3_6: Final = 10
+RESERVE_INTEREST_RATE_STRATEGY: Final = function("RESERVE_INTEREST_RATE_STRATEGY()(address)")
+
+
+def _named(package: NpmPackage) -> str:
+    return f"{package.name}@{package.version}"
+
+
+_PACKAGE: Final = _named(next(package for package in PACKAGES if package.name == artifacts.AAVE))
+_PACKAGE_3_6: Final = _named(
+    next(package for package in PROTOCOL_PACKAGES["aave-v3.6"] if package.name == artifacts.AAVE_ORIGIN)
+)
 PROXY: Final = "InitializableImmutableAdminUpgradeabilityProxy"
 
 
@@ -95,28 +109,71 @@ def code_identity(evm: Evm, deployment: Deployment) -> CodeIdentity:
     deployment
         The market.
     """
-    provider = {"ADDRESSES_PROVIDER": deployment.provider}
+    if read(evm, POOL_REVISION.call(deployment.pool)) < FIRST_REVISION_OF_V3_6:
+        return _pool_identity(
+            evm, deployment, artifacts.aave, _PACKAGE, "Pool", aave_v3.POOL_LIBRARIES, immutables={}
+        )
+    # One strategy serves all reserves and is a constant of the pool, so it is a part of it too.
+    strategy = read(evm, RESERVE_INTEREST_RATE_STRATEGY.call(deployment.pool))
+    pool = _pool_identity(
+        evm,
+        deployment,
+        artifacts.aave_v3_6,
+        _PACKAGE_3_6,
+        "PoolInstance",
+        aave_v3_6.POOL_LIBRARIES,
+        immutables={"RESERVE_INTEREST_RATE_STRATEGY": strategy},
+    )
+    part = match_code(
+        artifacts.aave_v3_6("DefaultReserveInterestRateStrategyV2"),
+        strategy,
+        evm.code(strategy),
+        package=_PACKAGE_3_6,
+        immutables={"ADDRESSES_PROVIDER": deployment.provider},
+    )
+    return dataclasses.replace(
+        pool, runtime_equal=pool.runtime_equal and part.runtime_equal, parts=(*pool.parts, part)
+    )
+
+
+def _pool_identity(
+    evm: Evm,
+    deployment: Deployment,
+    artifact: Callable[[str], Artifact],
+    package: str,
+    implementation_name: str,
+    library_names: Sequence[str],
+    *,
+    immutables: Mapping[str, str],
+) -> CodeIdentity:
+    """Compare the pool's implementation, its proxy and its libraries with a package's artifacts."""
     proxy = match_code(
-        aave(PROXY), deployment.pool, evm.code(deployment.pool), immutables={"_admin": deployment.provider}
+        artifact(PROXY),
+        deployment.pool,
+        evm.code(deployment.pool),
+        package=package,
+        immutables={"_admin": deployment.provider},
     )
     libraries = [
         match_code(
-            aave(name),
+            artifact(name),
             deployment.libraries[name],
             evm.code(deployment.libraries[name]),
+            package=package,
             libraries=deployment.libraries,
             is_library=True,
         )
-        for name in POOL_LIBRARIES
+        for name in library_names
     ]
     slot = evm.storage(deployment.pool, IMPLEMENTATION_SLOT)
     implementation = to_checksum_address(slot.to_bytes(WORD)[-LINK_LENGTH:])
     pool = match_code(
-        aave("Pool"),
+        artifact(implementation_name),
         implementation,
         evm.code(implementation),
+        package=package,
         libraries=deployment.libraries,
-        immutables=provider,
+        immutables={"ADDRESSES_PROVIDER": deployment.provider, **immutables},
     )
     parts = (proxy, *libraries)
     equal = pool.runtime_equal and all(part.runtime_equal for part in parts)
@@ -128,6 +185,7 @@ def match_code(
     address: str,
     runtime: bytes,
     *,
+    package: str = _PACKAGE,
     libraries: Mapping[str, str] | None = None,
     immutables: Mapping[str, str] | None = None,
     is_library: bool = False,
@@ -142,6 +200,8 @@ def match_code(
         Where the code is.
     runtime
         The code.
+    package
+        Name and version of the npm package that the artifact is from.
     libraries
         Library name to address, for the artifact's link slots.
     immutables
@@ -166,10 +226,9 @@ def match_code(
         else:
             missing.add(f"slot at {offset}")
     difference = _first_difference(bytes(expected), runtime)
-    version = next(package.version for package in PACKAGES if package.name == AAVE)
     return CodeIdentity(
         contract=artifact.name,
-        package=f"{AAVE}@{version}",
+        package=package,
         address=address,
         size=len(runtime),
         code_hash="0x" + keccak(runtime).hex(),

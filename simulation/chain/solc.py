@@ -312,6 +312,7 @@ PROTOCOL_UNITS: Final[Mapping[str, Unit]] = {
                     f"misc/{name}"
                     for name in ("AaveOracle", "DefaultReserveInterestRateStrategyV2", "PriceOracleSentinel")
                 ),
+                "misc/aave-upgradeability/InitializableImmutableAdminUpgradeabilityProxy",
                 "mocks/oracle/SequencerOracle",
                 *(f"protocol/configuration/{name}" for name in ("ACLManager", "PoolAddressesProvider")),
                 *(

@@ -6,9 +6,13 @@ import dataclasses
 
 import pytest
 
+from simulation.chain import revm
 from simulation.chain.artifacts import aave
+from simulation.chain.deploy import AAVE_V3_6, deploy_market, on_version
 from simulation.chain.evm import labelled_address
 from simulation.chain.identity import PUSH32, code_identity
+from simulation.chain.market import DEFAULT_MARKET, GENESIS
+from simulation.chain.solc import ensure_protocol_toolchain
 from tests.chain.conftest import Chain
 
 
@@ -87,3 +91,22 @@ def test_a_changed_library_is_found(chain: Chain) -> None:
 def test_a_deployment_that_names_another_provider_is_found(chain: Chain) -> None:
     other = dataclasses.replace(chain.market, provider=labelled_address("other"))
     assert not code_identity(chain.evm, other).runtime_equal
+
+
+def test_the_pool_of_v3_6_is_the_packages_with_its_strategy() -> None:
+    if not revm.available():
+        pytest.skip("pyrevm has wheels for CPython 3.11 and 3.12 only")
+    evm = revm.RevmEvm(timestamp=GENESIS)
+    ensure_protocol_toolchain([AAVE_V3_6])
+    market = deploy_market(evm, on_version(DEFAULT_MARKET, AAVE_V3_6))
+    identity = code_identity(evm, market)
+    assert identity.runtime_equal
+    assert (identity.contract, identity.package) == ("PoolInstance", "@aave-dao/aave-v3-origin@3.6.0")
+    assert identity.code_hash == market.code_hashes["Pool"]
+    # One proxy, the five libraries that the pool links, and the strategy that it holds as a constant.
+    assert len(identity.parts) == 7
+    strategy = identity.parts[-1]
+    code = bytearray(evm.code(strategy.address))
+    code[100] ^= 1
+    evm.set_code(strategy.address, bytes(code))
+    assert not code_identity(evm, market).runtime_equal
