@@ -15,12 +15,12 @@ from typing import Any, Final
 from eth_utils.address import to_canonical_address, to_checksum_address
 from eth_utils.crypto import keccak
 
-from contracts_abi.aave_v3 import POOL_REVISION
 from contracts_abi.artifacts import LINK_LENGTH, Artifact
 from contracts_abi.calls import function
+from contracts_abi.errors import CallReverted
 from simulation.chain import aave_v3, aave_v3_6, artifacts
 from simulation.chain.aave_v3 import IMPLEMENTATION_SLOT
-from simulation.chain.evm import Evm, read
+from simulation.chain.evm import ZERO_ADDRESS, Evm, read
 from simulation.chain.market import Deployment
 from simulation.chain.toolchain import PACKAGES, PROTOCOL_PACKAGES, NpmPackage
 
@@ -29,7 +29,6 @@ PUSH1: Final = 0x60
 PUSH20: Final = 0x73
 PUSH32: Final = 0x7F
 
-FIRST_REVISION_OF_V3_6: Final = 10
 RESERVE_INTEREST_RATE_STRATEGY: Final = function("RESERVE_INTEREST_RATE_STRATEGY()(address)")
 
 
@@ -109,12 +108,15 @@ def code_identity(evm: Evm, deployment: Deployment) -> CodeIdentity:
     deployment
         The market.
     """
-    if read(evm, POOL_REVISION.call(deployment.pool)) < FIRST_REVISION_OF_V3_6:
+    if set(deployment.libraries) == set(aave_v3.POOL_LIBRARIES):
         return _pool_identity(
             evm, deployment, artifacts.aave, _PACKAGE, "Pool", aave_v3.POOL_LIBRARIES, immutables={}
         )
     # One strategy serves all reserves and is a constant of the pool, so it is a part of it too.
-    strategy = read(evm, RESERVE_INTEREST_RATE_STRATEGY.call(deployment.pool))
+    try:
+        strategy = read(evm, RESERVE_INTEREST_RATE_STRATEGY.call(deployment.pool))
+    except CallReverted:  # a pool that is damaged, which is what is asked here
+        strategy = ZERO_ADDRESS
     pool = _pool_identity(
         evm,
         deployment,
