@@ -108,12 +108,14 @@ class State:
         Scaled debts of the accounts, kept as they change, shape (P, R).
     supplied
         Scaled collateral of the accounts, shape (P, R).
-    below_since
-        Step in which an account was first seen below 1, -1 above, shape (P, N).
+    below_since, below_last
+        Step in which an account came below 1, and the last one in which it was, shape (P, N).
     base_fee
         Wei a unit of gas costs, shape (P,).
     inventory
         US dollars that each keeper has free, shape (P, H).
+    unsold
+        Tokens that keepers have seized and not sold, shape (P, H, A).
     order_flow
         US dollars bought less sold in this step, shape (P, A).
     sold, bought
@@ -146,8 +148,10 @@ class State:
     borrowed: Float64
     supplied: Float64
     below_since: Int32
+    below_last: Int32
     base_fee: Float64
     inventory: Float64
+    unsold: Float64
     order_flow: Float64
     sold: Float64
     bought: Float64
@@ -194,9 +198,11 @@ def fresh_state(
         cash=each(world.cash),
         borrowed=each(borrowed),
         supplied=each(supplied),
-        below_since=np.full((paths, rows), -1, dtype=np.int32),
+        below_since=np.full((paths, rows), -2, dtype=np.int32),
+        below_last=np.full((paths, rows), -2, dtype=np.int32),
         base_fee=np.full(paths, base_fee_wei),
         inventory=each(inventory_usd),
+        unsold=np.zeros((paths, len(inventory_usd), tokens)),
         order_flow=np.zeros((paths, tokens)),
         sold=np.zeros((paths, tokens)),
         bought=np.zeros((paths, tokens)),

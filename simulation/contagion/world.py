@@ -9,7 +9,7 @@ branch.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -35,9 +35,10 @@ KINDS: Final = {
 BPS: Final = 10_000.0
 
 
-@dataclass(frozen=True, slots=True)
-class VenueRules:
+class VenueRules(NamedTuple):
     """How each venue liquidates; all arrays have shape (V,). A policy returns another one of these.
+
+    A named tuple, so that compiled code takes it as it is.
 
     Attributes
     ----------
@@ -64,6 +65,8 @@ class VenueRules:
         1 where the bonus never exceeds what the account's collateral has above its debt.
     delay_steps
         Steps that an account must have been below 1 before anybody may liquidate it.
+    storefront
+        Part of the liquidation penalty that a buyer of absorbed collateral gets (Compound III).
     socialise
         1 where what is left of a debt without collateral is taken off the suppliers at once (Morpho Blue).
     write_off
@@ -81,6 +84,7 @@ class VenueRules:
     bonus_slope: Float64
     solvent_bonus: Int64
     delay_steps: Int64
+    storefront: Float64
     socialise: Int64
     write_off: Int64
 
@@ -116,6 +120,7 @@ def rules_of(kinds: list[str]) -> VenueRules:
         bonus_slope=np.zeros(n),
         solvent_bonus=np.zeros(n, dtype=np.int64),
         delay_steps=np.zeros(n, dtype=np.int64),
+        storefront=np.where(code == COMPOUND_V3, 0.5, 0.0),
         socialise=(code == MORPHO_BLUE).astype(np.int64),
         write_off=modern.astype(np.int64),
     )
