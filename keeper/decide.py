@@ -15,7 +15,7 @@ import numpy as np
 from keeper.view import HeadView
 from oracle.types import PriceSnapshot
 from simulation.interfaces import ProtocolAdapter
-from simulation.liquidation import LiquidationModel, PlanSettings, plan_bundle
+from simulation.liquidation import Executable, LiquidationModel, PlanSettings, plan_bundle
 from simulation.margin.lending_health_factor import LendingHealthFactor
 from simulation.policy import excess_seizure_bps
 from simulation.screen import AAVE_V3_0, build_screen
@@ -31,7 +31,7 @@ from simulation.types import (
 )
 
 
-class LendingProtocol(ProtocolAdapter[Any, Any], LiquidationModel[Any, Any], Protocol):
+class LendingProtocol(ProtocolAdapter[Any, Any], LiquidationModel[Any, Any], Executable, Protocol):
     """A protocol that can be read, judged and liquidated."""
 
     def project(self, market: Any, timestamp: int) -> Any:

@@ -15,15 +15,13 @@ from contracts_abi.liquidator import (
     LIQUIDATED,
     Liquidated,
     decode_liquidated,
-    flash_calldata,
-    inventory_calldata,
 )
 from keeper.config import ExecutionSection, FeesSection, wei_of_eth
 from keeper.rpc import Head, Log, Node, Simulation, TxCall
 from keeper.types import Order
-from simulation.amm.uniswap_v3 import encode_path
 from simulation.chain.evm import revert_reason
 from simulation.fixed_point import BPS
+from simulation.liquidation import Executable
 from simulation.types import LiquidationPlan, Reason
 
 SIMULATION_GAS_FACTOR = 2
@@ -39,7 +37,7 @@ _RATE_LIMITED = (429, -32005, -32029)
 
 @dataclass(frozen=True, slots=True)
 class PricedPlan:
-    """A plan and the price of gas that it was made at, so that profits and gas can be compared.
+    """A plan, its market, and the price of gas that it was made at, so that profits and gas can be compared.
 
     The plan says what its gas costs in its debt token where gas is bought: that is the rate between the two.
     The protocol's prices are not asked, which may be wrong or missing.
@@ -48,6 +46,8 @@ class PricedPlan:
     ----------
     plan
         What to do.
+    adapter
+        The market that the plan is for, which knows what our Liquidator is to be told.
     gas_price_wei
         Price of a unit of gas that the plan assumes, positive.
     least_profit_raw
@@ -55,6 +55,7 @@ class PricedPlan:
     """
 
     plan: LiquidationPlan
+    adapter: Executable
     gas_price_wei: int
     least_profit_raw: int = 0
 
@@ -82,29 +83,10 @@ class Prepared:
     detail: str
 
 
-def calldata(plan: LiquidationPlan, intent_id: str, deadline_block: int) -> bytes:
-    """Return the Liquidator's calldata for a plan."""
+def calldata(priced: PricedPlan, intent_id: str, deadline_block: int) -> bytes:
+    """Return the Liquidator's calldata for a plan, as its market's adapter says it."""
     intent = bytes.fromhex(intent_id[2:])
-    if plan.from_inventory:
-        return inventory_calldata(
-            intent_id=intent,
-            collateral=plan.collateral_asset,
-            debt=plan.debt_asset,
-            user=plan.account,
-            debt_to_cover_raw=plan.debt_to_cover_raw,
-            min_collateral_raw=plan.seized_raw * 99 // 100,
-            deadline_block=deadline_block,
-        )
-    return flash_calldata(
-        intent_id=intent,
-        collateral=plan.collateral_asset,
-        debt=plan.debt_asset,
-        user=plan.account,
-        debt_to_cover_raw=plan.debt_to_cover_raw,
-        path=encode_path(plan.path) if plan.path else b"",
-        min_profit_raw=plan.min_profit_raw,
-        deadline_block=deadline_block,
-    )
+    return priced.adapter.liquidator_calldata(priced.plan, intent_id=intent, deadline_block=deadline_block)
 
 
 def prepare(
@@ -139,7 +121,7 @@ def prepare(
         If the node does not simulate.
     """
     deadline = head.number + execution.deadline_blocks
-    blobs = [calldata(p.plan, i, deadline) for p, i in zip(plans, intent_ids, strict=True)]
+    blobs = [calldata(p, i, deadline) for p, i in zip(plans, intent_ids, strict=True)]
     ours = [
         TxCall(sender, liquidator, blob, p.plan.gas_units * SIMULATION_GAS_FACTOR)
         for p, blob in zip(plans, blobs, strict=True)

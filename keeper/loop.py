@@ -349,7 +349,8 @@ class Keeper:
         price_e8 = view.protocol.price_e8(asset.symbol)
         assert price_e8 is not None  # nothing is planned without it
         least_e8 = int(self.config.execution.min_profit_usd * 10**8)
-        return PricedPlan(plan, gas_price_wei, ceil_div(least_e8 * 10**asset.decimals, price_e8))
+        least_raw = ceil_div(least_e8 * 10**asset.decimals, price_e8)
+        return PricedPlan(plan, self.adapter, gas_price_wei, least_raw)
 
     def _audited(self, view: HeadView, decision: Decision) -> None:
         """Count accounts that the full sweep finds liquidatable and the screen had called healthy."""

@@ -19,6 +19,7 @@ from fractions import Fraction
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from contracts_abi.errors import InputError
+from contracts_abi.liquidator import Venue
 from oracle.types import PriceSnapshot
 from simulation.amm.uniswap_v3 import (
     BeyondKnownTicks,
@@ -41,6 +42,7 @@ Path: TypeAlias = tuple[SwapHop, ...]
 Pools: TypeAlias = Mapping[str, PoolState]
 
 _E8_DECIMALS = 8
+_LEAST_COLLATERAL_BPS = 9_900
 _SLOPE_STEP_BITS = 7
 """The slope at the largest size is taken over its 128th part."""
 _TOLERANCE_BITS = 8
@@ -117,6 +119,29 @@ class LiquidationModel(Protocol[M_contra, S_contra]):
 
     def flash_loan_limit(self, market: M_contra, asset: str) -> int:
         """Return the most that can be borrowed in a flash loan, in token units."""
+        ...
+
+
+class Executable(Protocol):
+    """A market that our Liquidator can liquidate in; the adapters say what it is to be told."""
+
+    @property
+    def venue(self) -> Venue:
+        """Where our Liquidator liquidates, as its event says it."""
+        ...
+
+    def liquidator_calldata(self, plan: LiquidationPlan, *, intent_id: bytes, deadline_block: int) -> bytes:
+        """Return our Liquidator's calldata for a plan in this market.
+
+        Parameters
+        ----------
+        plan
+            What to do.
+        intent_id
+            32 bytes that the contract executes at most once.
+        deadline_block
+            Last block in which it may run.
+        """
         ...
 
 
@@ -204,6 +229,14 @@ class PairResult:
     collateral_asset: str
     plan: LiquidationPlan | None
     no_plan: NoPlan | None
+
+
+def least_collateral_raw(plan: LiquidationPlan) -> int:
+    """Return the least collateral to accept for a plan from inventory: a per cent less than planned.
+
+    What a seizure comes to moves with the protocol's price between plan and block.
+    """
+    return plan.seized_raw * _LEAST_COLLATERAL_BPS // BPS
 
 
 # --- paths -------------------------------------------------------------------------------------------------

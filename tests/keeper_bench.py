@@ -30,7 +30,7 @@ from keeper.submit import Submitter
 from keeper.sync import Discovery
 from simulation.chain.anvil import Anvil, AnvilEvm, AnvilOptions
 from simulation.chain.artifacts import own
-from simulation.chain.evm import Tx, TxResult, labelled_address, read
+from simulation.chain.evm import ZERO_ADDRESS, Tx, TxResult, labelled_address, read
 from simulation.chain.market import DEFAULT_MARKET, DeployedPool, Deployment
 from simulation.chain.seed import SeedAccount, SeededState, load_or_build
 from simulation.chain.uniswap_v3 import sqrt_price_x96
@@ -372,7 +372,9 @@ def staged(folder: Path, *, gas_limit: int = 1_000_000_000) -> Iterator[Stage]:
         owner = create_keystore(folder / "keystore.json", PASSWORD, private_key=KEY, cost=TOY_COST)
         evm.set_balance(owner, 1_000 * ETHER)
         market = state.deployment
-        code = own("Liquidator").creation_code(owner, RECEIVER, market.pool, market.uniswap.router)
+        code = own("Liquidator").creation_code(
+            owner, RECEIVER, market.pool, ZERO_ADDRESS, market.uniswap.router
+        )
         # Sent by somebody else, so that the keeper's first nonce is 0.
         liquidator = evm.create(market.deployer, code)
         yield Stage(anvil, evm, proxy, market, state.book, owner, liquidator, folder)

@@ -1,19 +1,20 @@
 # pragma version 0.4.3
 # SPDX-License-Identifier: Apache-2.0
 """
-@title Liquidates on Aave V3, with a flash loan or from inventory, for one owner
+@title Liquidates on Aave V3 and Morpho Blue, with other people's money or from inventory, for one owner
 @notice What it promises, and the transaction reverts where it cannot keep it:
-        - only the owner can start a liquidation, and an intent id runs at most once, ever;
-        - a flash-loan liquidation leaves at least the minimum profit, in the debt token, and all of it goes
-          to the receiver that was fixed at construction; from inventory, at least the minimum collateral does;
-        - tokens that lay here before are not spent on a flash loan; no token and no allowance is left behind
-          that was not here before;
-        - the flash-loan callback answers the pool only, only once, and only while a loan that this contract
-          asked for is under way.
+        - only the owner can start a liquidation, and an intent id runs at most once, ever, on whichever venue;
+        - a flash liquidation leaves at least the minimum profit, in the debt token, and all of it goes to the
+          receiver that was fixed at construction; from inventory, at least the minimum collateral does;
+        - tokens that lay here before are not spent on a flash liquidation; no token and no allowance is left
+          behind that was not here before;
+        - a callback answers the pool or the Morpho that was fixed at construction only, only once, and only
+          while a loan or a liquidation that this contract asked it for is under way;
         - the owner's key moves tokens to the receiver, and back to the owner what came from it: nowhere else.
         Debt and collateral are measured by balances and allowances, not by what anybody reports.
 @dev Collateral is always taken as the underlying token. Tokens that return nothing from approve or transfer
-     are served; tokens that take a fee on transfer are not, and cannot be listed on Aave.
+     are served; tokens that take a fee on transfer are not: Aave cannot list them, and a Morpho market of one
+     is liquidated at the owner's risk of a revert.
 """
 
 interface ERC20:
@@ -31,6 +32,29 @@ interface Pool:
         collateral: address, debt: address, user: address, debt_to_cover: uint256, receive_a_token: bool
     ): nonpayable
 
+# A market of Morpho Blue is these five words, and its id their Keccak-256.
+struct MarketParams:
+    loan_token: address
+    collateral_token: address
+    oracle: address
+    irm: address
+    lltv: uint256
+
+struct Position:
+    supply_shares: uint256
+    borrow_shares: uint128
+    collateral: uint128
+
+interface Morpho:
+    def position(id: bytes32, user: address) -> Position: view
+    def liquidate(
+        market: MarketParams,
+        borrower: address,
+        seized_assets: uint256,
+        repaid_shares: uint256,
+        data: Bytes[DATA_SIZE],
+    ) -> (uint256, uint256): nonpayable
+
 struct ExactInputParams:
     path: Bytes[PATH_SIZE]
     recipient: address
@@ -41,9 +65,13 @@ struct ExactInputParams:
 interface SwapRouter:
     def exactInput(params: ExactInputParams) -> uint256: payable
 
+# The venue is the contract that liquidated; the market is Morpho's id of it, and nothing for an Aave pool, which
+# is one market.
 event Liquidated:
     intent_id: indexed(bytes32)
     user: indexed(address)
+    venue: indexed(address)
+    market: bytes32
     collateral: address
     debt: address
     debt_covered: uint256
@@ -53,35 +81,44 @@ event Liquidated:
 # Four pools: a token takes 20 bytes of a path, a fee 3.
 PATH_SIZE: constant(uint256) = 20 + 4 * 23
 PARAMS_SIZE: constant(uint256) = 5 * 32 + 128
+DATA_SIZE: constant(uint256) = 6 * 32 + 128
 
 OWNER: public(immutable(address))
 RECEIVER: public(immutable(address))
 POOL: public(immutable(address))
+MORPHO: public(immutable(address))
 ROUTER: public(immutable(address))
 
 # Block in which an intent was executed, 0 if it never was.
 executed_at: public(HashMap[bytes32, uint256])
 
-# A flash loan that was asked for and has not called back yet.
+# A flash loan, or a liquidation on Morpho, that was asked for and has not called back yet.
 loan_pending: transient(bool)
+sale_pending: transient(bool)
 debt_covered: transient(uint256)
 collateral_seized: transient(uint256)
 
 
 @deploy
-def __init__(owner: address, receiver: address, pool: address, router: address):
+def __init__(owner: address, receiver: address, pool: address, morpho: address, router: address):
     """
     @param owner Who may liquidate, and whose allowance pays from inventory
     @param receiver Where profit and collateral go
-    @param pool Aave V3 pool: lends, liquidates, and is the only caller of the callback
+    @param pool Aave V3 pool: lends, liquidates, and may call `executeOperation`; zero for none
+    @param morpho Morpho Blue: liquidates, and may call `onMorphoLiquidate`; zero for none
     @param router Uniswap V3 SwapRouter
     """
     assert owner != empty(address) and receiver != empty(address), "zero address"
     assert receiver != self, "receiver is the contract itself"
-    assert pool.is_contract and router.is_contract, "no code at pool or router"
+    assert pool != empty(address) or morpho != empty(address), "neither a pool nor a Morpho"
+    assert pool != morpho, "pool and Morpho are one contract"
+    assert pool == empty(address) or pool.is_contract, "no code at pool"
+    assert morpho == empty(address) or morpho.is_contract, "no code at Morpho"
+    assert router.is_contract, "no code at router"
     OWNER = owner
     RECEIVER = receiver
     POOL = pool
+    MORPHO = morpho
     ROUTER = router
 
 
@@ -110,6 +147,7 @@ def liquidate_flash(
     @return Profit in debt token units
     """
     self._claim(intent_id, deadline_block)
+    assert POOL != empty(address), "no pool"
     assert (len(path) == 0) == (collateral == debt), "path does not fit the tokens"
     debt_before: uint256 = staticcall ERC20(debt).balanceOf(self)
     collateral_before: uint256 = staticcall ERC20(collateral).balanceOf(self)
@@ -121,15 +159,12 @@ def liquidate_flash(
     assert not self.loan_pending, "pool did not call back"
     self._approve(debt, POOL, 0)
 
-    debt_after: uint256 = staticcall ERC20(debt).balanceOf(self)
-    assert debt_after >= debt_before + min_profit, "profit below the minimum"
-    profit: uint256 = debt_after - debt_before
-    self._send(debt, RECEIVER, profit)
-    if collateral != debt:
-        self._send(collateral, RECEIVER, staticcall ERC20(collateral).balanceOf(self) - collateral_before)
+    profit: uint256 = self._take_profit(collateral, debt, collateral_before, debt_before, min_profit)
     log Liquidated(
         intent_id=intent_id,
         user=user,
+        venue=POOL,
+        market=empty(bytes32),
         collateral=collateral,
         debt=debt,
         debt_covered=self.debt_covered,
@@ -157,12 +192,8 @@ def liquidate_inventory(
     @return Collateral received; the other parameters are as for `liquidate_flash`
     """
     self._claim(intent_id, deadline_block)
-    held: uint256 = staticcall ERC20(debt).balanceOf(self)
-    taken: uint256 = 0
-    if held < debt_to_cover:
-        taken = debt_to_cover - held
-        assert extcall ERC20(debt).transferFrom(OWNER, self, taken, default_return_value=True), "transferFrom"
-
+    assert POOL != empty(address), "no pool"
+    taken: uint256 = self._take_funds(debt, debt_to_cover)
     covered: uint256 = 0
     seized: uint256 = 0
     covered, seized = self._liquidate(collateral, debt, user, debt_to_cover)
@@ -172,6 +203,8 @@ def liquidate_inventory(
     log Liquidated(
         intent_id=intent_id,
         user=user,
+        venue=POOL,
+        market=empty(bytes32),
         collateral=collateral,
         debt=debt,
         debt_covered=covered,
@@ -179,6 +212,148 @@ def liquidate_inventory(
         profit=0,
     )
     return seized
+
+
+@external
+@nonreentrant
+def liquidate_morpho_flash(
+    intent_id: bytes32,
+    market: MarketParams,
+    user: address,
+    seized: uint256,
+    whole_debt: bool,
+    path: Bytes[PATH_SIZE],
+    min_profit: uint256,
+    deadline_block: uint256,
+) -> uint256:
+    """
+    @notice Take the collateral of `user`, sell it before paying, repay the debt from that, keep the rest
+    @dev Morpho sends the collateral first and asks for the debt after its callback: nothing is borrowed.
+    @param market The market of Morpho, its five words
+    @param seized Collateral to take; what is to be repaid for it follows. Less where the user has less.
+    @param whole_debt Repay by shares all that the user owes, whatever `seized` says, so that no dust is left;
+           not where `seized` is all of the collateral, by which the rest of the debt becomes bad
+    @param path Uniswap V3 path from collateral to loan token; empty exactly when they are the same token
+    @param min_profit Least profit, in loan token units
+    @return Profit in loan token units; the other parameters are as for `liquidate_flash`
+    """
+    self._claim(intent_id, deadline_block)
+    assert MORPHO != empty(address), "no Morpho"
+    collateral: address = market.collateral_token
+    debt: address = market.loan_token
+    assert (len(path) == 0) == (collateral == debt), "path does not fit the tokens"
+    id: bytes32 = keccak256(abi_encode(market))
+    seized_assets: uint256 = 0
+    repaid_shares: uint256 = 0
+    seized_assets, repaid_shares = self._request(id, user, seized, whole_debt)
+    debt_before: uint256 = staticcall ERC20(debt).balanceOf(self)
+    collateral_before: uint256 = staticcall ERC20(collateral).balanceOf(self)
+
+    self.sale_pending = True
+    extcall Morpho(MORPHO).liquidate(
+        market,
+        user,
+        seized_assets,
+        repaid_shares,
+        abi_encode(collateral, debt, collateral_before, min_profit, path),
+    )
+    assert not self.sale_pending, "Morpho did not call back"
+    covered: uint256 = self.debt_covered - staticcall ERC20(debt).allowance(self, MORPHO)
+    self._approve(debt, MORPHO, 0)
+
+    profit: uint256 = self._take_profit(collateral, debt, collateral_before, debt_before, min_profit)
+    log Liquidated(
+        intent_id=intent_id,
+        user=user,
+        venue=MORPHO,
+        market=id,
+        collateral=collateral,
+        debt=debt,
+        debt_covered=covered,
+        collateral_seized=self.collateral_seized,
+        profit=profit,
+    )
+    return profit
+
+
+@external
+@nonreentrant
+def liquidate_morpho_inventory(
+    intent_id: bytes32,
+    market: MarketParams,
+    user: address,
+    seized: uint256,
+    whole_debt: bool,
+    max_repaid: uint256,
+    min_collateral: uint256,
+    deadline_block: uint256,
+) -> uint256:
+    """
+    @notice Repay debt of `user` from this contract's balance, then the owner's allowance; keep the collateral
+    @param max_repaid The most that may be repaid, in loan token units; what was taken from the owner and not
+           needed goes back
+    @return Collateral received; the other parameters are as for `liquidate_morpho_flash` and
+            `liquidate_inventory`
+    """
+    self._claim(intent_id, deadline_block)
+    assert MORPHO != empty(address), "no Morpho"
+    collateral: address = market.collateral_token
+    debt: address = market.loan_token
+    id: bytes32 = keccak256(abi_encode(market))
+    seized_assets: uint256 = 0
+    repaid_shares: uint256 = 0
+    seized_assets, repaid_shares = self._request(id, user, seized, whole_debt)
+    taken: uint256 = self._take_funds(debt, max_repaid)
+
+    before: uint256 = staticcall ERC20(collateral).balanceOf(self)
+    self._approve(debt, MORPHO, max_repaid)
+    extcall Morpho(MORPHO).liquidate(market, user, seized_assets, repaid_shares, b"")
+    covered: uint256 = max_repaid - staticcall ERC20(debt).allowance(self, MORPHO)
+    self._approve(debt, MORPHO, 0)
+    received: uint256 = staticcall ERC20(collateral).balanceOf(self)
+    if collateral == debt:
+        received += covered
+    received -= before
+
+    assert received >= min_collateral, "collateral below the minimum"
+    self._send(collateral, RECEIVER, received)
+    self._send(debt, OWNER, min(taken, max_repaid - covered))
+    log Liquidated(
+        intent_id=intent_id,
+        user=user,
+        venue=MORPHO,
+        market=id,
+        collateral=collateral,
+        debt=debt,
+        debt_covered=covered,
+        collateral_seized=received,
+        profit=0,
+    )
+    return received
+
+
+@external
+def onMorphoLiquidate(repaid_assets: uint256, data: Bytes[DATA_SIZE]):
+    """
+    @notice Called by Morpho in the middle of `liquidate_morpho_flash`, with the collateral already here
+    """
+    assert msg.sender == MORPHO and self.sale_pending, "unexpected callback"
+    self.sale_pending = False
+    collateral: address = empty(address)
+    debt: address = empty(address)
+    collateral_before: uint256 = 0
+    min_profit: uint256 = 0
+    path: Bytes[PATH_SIZE] = b""
+    collateral, debt, collateral_before, min_profit, path = abi_decode(
+        data, (address, address, uint256, uint256, Bytes[PATH_SIZE])
+    )
+
+    seized: uint256 = staticcall ERC20(collateral).balanceOf(self) - collateral_before
+    self.collateral_seized = seized
+    self.debt_covered = repaid_assets
+    if collateral != debt:
+        self._sell(collateral, seized, path, repaid_assets + min_profit)
+    self._approve(debt, MORPHO, repaid_assets)
 
 
 @external
@@ -229,6 +404,51 @@ def _claim(intent_id: bytes32, deadline_block: uint256):
     assert block.number <= deadline_block, "deadline passed"
     assert self.executed_at[intent_id] == 0, "intent already executed"
     self.executed_at[intent_id] = block.number
+
+
+@internal
+@view
+def _request(id: bytes32, user: address, seized: uint256, whole_debt: bool) -> (uint256, uint256):
+    """
+    @notice What Morpho is asked for, as of now: a repayment of a unit by anybody else, on purpose or not,
+            does not make the request one for more than there is
+    @return Collateral to take and shares to repay, one of them 0
+    """
+    position: Position = staticcall Morpho(MORPHO).position(id, user)
+    held: uint256 = convert(position.collateral, uint256)
+    if whole_debt and seized < held:
+        return 0, convert(position.borrow_shares, uint256)
+    return min(seized, held), 0
+
+
+@internal
+def _take_funds(debt: address, amount: uint256) -> uint256:
+    """
+    @return What had to be taken from the owner, so that `amount` is here
+    """
+    held: uint256 = staticcall ERC20(debt).balanceOf(self)
+    if held >= amount:
+        return 0
+    taken: uint256 = amount - held
+    assert extcall ERC20(debt).transferFrom(OWNER, self, taken, default_return_value=True), "transferFrom"
+    return taken
+
+
+@internal
+def _take_profit(
+    collateral: address, debt: address, collateral_before: uint256, debt_before: uint256, min_profit: uint256
+) -> uint256:
+    """
+    @notice Send the receiver what both balances have grown by
+    @return The profit, by which the debt token's has
+    """
+    debt_after: uint256 = staticcall ERC20(debt).balanceOf(self)
+    assert debt_after >= debt_before + min_profit, "profit below the minimum"
+    profit: uint256 = debt_after - debt_before
+    self._send(debt, RECEIVER, profit)
+    if collateral != debt:
+        self._send(collateral, RECEIVER, staticcall ERC20(collateral).balanceOf(self) - collateral_before)
+    return profit
 
 
 @internal

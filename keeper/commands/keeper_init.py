@@ -13,7 +13,7 @@ from eth_utils.address import is_address, to_checksum_address
 
 from contracts_abi.errors import ChainError, InputError, RpcError, UnknownNameError
 from contracts_abi.multicall import MULTICALL3_ADDRESS
-from keeper.commands.keeper_setup import endpoint_option
+from keeper.commands.keeper_setup import ZERO_ADDRESS, endpoint_option
 from keeper.compose import chain_id_of, check_code, check_router, find_pools, read_layout
 from keeper.config import FeesSection, Mode, RouterSection, Secret, resolve_secret
 from keeper.fees import FeePolicy, market_fees
@@ -199,7 +199,7 @@ def _deploy(
     target = signer.address if receiver is None else address_option(receiver, "--receiver")
     # Without a router only liquidations from inventory run; the pool stands in, and swaps nothing.
     router = layout.pool if swaps is None else swaps.router
-    code = own("Liquidator").creation_code(signer.address, target, layout.pool, router)
+    code = own("Liquidator").creation_code(signer.address, target, layout.pool, ZERO_ADDRESS, router)
     tick = node.tick(signer.address)
     assert tick.sender is not None
     fees = market_fees(tick.fees, FeePolicy.from_config(FeesSection()))

@@ -48,7 +48,7 @@ from keeper.types import Attempt
 from keeper.view import HeadView, Reader
 from simulation.chain.anvil import Anvil, AnvilEvm, AnvilOptions
 from simulation.chain.artifacts import own
-from simulation.chain.evm import Tx, labelled_address, read
+from simulation.chain.evm import ZERO_ADDRESS, Tx, labelled_address, read
 from simulation.chain.market import DeployedPool, Deployment
 from simulation.chain.rpc import JsonRpc
 from simulation.chain.seed import SeededState, load_or_build
@@ -271,7 +271,7 @@ def staged(state: SeededState) -> Iterator[Stage]:
         folder, evm, market = Path(name), node.evm(), state.deployment
         owner = create_keystore(folder / "keystore.json", _PASSWORD, cost=TOY_COST)
         evm.set_balance(owner, 10**21)
-        code = own("Liquidator").creation_code(owner, owner, market.pool, market.uniswap.router)
+        code = own("Liquidator").creation_code(owner, owner, market.pool, ZERO_ADDRESS, market.uniswap.router)
         yield Stage(node, evm, market, owner, evm.create(market.deployer, code), folder)
 
 

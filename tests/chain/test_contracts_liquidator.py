@@ -116,7 +116,7 @@ class Stage:
 
 
 def deploy_liquidator(evm: Evm, pool: str, router: str) -> str:
-    return evm.create(OWNER, own("Liquidator").creation_code(OWNER, RECEIVER, pool, router))
+    return evm.create(OWNER, own("Liquidator").creation_code(OWNER, RECEIVER, pool, ZERO_ADDRESS, router))
 
 
 @pytest.fixture
@@ -154,6 +154,7 @@ def test_the_event_says_what_the_pool_says(stage: Stage) -> None:
     done = stage.outcome(result)
     call = find_log(result, aave_v3.LIQUIDATION_CALL_EVENT, stage.market.pool)
     assert (done.intent_id, done.user) == (INTENT, stage.user)
+    assert done.venue == liquidator.Venue(stage.market.pool)
     assert (done.collateral, done.debt) == (call["collateralAsset"], call["debtAsset"])
     assert done.debt_covered_raw == call["debtToCover"]
     assert done.collateral_seized_raw == call["liquidatedCollateralAmount"]
@@ -329,15 +330,19 @@ def test_what_it_is_built_from_is_checked(stage: Stage) -> None:
     pool, router = stage.market.pool, stage.market.uniswap.router
     code = own("Liquidator")
     for arguments, reason in (
-        ((ZERO_ADDRESS, RECEIVER, pool, router), "zero address"),
-        ((OWNER, ZERO_ADDRESS, pool, router), "zero address"),
-        ((OWNER, RECEIVER, STRANGER, router), "no code"),
-        ((OWNER, RECEIVER, pool, STRANGER), "no code"),
+        ((ZERO_ADDRESS, RECEIVER, pool, ZERO_ADDRESS, router), "zero address"),
+        ((OWNER, ZERO_ADDRESS, pool, ZERO_ADDRESS, router), "zero address"),
+        ((OWNER, RECEIVER, STRANGER, ZERO_ADDRESS, router), "no code at pool"),
+        ((OWNER, RECEIVER, pool, STRANGER, router), "no code at Morpho"),
+        ((OWNER, RECEIVER, pool, ZERO_ADDRESS, STRANGER), "no code at router"),
+        ((OWNER, RECEIVER, ZERO_ADDRESS, ZERO_ADDRESS, router), "neither a pool nor a Morpho"),
+        ((OWNER, RECEIVER, pool, pool, router), "one contract"),
     ):
         with pytest.raises(CallReverted, match=reason):
             stage.evm.create(OWNER, code.creation_code(*arguments))
-    built = [liquidator.OWNER, liquidator.RECEIVER, liquidator.POOL, liquidator.ROUTER]
-    assert [read(stage.evm, fn.call(stage.contract)) for fn in built] == [OWNER, RECEIVER, pool, router]
+    built = [liquidator.OWNER, liquidator.RECEIVER, liquidator.POOL, liquidator.MORPHO, liquidator.ROUTER]
+    found = [read(stage.evm, fn.call(stage.contract)) for fn in built]
+    assert found == [OWNER, RECEIVER, pool, ZERO_ADDRESS, router]
 
 
 def test_sweep_sends_what_is_there_to_the_receiver_only(stage: Stage) -> None:
@@ -753,7 +758,7 @@ def test_no_door_opens_to_a_token_that_calls_in_the_middle(tether: Bench, owner:
         # A contract that owns the liquidator and would run it again from within.
         pool, router = stage.market.pool, stage.market.uniswap.router
         stage.contract = stage.evm.create(
-            OWNER, own("Liquidator").creation_code(intruder, RECEIVER, pool, router)
+            OWNER, own("Liquidator").creation_code(intruder, RECEIVER, pool, ZERO_ADDRESS, router)
         )
     for target, data in attempts(stage):
         transact(stage.evm, STRANGER, intruder, ADD_ATTEMPT, target, data)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from contracts_abi import aave_v3 as aave
-from contracts_abi.liquidator import Liquidated, flash_calldata
+from contracts_abi.liquidator import Liquidated, Venue, flash_calldata
 from keeper.demo.chaos import falling_market, read_trace
 from keeper.demo.facts import AccountFacts, BlockFacts, MinedLiquidation
 from keeper.demo.run import Stage, staged
@@ -157,7 +157,7 @@ def test_a_liquidation_that_is_in_no_journal_or_against_the_reference_breaks_the
 
 
 def facts_of(number: int, account: AccountFacts, *, price: int = 100, liquidated: bool = False) -> BlockFacts:
-    event = Liquidated(b"\1" * 32, "0xA", "0xC", "0xD", 1, 1, 1)
+    event = Liquidated(b"\1" * 32, "0xA", Venue("0xB"), "0xC", "0xD", 1, 1, 1)
     mined = (MinedLiquidation(event, "0x00", 1, 1),) if liquidated else ()
     prices = {"WETH": price}
     return BlockFacts(number, number * 900, 0, prices, prices, prices, {"0xA": account}, mined)

@@ -19,7 +19,7 @@ from keeper.decide import decide
 from keeper.execute import Prepared, PricedPlan, calldata, liquidated_event, prepare, simulated_profit
 from keeper.rpc import Head, Log, Simulation, TxCall
 from simulation.chain.evm import Tx
-from simulation.liquidation import PlanSettings
+from simulation.liquidation import Executable, PlanSettings
 from simulation.types import LiquidationPlan, Reason, SwapHop
 from tests.keeper_bench import ETHER, GWEI, RECEIVER, Running, Stage, running, staged
 
@@ -36,6 +36,10 @@ class Crash:
     head: Head
     plans: tuple[LiquidationPlan, ...]
 
+    @property
+    def adapter(self) -> Executable:
+        return self.running.connected.adapter
+
     def prepare(
         self,
         plans: Sequence[LiquidationPlan | PricedPlan],
@@ -44,7 +48,7 @@ class Crash:
         **changes: Any,
     ) -> list[Prepared]:
         """Prepare with an id for each plan."""
-        priced = [p if isinstance(p, PricedPlan) else PricedPlan(p, GAS_PRICE) for p in plans]
+        priced = [p if isinstance(p, PricedPlan) else PricedPlan(p, self.adapter, GAS_PRICE) for p in plans]
         arguments: dict[str, Any] = {
             "node": self.running.connected.node,
             "head": self.head,
@@ -262,7 +266,7 @@ def test_what_does_not_pay_for_the_gas_that_it_really_used_is_unprofitable(crash
     earned_raw = item.order.simulated_profit_raw
     # The gas that it was planned with costs just less than what it earns; what it really takes costs more.
     dear = replace(plan, gas_units=plan.gas_units * 7 // 10, gas_cost_raw=earned_raw - 1, min_profit_raw=1)
-    (refused,) = crash.prepare([PricedPlan(dear, GAS_PRICE)])
+    (refused,) = crash.prepare([PricedPlan(dear, crash.adapter, GAS_PRICE)])
     assert refused.order is None
     assert refused.reason is Reason.UNPROFITABLE
     assert f"profit {earned_raw} raw" in refused.detail
@@ -271,9 +275,13 @@ def test_what_does_not_pay_for_the_gas_that_it_really_used_is_unprofitable(crash
 
 def test_least_profit_counts_after_the_gas_that_was_really_used(crash: Crash) -> None:
     plan = crash.plans[-1]
-    (item,) = crash.prepare([PricedPlan(plan, GAS_PRICE, least_profit_raw=plan.net_profit_raw // 2)])
+    (item,) = crash.prepare(
+        [PricedPlan(plan, crash.adapter, GAS_PRICE, least_profit_raw=plan.net_profit_raw // 2)]
+    )
     assert item.reason is Reason.LIQUIDATE
-    (item,) = crash.prepare([PricedPlan(plan, GAS_PRICE, least_profit_raw=plan.profit_raw * 2)])
+    (item,) = crash.prepare(
+        [PricedPlan(plan, crash.adapter, GAS_PRICE, least_profit_raw=plan.profit_raw * 2)]
+    )
     assert (item.order, item.reason) == (None, Reason.UNPROFITABLE)
 
 
@@ -371,11 +379,12 @@ def test_rate_between_profit_and_gas_is_the_plans_own() -> None:
         min_profit_raw=1,
         impact_bps=0,
     )
-    priced = PricedPlan(plan, 20 * GWEI)
+    nowhere: Any = None
+    priced = PricedPlan(plan, nowhere, 20 * GWEI)
     # 0.01 ETH of gas cost 2 USDC: 1 USDC is worth 0.005 ETH.
     assert priced.in_wei(10**6) == ETHER // 200
     assert priced.in_wei(1) == 5 * GWEI
-    free = PricedPlan(replace(plan, gas_cost_raw=0), 1)
+    free = PricedPlan(replace(plan, gas_cost_raw=0), nowhere, 1)
     assert free.in_wei(10**6) > 0
 
 
@@ -401,5 +410,7 @@ def test_event_of_another_contract_is_not_ours(crash: Crash) -> None:
 
 def test_calldata_without_a_swap_has_an_empty_path(crash: Crash) -> None:
     plan = replace(crash.plans[0], path=(), debt_asset=crash.plans[0].collateral_asset)
-    arguments = LIQUIDATE_FLASH.decode_inputs(calldata(plan, intent_id(0), 9))
+    arguments = LIQUIDATE_FLASH.decode_inputs(
+        calldata(PricedPlan(plan, crash.adapter, GAS_PRICE), intent_id(0), 9)
+    )
     assert arguments[5] == b""

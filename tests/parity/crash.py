@@ -18,7 +18,7 @@ from simulation.chain.aave_v3 import deploy_aave, mint
 from simulation.chain.aave_v3_6 import deploy_aave_v3_6
 from simulation.chain.artifacts import own
 from simulation.chain.deploy import DeployAave, deploy_market
-from simulation.chain.evm import Evm, labelled_address, read, transact
+from simulation.chain.evm import ZERO_ADDRESS, Evm, labelled_address, read, transact
 from simulation.chain.market import DEFAULT_MARKET, GENESIS, DeployedPool, Deployment
 from simulation.chain.seed import SeedAccount, draw_book, open_book
 from simulation.chain.solc import is_compiled
@@ -68,7 +68,7 @@ class Crash:
         self.contract = self.evm.create(
             OWNER,
             own("Liquidator").creation_code(
-                OWNER, RECEIVER, self.deployment.pool, self.deployment.uniswap.router
+                OWNER, RECEIVER, self.deployment.pool, ZERO_ADDRESS, self.deployment.uniswap.router
             ),
         )
         for symbol, percent in FALL.items():
@@ -148,15 +148,8 @@ class Crash:
         sent = self.evm.send(
             OWNER,
             self.contract,
-            liquidator.flash_calldata(
-                intent_id=number.to_bytes(32, "big"),
-                collateral=plan.collateral_asset,
-                debt=plan.debt_asset,
-                user=plan.account,
-                debt_to_cover_raw=plan.debt_to_cover_raw,
-                path=amm.encode_path(plan.path) if plan.path else b"",
-                min_profit_raw=plan.min_profit_raw,
-                deadline_block=2**40,
+            self.adapter.liquidator_calldata(
+                plan, intent_id=number.to_bytes(32, "big"), deadline_block=2**40
             ),
         ).expect("liquidation")
         (log,) = [log for log in sent.logs if log.address == self.contract]

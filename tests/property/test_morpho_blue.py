@@ -8,7 +8,7 @@ from fractions import Fraction
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from simulation.fixed_point import MAX_UINT256, WAD, ceil_div
+from simulation.fixed_point import MAX_UINT256, WAD
 from simulation.protocols.morpho_blue import (
     AdaptiveCurveIrm,
     FixedRateIrm,
@@ -292,7 +292,7 @@ def test_a_quote_covers_no_more_than_was_said_and_always_goes_through(
 
 @many
 @given(markets(), positive, st.integers(1, 50))
-def test_all_there_is_leaves_no_debt_that_a_unit_of_collateral_would_pay(
+def test_all_there_is_leaves_no_debt_or_no_collateral(
     found: MorphoMarket, collateral_raw: int, below: int
 ) -> None:
     account = MorphoAccount(ACCOUNT, 0, found.state.total_borrow_shares, collateral_raw)
@@ -300,13 +300,18 @@ def test_all_there_is_leaves_no_debt_that_a_unit_of_collateral_would_pay(
     threshold = owed_raw * 10**36 * WAD // (collateral_raw * found.params.lltv_wad)
     price = threshold * (1_000 - below) // 1_000
     quote = liquidation_quote(replace(found, price_e36=price), account, MAX_UINT256)
-    assume(quote.succeeds and quote.account_after.borrow_shares > 0)
-    state = quote.market_after.state
-    left_raw = to_assets_down(
-        quote.account_after.borrow_shares, state.total_borrow_assets_raw, state.total_borrow_shares
-    )
-    # A unit of collateral, and a unit of the loan for each rounding of the debt.
-    assert left_raw <= 2 * ceil_div(price, 10**36) + 3
+    if not quote.succeeds:
+        # A debt for which there is less than a unit of collateral.
+        assert quote.revert_code in ("position is healthy", "inconsistent input")
+        return
+    assert quote.account_after.borrow_shares == 0
+    assert quote.full or quote.account_after.collateral_raw == 0
+    # The same amount again is the same call; a unit less leaves debt, or takes all of the collateral.
+    assert liquidation_quote(replace(found, price_e36=price), account, quote.debt_repaid_raw) == quote
+    if quote.account_after.collateral_raw:
+        assert quote.seized_assets_raw < account.collateral_raw
+        less = liquidation_quote(replace(found, price_e36=price), account, quote.debt_repaid_raw - 1)
+        assert not less.full
 
 
 # --- rates ------------------------------------------------------------------------------------------------

@@ -356,9 +356,14 @@ def test_a_quote_is_the_call_that_is_made() -> None:
     pair = LOAN.address, COLLATERAL.address
     assert adapter().liquidation_pairs(state, account) == (pair,)
     assert adapter().liquidation_pairs(state, MorphoAccount(ACCOUNT, 5, 0, 5)) == ()
+    # All of the debt by its shares, less of it by the collateral that it gives.
     everything = adapter().liquidation_quote(state, account, *pair, MAX_UINT256)
     assert everything.debt_repaid_raw <= 1_000 * USDC
-    assert everything == liquidate(state, account, seized_assets_raw=everything.to_liquidator_raw)
+    assert everything == liquidate(state, account, repaid_shares=account.borrow_shares)
+    assert everything.full
+    one_less = adapter().liquidation_quote(state, account, *pair, everything.debt_repaid_raw - 1)
+    assert one_less == liquidate(state, account, seized_assets_raw=one_less.to_liquidator_raw)
+    assert not one_less.full
     half = adapter().liquidation_quote(state, account, *pair, 500 * USDC)
     assert 500 * USDC - 1 <= half.debt_repaid_raw <= 500 * USDC
     assert liquidation_quote(state, replace(account, borrow_shares=0), 1).revert_code == "inconsistent input"

@@ -614,7 +614,10 @@ class _Case:
             plan, model = self._plan(adapter, market, account)
             if plan is not None:
                 self.tags.add("planned")
-                call = adapter.liquidation_call(plan)
+                by_shares = model.full and model.to_liquidator_raw < account.collateral_raw
+                call = adapter.liquidation_call(
+                    plan, repaid_shares=model.repaid_shares if by_shares else None
+                )
                 return _Call("liquidate", LIQUIDATOR, BORROWER, call.data, lambda _m, _a: model)
         seized_raw = shares = 0
         if how in ("seized", "planned"):

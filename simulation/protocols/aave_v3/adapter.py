@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, Literal
 from contracts_abi import aave_v3 as abi
 from contracts_abi.calls import Call, Event, function
 from contracts_abi.errors import DataError, InputError
+from contracts_abi.liquidator import Venue
 from simulation.fixed_point import percent_mul
 from simulation.protocols import protocols
 from simulation.protocols.aave_v3.book import book_of_rows
@@ -25,6 +26,7 @@ from simulation.protocols.aave_v3.layout import (
     optional_address,
 )
 from simulation.protocols.aave_v3.liquidation_logic import liquidation_quote, max_liquidatable
+from simulation.protocols.aave_v3.liquidator import liquidator_calldata
 from simulation.protocols.aave_v3.reads import account_reads, account_rows, check_layout
 from simulation.protocols.aave_v3.reserve_logic import accrue, project
 from simulation.protocols.aave_v3.rules import V3_0
@@ -291,6 +293,15 @@ class AaveV3:
             plan.collateral_asset, plan.debt_asset, plan.account, plan.debt_to_cover_raw, False
         )
         return Call(self.layout.pool, data, abi.LIQUIDATION_CALL.decode, f"liquidate {plan.account[:10]}")
+
+    @property
+    def venue(self) -> Venue:
+        """Where our Liquidator liquidates, as its event says it."""
+        return Venue(self.layout.pool)
+
+    def liquidator_calldata(self, plan: LiquidationPlan, *, intent_id: bytes, deadline_block: int) -> bytes:
+        """Return our Liquidator's calldata for `plan`."""
+        return liquidator_calldata(plan, intent_id=intent_id, deadline_block=deadline_block)
 
 
 @functools.lru_cache(maxsize=16)

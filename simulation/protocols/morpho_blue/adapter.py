@@ -10,7 +10,10 @@ from contracts_abi import morpho_blue as abi
 from contracts_abi.aave_v3 import BALANCE_OF
 from contracts_abi.calls import Call, Event
 from contracts_abi.errors import DataError, InputError
-from simulation.fixed_point import MAX_UINT256, WAD
+from contracts_abi.liquidator import Venue, morpho_flash_calldata, morpho_inventory_calldata
+from simulation.amm.uniswap_v3 import encode_path
+from simulation.fixed_point import BPS, MAX_UINT256, WAD, ceil_div
+from simulation.liquidation import least_collateral_raw
 from simulation.protocols import protocols
 from simulation.protocols.aave_v3.layout import Reads, answer_all
 from simulation.protocols.morpho_blue import morpho
@@ -28,6 +31,7 @@ from simulation.types import Asset, Book, LiquidationPlan, MarginReport, MarginS
 METHOD: Final = "morpho-blue.health_factor"
 
 _NO_CALLBACK: Final = b""
+_INTEREST_BPS = 1
 
 
 @protocols.register("morpho-blue")
@@ -270,3 +274,43 @@ class MorphoBlue:
             self.layout.params.words(), plan.account, seized_raw, repaid_shares or 0, _NO_CALLBACK
         )
         return Call(self.layout.morpho, data, abi.LIQUIDATE.decode, f"liquidate {plan.account[:10]}")
+
+    @property
+    def venue(self) -> Venue:
+        """Where our Liquidator liquidates, as its event says it."""
+        return Venue(self.layout.morpho, self.layout.id_bytes)
+
+    def liquidator_calldata(self, plan: LiquidationPlan, *, intent_id: bytes, deadline_block: int) -> bytes:
+        """Return our Liquidator's calldata for `plan`.
+
+        A debt that is repaid whole is asked for by its shares, as they are when it runs. From inventory no
+        more is paid than planned, but for a basis point where a debt by its shares gains interest meanwhile.
+
+        Raises
+        ------
+        InputError
+            If it is another market's pair.
+        """
+        self._check_pair(plan.debt_asset, plan.collateral_asset)
+        market = self.layout.params.words()
+        if plan.from_inventory:
+            return morpho_inventory_calldata(
+                intent_id=intent_id,
+                market=market,
+                user=plan.account,
+                seized_raw=plan.seized_raw,
+                whole_debt=plan.full,
+                max_repaid_raw=ceil_div(plan.debt_to_cover_raw * (BPS + _INTEREST_BPS * plan.full), BPS),
+                min_collateral_raw=least_collateral_raw(plan),
+                deadline_block=deadline_block,
+            )
+        return morpho_flash_calldata(
+            intent_id=intent_id,
+            market=market,
+            user=plan.account,
+            seized_raw=plan.seized_raw,
+            whole_debt=plan.full,
+            path=encode_path(plan.path) if plan.path else b"",
+            min_profit_raw=plan.min_profit_raw,
+            deadline_block=deadline_block,
+        )

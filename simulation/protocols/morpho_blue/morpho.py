@@ -512,8 +512,8 @@ def seized_for(market: MorphoMarket, shares: int) -> int:
 def max_seizable(market: MorphoMarket, account: MorphoAccount) -> int:
     """Return the most collateral that one liquidation can take; may raise `MorphoRevert`.
 
-    All of it where the debt is worth that much, else what the whole debt gives. `market` has to be up to
-    date.
+    All of it where the debt is worth that much, else what the whole debt gives, which is less. `market` has
+    to be up to date.
     """
     whole = account.collateral_raw
     if whole and shares_for(market, whole) <= account.borrow_shares:
@@ -526,20 +526,23 @@ def liquidation_quote(
 ) -> LiquidationOutcome:
     """Return what a liquidation does that repays at most `debt_to_cover_raw`; 2**256 - 1 for all there is.
 
-    It is the one by collateral: what the shares of that debt give is asked for as an amount of collateral,
-    which every rounding of the contract lets pass. So less than a unit of collateral's worth of debt is left
-    of a debt repaid whole; `liquidate` by the account's shares leaves none.
+    A debt that is repaid whole is asked for by its shares, which leaves none of it. Anything else is asked
+    for by collateral: what the shares of that debt give, an amount that every rounding of the contract lets
+    pass. So is all of the collateral where the debt is worth that much, by which what is left becomes bad.
     """
     try:
         _created(market)
         ready = _ready(market, account)
-        state = ready.state
-        most_raw = max_seizable(ready.market, ready.account)
+        state, debtor = ready.state, ready.account
+        most_raw = max_seizable(ready.market, debtor)
+        covers_all = debt_to_cover_raw >= borrowed_assets(state, debtor)
+        if covers_all and 0 < most_raw < debtor.collateral_raw:
+            return liquidate(market, account, repaid_shares=debtor.borrow_shares)
         if debt_to_cover_raw < MAX_UINT256:
             shares = to_shares_down(
                 debt_to_cover_raw, state.total_borrow_assets_raw, state.total_borrow_shares
             )
-            most_raw = min(most_raw, seized_for(ready.market, min(shares, ready.account.borrow_shares)))
+            most_raw = min(most_raw, seized_for(ready.market, min(shares, debtor.borrow_shares)))
     except MorphoRevert as reverted:
         return LiquidationOutcome(reverted.code, market, account)
     return liquidate(market, account, seized_assets_raw=most_raw)
