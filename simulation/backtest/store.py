@@ -210,7 +210,10 @@ def commit(folder: Path, index: int, aside: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make names in a folder survive a loss of power."""
-    _sync(folder)
+    try:
+        _sync(folder)
+    except OSError as error:
+        raise _write_error(folder, error) from None
 
 
 def write_json(file: Path, document: Any) -> None:
@@ -242,7 +245,9 @@ def _sync(path: Path) -> None:
 
 def _write_error(path: Path, error: OSError) -> MarginlineError:
     if error.errno in FULL:
-        return StorageFull(f"{path}: {os.strerror(error.errno or 0)}")
+        return StorageFull(
+            f"no room for {path}: {error.strerror}", fix="make room and run the same command again"
+        )
     return InputError(f"cannot write {path}: {error.strerror or error}", fix="choose another folder")
 
 
