@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from fractions import Fraction
-from types import MappingProxyType
 
 import numpy as np
 
@@ -141,9 +140,11 @@ class EMode:
     id
         Positive; 0 is no category.
     tokens
-        Its members.
+        Its members: what counts with its limits as collateral.
     ltv_bps, liquidation_threshold_bps, liquidation_bonus_bps
         Instead of those of the reserves.
+    borrowable
+        What accounts in it may borrow (V3.2 and later keep a list of its own); None for its members.
     """
 
     id: int
@@ -151,6 +152,7 @@ class EMode:
     ltv_bps: int
     liquidation_threshold_bps: int
     liquidation_bonus_bps: int
+    borrowable: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,10 @@ class LendingVenue:
     kind
         Whose rules hold: ``aave-v2``, ``aave-v3``, ``aave-v3.6``, ``morpho-blue``, ``compound-v3``.
     reserves
-        Its tokens. A Morpho Blue market has two, the loan token last; its threshold is the LLTV.
+        Its tokens. A Morpho Blue market has two, the loan token last; its threshold is the LLTV. Of Compound
+        III the token that it lends is the last and no collateral; of the others the bonus is what an absorbed
+        account loses above its debt, 1 / liquidationFactor - 1, and the protocol's fee on it 1 less the store
+        front's price factor: what the buyer of the collateral does not get.
     emodes
         Categories; empty for protocols without.
     """
@@ -210,7 +215,7 @@ class PerpVenue:
     initial_margin: Mapping[str, float]
     liquidation_fee: float = 0.0
     insurance: float = 0.0
-    skew_scale: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    skew_scale: Mapping[str, float] = field(default_factory=dict)
 
 
 class Side(IntEnum):
