@@ -147,10 +147,10 @@ def _profit(
 ) -> float:
     revenue, cost = got * market[a], repay * market[b]
     if a == b:
-        return revenue - cost
+        return float(revenue - cost)
     revenue -= loss(sold[a] + revenue, size[a], lost[a]) - loss(sold[a], size[a], lost[a])
     cost += loss(bought[b] + cost, size[b], lost[b]) - loss(bought[b], size[b], lost[b])
-    return revenue - cost
+    return float(revenue - cost)
 
 
 class Layout(NamedTuple):

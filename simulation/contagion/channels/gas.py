@@ -1,0 +1,105 @@
+"""Gas: what a place in a block costs, and how many liquidations a step has room for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from oracle.strict import StrictModel
+from simulation.contagion.batch import Batch
+from simulation.contagion.channels import channels
+from simulation.contagion.state import Total
+from simulation.contagion.world import World
+
+GWEI = 1e9
+_NO_ROOM = np.iinfo(np.int64).max
+
+
+@channels.register("gas")
+class GasChannel(StrictModel):
+    """EIP-1559 base fee over the demand of others and of liquidations.
+
+    A block that is fuller than its target raises the base fee by up to an eighth, an emptier one lowers it
+    (EIP-1559). Others ask for `demand` times the target, more when the market moves: `panic` is added for
+    each per cent that the native token moved in the step, up to the block's limit of twice the target. A step
+    longer than a block compounds that over its blocks.
+
+    Off, gas costs nothing and blocks have room for everything.
+
+    Attributes
+    ----------
+    on
+        The switch.
+    base_fee_gwei
+        At the start.
+    tip_gwei
+        Paid on top.
+    block_s
+        Seconds between blocks.
+    block_gas
+        Gas limit of a block; the target is half of it.
+    liquidation_gas
+        Gas of one liquidation.
+    demand
+        What others ask for in calm, as a part of the target.
+    panic
+        What is added for each per cent of the native token's move.
+    native
+        Token that gas is paid in.
+    least_gwei
+        The base fee falls no further.
+    """
+
+    kind: ClassVar[Literal["gas"]] = "gas"
+    order: ClassVar[int] = 50
+
+    on: bool = True
+    base_fee_gwei: Annotated[float, Field(gt=0)] = 5.0
+    tip_gwei: Annotated[float, Field(ge=0)] = 1.0
+    block_s: Annotated[float, Field(gt=0)] = 12.0
+    block_gas: Annotated[float, Field(gt=0)] = 36e6
+    liquidation_gas: Annotated[float, Field(gt=0)] = 500_000.0
+    demand: Annotated[float, Field(ge=0)] = 1.0
+    panic: Annotated[float, Field(ge=0)] = 0.3
+    native: str = "WETH"
+    least_gwei: Annotated[float, Field(gt=0)] = 0.05
+
+    def check(self, world: World) -> None:
+        """Refuse a native token that the book has not."""
+        if self.on:
+            world.token(self.native)
+
+    def prepare(self, batch: Batch) -> Any:
+        """Set the first base fee, and remember the native token's price."""
+        batch.state.base_fee[:] = self.base_fee_gwei * GWEI
+        a = batch.world.token(self.native)
+        return {"a": a, "price": batch.state.market[:, a].copy(), "count": self._count(batch)}
+
+    def act(self, batch: Batch, memo: Any) -> None:
+        """Move the base fee by the last step's blocks, and say what a liquidation costs now."""
+        state, a = batch.state, memo["a"]
+        blocks = max(batch.dt_s / self.block_s, 1.0)
+        count = self._count(batch)
+        own = (count - memo["count"]) * self.liquidation_gas / (blocks * self.block_gas / 2.0)
+        moved = np.abs(np.log(state.market[:, a] / memo["price"])) * 100.0
+        others = self.demand + self.panic * moved
+        full = np.minimum(others + own, 2.0)
+        state.base_fee[:] = np.maximum(
+            state.base_fee * (1.0 + (full - 1.0) / 8.0) ** blocks, self.least_gwei * GWEI
+        )
+        memo["count"], memo["price"] = count, state.market[:, a].copy()
+        batch.gas_usd[:] = (
+            self.liquidation_gas * (state.base_fee + self.tip_gwei * GWEI) * 1e-18 * state.market[:, a]
+        )
+        batch.room[:] = np.int64(blocks * self.block_gas / self.liquidation_gas)
+
+    def _count(self, batch: Batch) -> Any:
+        return batch.state.totals[:, :, Total.LIQUIDATIONS].sum(axis=1)
+
+
+def without_gas(batch: Batch) -> None:
+    """Make gas free and blocks endless."""
+    batch.gas_usd[:] = 0.0
+    batch.room[:] = _NO_ROOM

@@ -1,0 +1,262 @@
+"""Keepers: they find accounts below 1, liquidate what pays, and sell what they seized."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Final, Literal
+
+import numpy as np
+from pydantic import Field
+
+from contracts_abi.errors import InputError
+from oracle.strict import StrictModel
+from simulation.contagion.batch import Batch
+from simulation.contagion.channels import channels
+from simulation.contagion.scan import Scanner
+from simulation.contagion.settle import EVENT_FIELDS, Keepers, Layout, buy_collateral_paths, settle_paths
+from simulation.contagion.world import COMPOUND_V3, World
+from simulation.types import Float64, Int64
+
+EVENTS_A_STEP: Final = 100_000
+"""Most liquidations of one step that are recorded."""
+
+
+class KeeperSpec(StrictModel):
+    """One keeper.
+
+    Attributes
+    ----------
+    name
+        For reports.
+    funding
+        ``flash``: borrows what it repays and sells all in the same block. ``inventory``: repays from its own
+        funds and sells over time.
+    capital_usd
+        Own funds of an inventory keeper.
+    latency_steps
+        Steps between an account's fall below 1 and the keeper's transaction.
+    min_profit_usd
+        Least profit after gas that it acts for.
+    bid
+        Part of its profit that it pays for its place in the block, in [0, 1].
+    sell_per_step
+        Part of its unsold collateral that an inventory keeper sells in each step.
+    """
+
+    name: str = "keeper"
+    funding: Literal["flash", "inventory"] = "flash"
+    capital_usd: Annotated[float, Field(ge=0)] = 0.0
+    latency_steps: Annotated[int, Field(ge=0)] = 0
+    min_profit_usd: float = 0.0
+    bid: Annotated[float, Field(ge=0, le=1)] = 0.5
+    sell_per_step: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+
+@dataclass(slots=True)
+class KeepersMemo:
+    """What the channel keeps: buffers and constants of the kernels.
+
+    Attributes
+    ----------
+    scanner, layout, keepers
+        See the classes.
+    sell
+        Part of the unsold that each keeper sells in a step.
+    penalty, base
+        See `buy_collateral_paths`.
+    events, event_path
+        Buffers of the record.
+    """
+
+    scanner: Scanner
+    layout: Layout
+    keepers: Keepers
+    sell: Float64
+    penalty: Float64
+    base: Int64
+    events: Float64
+    event_path: Int64
+
+
+@channels.register("keepers")
+class KeepersChannel(StrictModel):
+    """Several keepers, ordered by what they bid.
+
+    Off, nobody liquidates.
+
+    Attributes
+    ----------
+    on
+        The switch.
+    keepers
+        Who they are; one with flash loans and no latency by default.
+    rounds
+        Liquidations of one account in one step. More than one clears a step further; the block's room holds
+        for all of them together.
+    prune
+        Whether accounts that cannot be below 1 are passed over; the result is the same.
+    """
+
+    kind: ClassVar[Literal["keepers"]] = "keepers"
+    order: ClassVar[int] = 60
+
+    on: bool = True
+    keepers: Annotated[tuple[KeeperSpec, ...], Field(min_length=1)] = (KeeperSpec(),)
+    rounds: Annotated[int, Field(ge=1, le=64)] = 1
+    prune: bool = True
+
+    def check(self, world: World) -> None:
+        """Refuse an inventory keeper without funds."""
+        for keeper in self.keepers:
+            if keeper.funding == "inventory" and keeper.capital_usd <= 0.0:
+                raise InputError(
+                    f"channels.keepers: {keeper.name} has inventory funding and capital_usd = "
+                    f"{keeper.capital_usd:g}",
+                    fix="give it capital, or funding = 'flash'",
+                )
+
+    def prepare(self, batch: Batch) -> KeepersMemo:
+        """Return buffers and constants; funds are handed out."""
+        world, who = batch.world, self.ordered()
+        batch.state.inventory[:] = [k.capital_usd for k in who]
+        limit = EVENTS_A_STEP if batch.recording else 0
+        return KeepersMemo(
+            scanner=Scanner(world, batch.state.paths, prune=self.prune),
+            layout=layout_of(world),
+            keepers=Keepers(
+                np.array([k.funding == "flash" for k in who], dtype=np.int64),
+                np.array([k.latency_steps for k in who], dtype=np.int64),
+                np.array([k.min_profit_usd for k in who]),
+                np.array([k.bid for k in who]),
+            ),
+            sell=np.array([k.sell_per_step for k in who]),
+            penalty=_penalties(world),
+            base=_bases(world),
+            events=np.zeros((limit, len(EVENT_FIELDS))),
+            event_path=np.zeros(limit, dtype=np.int64),
+        )
+
+    def ordered(self) -> tuple[KeeperSpec, ...]:
+        """Return the keepers, the highest bid first."""
+        return tuple(sorted(self.keepers, key=lambda k: -k.bid))
+
+    def act(self, batch: Batch, memo: KeepersMemo) -> None:
+        """Sell what is left from before, then find and liquidate."""
+        state, world = batch.state, batch.world
+        self._sell(batch, memo)
+        for _ in range(self.rounds):
+            memo.scanner.scan(state, 1.0)
+            if not memo.scanner.count.any():
+                break
+            before = state.totals[:, :, 0].sum()
+            recorded = settle_paths(
+                batch.step,
+                memo.scanner.found,
+                memo.scanner.health,
+                memo.scanner.count,
+                memo.layout,
+                world.rules,
+                memo.keepers,
+                batch.depth,
+                batch.gas_usd,
+                batch.room,
+                state.paused_until,
+                state.trusted,
+                state.coll,
+                state.debt,
+                state.supply_index,
+                state.borrow_index,
+                state.oracle,
+                state.market,
+                state.cash,
+                state.reserves,
+                state.deficit,
+                state.idle,
+                state.borrowed,
+                state.supplied,
+                state.below_since,
+                state.below_last,
+                state.inventory,
+                state.unsold,
+                state.order_flow,
+                state.sold,
+                state.bought,
+                state.totals,
+                state.anchor.dirty,
+                state.anchor.dirty_list,
+                state.anchor.dirty_count,
+                memo.events,
+                memo.event_path,
+            )
+            if recorded:
+                self._record(batch, memo, recorded)
+            if state.totals[:, :, 0].sum() == before:
+                break
+        if (memo.base >= 0).any():
+            self._buy_collateral(batch, memo)
+
+    def _sell(self, batch: Batch, memo: KeepersMemo) -> None:
+        state = batch.state
+        if not state.unsold.any():
+            return
+        tokens = state.unsold * memo.sell[None, :, None]
+        state.unsold -= tokens
+        usd = tokens * state.market[:, None, :]
+        state.sold += tokens.sum(axis=1)
+        state.order_flow -= usd.sum(axis=1)
+        state.inventory += usd.sum(axis=2)
+
+    def _buy_collateral(self, batch: Batch, memo: KeepersMemo) -> None:
+        state = batch.state
+        buy_collateral_paths(
+            memo.layout,
+            batch.world.rules,
+            memo.penalty,
+            memo.base,
+            np.full(len(memo.base), np.inf),
+            batch.gas_usd,
+            batch.depth,
+            state.oracle,
+            state.market,
+            state.cash,
+            state.reserves,
+            state.order_flow,
+            state.sold,
+            state.bought,
+            state.totals,
+        )
+
+    def _record(self, batch: Batch, memo: KeepersMemo, recorded: int) -> None:
+        columns = {name: memo.events[:recorded, k].copy() for k, name in enumerate(EVENT_FIELDS)}
+        batch.events.append({"step": batch.step, "path": memo.event_path[:recorded].copy(), **columns})
+
+
+def layout_of(world: World) -> Layout:
+    """Return what the kernels need of a world."""
+    return Layout(
+        world.coll_at,
+        world.debt_at,
+        world.bonus,
+        world.row_venue,
+        world.venue_ptr,
+        world.reserves.protocol_fee,
+        len(world.tokens),
+    )
+
+
+def _penalties(world: World) -> Float64:
+    out = np.zeros(len(world.cash))
+    for v, venue in enumerate(world.book.lending):
+        for reserve in venue.reserves:
+            at = v * len(world.tokens) + world.token(reserve.token)
+            out[at] = reserve.liquidation_bonus_bps / 1e4
+    return out
+
+
+def _bases(world: World) -> Int64:
+    """Return the base token's reserve of Compound III venues: their last one."""
+    out = np.full(len(world.venues), -1, dtype=np.int64)
+    for v, venue in enumerate(world.book.lending):
+        if world.rules.kind[v] == COMPOUND_V3:
+            out[v] = v * len(world.tokens) + world.token(venue.reserves[-1].token)
+    return out
