@@ -9,7 +9,7 @@ import pytest
 
 from simulation.chain import revm
 from simulation.fixed_point import WAD
-from simulation.screen import AAVE_V3_0, ScreenStatus, build_screen
+from simulation.screen import ScreenStatus, build_screen
 from tests.parity.crash import VERSIONS, Crash, Version
 
 pytestmark = [
@@ -23,7 +23,7 @@ def test_a_certain_status_is_the_contracts_own(version: Version) -> None:
     crash = Crash(accounts=300, seed=11, version=version)
     market = crash.read_market()
     book = crash.read_book(market)
-    screen = build_screen(book, AAVE_V3_0)
+    screen = build_screen(book, crash.adapter.screen_rounding(market))
     rng = np.random.default_rng(1)
     seen: Counter[ScreenStatus] = Counter()
     states = [book.exact[row] for row in range(len(book))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Literal
 
 from contracts_abi import aave_v3 as abi
@@ -40,6 +40,7 @@ from simulation.protocols.aave_v3.types import (
     UserAccountData,
 )
 from simulation.protocols.aave_v3.validation_logic import HEALTH_FACTOR_LIQUIDATION_THRESHOLD
+from simulation.screen import AAVE_V3_0, Rounding
 from simulation.types import Asset, Book, LiquidationPlan, MarginReport, MarginStatus
 
 IS_LIQUIDATION_ALLOWED: Final = function("isLiquidationAllowed()(bool)")
@@ -66,6 +67,8 @@ class AaveV3:
         a bulk read, and is what an account is acted on in the end.
     accounts_per_call
         Accounts in one call of the lens or of Multicall3.
+    label
+        Tells two markets of this version apart; it becomes a part of the name.
     """
 
     kind: ClassVar[Literal["aave-v3"]] = "aave-v3"
@@ -74,11 +77,12 @@ class AaveV3:
     rules: Rules = V3_0
     account_data: bool = False
     accounts_per_call: int = 500
+    label: str = ""
 
     @property
     def name(self) -> str:
-        """Registry kind."""
-        return self.kind
+        """Registry kind, and behind a colon the label where there is one."""
+        return f"{self.kind}:{self.label}" if self.label else self.kind
 
     def discovery_events(self) -> tuple[Event, ...]:
         """Return the only event by which an account comes to owe something."""
@@ -228,6 +232,10 @@ class AaveV3:
         if e_mode is not None and e_mode.price_source:
             needed.add(e_mode.price_key)
         return needed
+
+    def screen_rounding(self, market: AaveMarket) -> Rounding:
+        """Return how the contract's health factor differs from that of real numbers."""
+        return replace(AAVE_V3_0, value_step=10.0**-market.base_decimals)
 
     def project(self, market: AaveMarket, timestamp: int) -> AaveMarket:
         """Return the market at a later time, for example the next block's; prices stay."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Literal
 
 from contracts_abi import aave_v3 as abi
@@ -42,9 +42,14 @@ from simulation.protocols.aave_v3_6.types import (
     UserAccountData,
 )
 from simulation.protocols.aave_v3_6.validation_logic import HEALTH_FACTOR_LIQUIDATION_THRESHOLD
+from simulation.screen import Rounding
 from simulation.types import Asset, Book, LiquidationPlan, MarginReport, MarginStatus
 
 METHOD: Final = "aave-v3.6.health_factor"
+
+SCREEN_ROUNDING: Final = Rounding(value_step=1e-8, amount_units=0.5, amount_roundings=8)
+"""Values are in base currency with eight decimals, those of debts rounded up. Thresholds are not averaged:
+what they leave is summed in basis points, divided by the debt half up at 1e18, and only then cut."""
 
 _MARKET_READS = 5
 _RESERVE_READS = 7
@@ -65,6 +70,8 @@ class AaveV36:
         a bulk read, and is what an account is acted on in the end.
     accounts_per_call
         Accounts in one call of the lens or of Multicall3.
+    label
+        Tells two markets of this version apart; it becomes a part of the name.
     """
 
     kind: ClassVar[Literal["aave-v3.6"]] = "aave-v3.6"
@@ -72,11 +79,12 @@ class AaveV36:
     layout: AaveLayout
     account_data: bool = False
     accounts_per_call: int = 500
+    label: str = ""
 
     @property
     def name(self) -> str:
-        """Registry kind."""
-        return self.kind
+        """Registry kind, and behind a colon the label where there is one."""
+        return f"{self.kind}:{self.label}" if self.label else self.kind
 
     def discovery_events(self) -> tuple[Event, ...]:
         """Return the only event by which an account comes to owe something."""
@@ -221,6 +229,10 @@ class AaveV36:
             },
             reason=reason,
         )
+
+    def screen_rounding(self, market: AaveMarket) -> Rounding:
+        """Return how the contract's health factor differs from that of real numbers."""
+        return replace(SCREEN_ROUNDING, value_step=10.0**-market.base_decimals)
 
     def project(self, market: AaveMarket, timestamp: int) -> AaveMarket:
         """Return the market at a later time, for example the next block's; prices stay."""
