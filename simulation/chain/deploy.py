@@ -1,4 +1,7 @@
-"""Deploys a whole market: tokens, feeds, Aave V3, Uniswap V3 and a multicall, the same on every backend."""
+"""Deploys a whole market, the same on every backend.
+
+Tokens, feeds, Aave V3, Uniswap V3, a multicall, and Morpho Blue where the market has it.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from simulation.chain.artifacts import own
 from simulation.chain.evm import Evm, labelled_address
 from simulation.chain.feeds import deploy_feed
 from simulation.chain.market import DEFAULT_MARKET, DeployedAsset, Deployment, MarketSpec
+from simulation.chain.morpho_blue import deploy_morpho_markets
 from simulation.chain.uniswap_v3 import deploy_uniswap
 
 
@@ -102,6 +106,7 @@ def deploy_market(
     aave = deploy_aave(evm, deployer, market, tokens=tokens, feeds=feeds)
     uniswap = deploy_uniswap(evm, deployer, market, tokens=tokens)
     evm.set_code(MULTICALL3_ADDRESS, own("Multicall3").deployed_bytecode)
+    morpho = deploy_morpho_markets(evm, deployer, market, tokens=tokens, feeds=feeds)
 
     named = {
         "Pool": aave.pool_implementation,
@@ -110,6 +115,7 @@ def deploy_market(
         "UniswapV3Factory": uniswap.factory,
         "SwapRouter": uniswap.router,
         "Multicall3": MULTICALL3_ADDRESS,
+        **({} if morpho is None else {"Morpho": morpho.address}),
     }
     return Deployment(
         chain_id=evm.chain_id,
@@ -137,5 +143,6 @@ def deploy_market(
         },
         uniswap=uniswap,
         multicall=MULTICALL3_ADDRESS,
+        morpho=morpho,
         code_hashes={name: "0x" + keccak(evm.code(address)).hex() for name, address in named.items()},
     )

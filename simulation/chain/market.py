@@ -10,9 +10,11 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from contracts_abi.errors import DataError, InputError, UnknownNameError
+
+M = TypeVar("M", bound="MarketSpec")
 
 RAY = 10**27
 E8 = 10**8
@@ -148,6 +150,28 @@ class PoolSpec:
     ranges: tuple[RangeSpec, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class MorphoMarketSpec:
+    """A market of Morpho Blue over two of the assets, priced by the feeds that Aave reads.
+
+    Attributes
+    ----------
+    collateral, loan
+        Symbols.
+    lltv_wad
+        Liquidation loan-to-value, at 1e18.
+    """
+
+    collateral: str
+    loan: str
+    lltv_wad: int
+
+    @property
+    def name(self) -> str:
+        """Collateral and loan token, for example ``WETH/USDC``."""
+        return f"{self.collateral}/{self.loan}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarketSpec:
     """Everything that a local market is deployed from.
@@ -164,6 +188,8 @@ class MarketSpec:
         Uniswap pools.
     flash_premium_bps
         Flash-loan premium.
+    morpho
+        Markets of Morpho Blue beside the pool, on the same tokens and feeds; without any it is not deployed.
     """
 
     market_id: str = "Marginline local market"
@@ -171,6 +197,7 @@ class MarketSpec:
     emodes: tuple[EModeSpec, ...] = ()
     pools: tuple[PoolSpec, ...] = ()
     flash_premium_bps: int = 5
+    morpho: tuple[MorphoMarketSpec, ...] = ()
 
     def asset(self, symbol: str) -> AssetSpec:
         """Return an asset by symbol; raises `UnknownNameError`."""
@@ -280,6 +307,34 @@ DEFAULT_MARKET = MarketSpec(
 )
 
 
+MORPHO_MARKETS = (
+    MorphoMarketSpec("WETH", "USDC", 860_000_000_000_000_000),
+    MorphoMarketSpec("WBTC", "USDC", 860_000_000_000_000_000),
+)
+"""Markets of Morpho Blue for `with_morpho`: the two largest kinds of collateral, at the usual LLTV."""
+
+
+def with_morpho(market: M, markets: tuple[MorphoMarketSpec, ...] = MORPHO_MARKETS) -> M:
+    """Return a market with Morpho Blue beside its pool.
+
+    Raises
+    ------
+    UnknownNameError
+        If a market is of an asset that is not there.
+    InputError
+        If two are the same, or one lends its own collateral.
+    """
+    for spec in markets:
+        market.asset(spec.collateral)
+        market.asset(spec.loan)
+        if spec.collateral == spec.loan:
+            raise InputError(f"Morpho market {spec.name} lends its own collateral", fix="name two assets")
+    names = [spec.name for spec in markets]
+    if len(set(names)) < len(names):
+        raise InputError(f"Morpho markets {', '.join(names)}: each pair at most once", fix="leave one out")
+    return dataclasses.replace(market, morpho=markets)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeployedAsset:
     """Addresses of a reserve.
@@ -325,6 +380,50 @@ class DeployedUniswap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeployedMorphoMarket:
+    """A market of Morpho Blue.
+
+    Attributes
+    ----------
+    id
+        Hash of its parameters, 0x-prefixed.
+    collateral, loan
+        Symbols.
+    oracle, irm
+        Addresses of its price source and its rate model.
+    lltv_wad
+        Liquidation loan-to-value, at 1e18.
+    """
+
+    id: str
+    collateral: str
+    loan: str
+    oracle: str
+    irm: str
+    lltv_wad: int
+
+    @property
+    def name(self) -> str:
+        """Collateral and loan token, for example ``WETH/USDC``."""
+        return f"{self.collateral}/{self.loan}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployedMorpho:
+    """Morpho Blue: the contract, and its markets in the order of the specification."""
+
+    address: str
+    markets: tuple[DeployedMorphoMarket, ...]
+
+    def market(self, name: str) -> DeployedMorphoMarket:
+        """Return a market by name, for example ``WETH/USDC``; raises `UnknownNameError`."""
+        for market in self.markets:
+            if market.name == name:
+                return market
+        raise UnknownNameError("Morpho market", name, [market.name for market in self.markets])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
     """A market on a chain.
 
@@ -350,6 +449,8 @@ class Deployment:
         Multicall3's usual address.
     code_hashes
         Contract name to Keccak-256 of its runtime code, 0x-prefixed.
+    morpho
+        Morpho Blue; None where there is none.
     """
 
     chain_id: int
@@ -367,6 +468,7 @@ class Deployment:
     uniswap: DeployedUniswap
     multicall: str
     code_hashes: Mapping[str, str] = field(default_factory=dict)
+    morpho: DeployedMorpho | None = None
 
     def asset(self, symbol: str) -> DeployedAsset:
         """Return a reserve by symbol; raises `UnknownNameError`."""
@@ -387,6 +489,15 @@ class Deployment:
             uniswap = raw.pop("uniswap")
             pools = tuple(DeployedPool(**pool) for pool in uniswap.pop("pools"))
             assets = {symbol: DeployedAsset(**asset) for symbol, asset in raw.pop("assets").items()}
-            return cls(**raw, assets=assets, uniswap=DeployedUniswap(**uniswap, pools=pools))
+            morpho = _morpho_of(raw.pop("morpho", None))
+            uniswap = DeployedUniswap(**uniswap, pools=pools)
+            return cls(**raw, assets=assets, uniswap=uniswap, morpho=morpho)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"not a deployment: {error}") from None
+
+
+def _morpho_of(raw: dict[str, Any] | None) -> DeployedMorpho | None:
+    if raw is None:
+        return None
+    markets = tuple(DeployedMorphoMarket(**market) for market in raw.pop("markets"))
+    return DeployedMorpho(**raw, markets=markets)

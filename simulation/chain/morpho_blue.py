@@ -5,11 +5,12 @@ The adaptive rate model is ours (``contracts_abi/vyper/AdaptiveCurveIrm.vy``): n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from contracts_abi import morpho_blue as abi
 from simulation.chain.artifacts import morpho_blue, own
 from simulation.chain.evm import Evm, transact
+from simulation.chain.market import DeployedMorpho, DeployedMorphoMarket, MarketSpec
 from simulation.protocols.morpho_blue import MarketParams
 
 
@@ -48,3 +49,56 @@ def create_markets(evm: Evm, owner: str, morpho: str, markets: Sequence[MarketPa
         transact(evm, owner, morpho, abi.ENABLE_LLTV, lltv_wad)
     for market in markets:
         transact(evm, owner, morpho, abi.CREATE_MARKET, market.words())
+
+
+def deploy_morpho_markets(
+    evm: Evm, deployer: str, market: MarketSpec, *, tokens: Mapping[str, str], feeds: Mapping[str, str]
+) -> DeployedMorpho | None:
+    """Deploy Morpho Blue with the markets that a specification asks for; None where it asks for none.
+
+    All follow the adaptive rate model. Their oracles (``contracts_abi/vyper/MorphoOracle.vy``) divide the
+    answers of the two feeds, as Morpho's Chainlink oracle does.
+
+    Parameters
+    ----------
+    evm, deployer
+        Where to, and who becomes its owner.
+    market
+        Which markets.
+    tokens, feeds
+        Symbol to token, and to the price feed that Aave reads too.
+
+    Raises
+    ------
+    ToolError
+        If the contract is not compiled and cannot be; see `simulation.chain.solc`.
+    CallReverted
+        If the contract refuses a market.
+    """
+    if not market.morpho:
+        return None
+    address = deploy_morpho(evm, deployer)
+    irm = deploy_adaptive_curve_irm(evm, deployer, address)
+    params, deployed = [], []
+    for spec in market.morpho:
+        collateral, loan = market.asset(spec.collateral), market.asset(spec.loan)
+        oracle = evm.create(
+            deployer,
+            own("MorphoOracle").creation_code(
+                [feeds[spec.collateral]], [feeds[spec.loan]], collateral.decimals, loan.decimals
+            ),
+        )
+        words = MarketParams(tokens[spec.loan], tokens[spec.collateral], oracle, irm, spec.lltv_wad)
+        params.append(words)
+        deployed.append(
+            DeployedMorphoMarket(
+                id=words.id,
+                collateral=spec.collateral,
+                loan=spec.loan,
+                oracle=oracle,
+                irm=irm,
+                lltv_wad=spec.lltv_wad,
+            )
+        )
+    create_markets(evm, deployer, address, params)
+    return DeployedMorpho(address=address, markets=tuple(deployed))

@@ -1,7 +1,7 @@
 """Books of accounts on a local market: drawn from a seed, opened on chain, kept as a state file.
 
-Drawing is pure (`draw_book`), opening works on any backend (`open_book`), and `load_or_build` keeps the
-result so that the next start takes a fraction of a second.
+Drawing is pure (`draw_book`, `draw_morpho_book`), opening works on any backend (`open_book`,
+`open_morpho_book`), and `load_or_build` keeps the result so that the next start takes a fraction of a second.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from eth_abi.abi import encode as abi_encode
 from eth_utils.crypto import keccak
 
 from contracts_abi import aave_v3 as abi
+from contracts_abi import morpho_blue as morpho_abi
 from contracts_abi.artifacts import VYPER_SOURCES, write_atomically
 from contracts_abi.calls import Function, function
 from contracts_abi.errors import DataError, InputError
@@ -31,8 +32,15 @@ from simulation.chain.anvil import Anvil, AnvilOptions
 from simulation.chain.artifacts import own
 from simulation.chain.deploy import deploy_market
 from simulation.chain.evm import Evm, Tx, labelled_address, read, transact
-from simulation.chain.market import DEFAULT_MARKET, GENESIS, Deployment, MarketSpec
+from simulation.chain.market import (
+    DEFAULT_MARKET,
+    GENESIS,
+    DeployedMorphoMarket,
+    Deployment,
+    MarketSpec,
+)
 from simulation.chain.toolchain import anvil_version, cache_dir, locate_anvil
+from simulation.types import Float64
 
 T = TypeVar("T")
 _OWNER: Final = labelled_address("seeder owner")
@@ -94,6 +102,26 @@ class SeedAccount:
 
 
 @dataclass(frozen=True, slots=True)
+class MorphoSeedAccount:
+    """An account to be opened in a market of Morpho Blue.
+
+    Attributes
+    ----------
+    address
+        Nobody has its key. Every fourth is also an account of the Aave book.
+    market
+        Name of the market, for example ``WETH/USDC``.
+    collateral_raw, debt_raw
+        What it gives as collateral and what it borrows, in token units.
+    """
+
+    address: str
+    market: str
+    collateral_raw: int
+    debt_raw: int
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """A kind of account.
 
@@ -132,6 +160,11 @@ _DEBT_SIGMA: Final = 1.2
 _TINY_SHARE, _TINY_USD = 0.03, (20.0, 60.0)
 _WHALE_SHARE, _WHALE_USD = 0.03, (50_000.0, 300_000.0)
 _LEAST_SPARE: Final = 0.01
+_MORPHO_MEAN_SPARE: Final = 0.25
+_MORPHO_FIRST_SHARE: Final = 0.7
+_SHARED_EVERY: Final = 4
+_MORPHO_GAS: Final = 500_000
+_FUNDER: Final = labelled_address("morpho funder")
 
 
 def draw_book(market: MarketSpec, accounts: int, seed: int) -> tuple[SeedAccount, ...]:
@@ -163,6 +196,15 @@ def draw_book(market: MarketSpec, accounts: int, seed: int) -> tuple[SeedAccount
     names = tuple(PROFILES)
     shares = np.array([PROFILES[name].share for name in names])
     profiles = rng.choice(len(names), size=accounts, p=shares / shares.sum())
+    debt_usd = _draw_debts_usd(rng, accounts)
+    spare = rng.exponential(size=accounts)
+    return tuple(
+        _account(market, seed, i, names[profiles[i]], float(debt_usd[i]), float(spare[i]))
+        for i in range(accounts)
+    )
+
+
+def _draw_debts_usd(rng: np.random.Generator, accounts: int) -> Float64:
     debt_usd = _MEDIAN_DEBT_USD * np.exp(_DEBT_SIGMA * rng.standard_normal(accounts))
     debt_usd = np.clip(debt_usd, _TINY_USD[1] * 2, _WHALE_USD[0])
     tiny, whales = (max(3, round(accounts * share)) for share in (_TINY_SHARE, _WHALE_SHARE))
@@ -170,11 +212,61 @@ def draw_book(market: MarketSpec, accounts: int, seed: int) -> tuple[SeedAccount
     debt_usd[places[:tiny]] = rng.uniform(*_TINY_USD, size=tiny)[:accounts]
     large = places[tiny : tiny + whales]
     debt_usd[large] = np.exp(rng.uniform(math.log(_WHALE_USD[0]), math.log(_WHALE_USD[1]), size=len(large)))
-    spare = rng.exponential(size=accounts)
+    return debt_usd
+
+
+def draw_morpho_book(market: MarketSpec, accounts: int, seed: int) -> tuple[MorphoSeedAccount, ...]:
+    """Draw a book of borrowers over the market's Morpho markets; the same arguments give the same book.
+
+    Sizes are drawn as for `draw_book`, and health factors an exponential distance above 1.01: on Morpho one
+    may borrow up to where one is liquidated. Most are in the first market.
+
+    Parameters
+    ----------
+    market
+        First prices and Morpho's markets.
+    accounts
+        How many, 0 to `MAX_ACCOUNTS`.
+    seed
+        Any non-negative integer.
+
+    Raises
+    ------
+    InputError
+        If a number is out of its range, or there are accounts and no market.
+    """
+    if not 0 <= accounts <= MAX_ACCOUNTS:
+        raise InputError(f"morpho_accounts must be 0 to {MAX_ACCOUNTS}, got {accounts}")
+    if seed < 0:
+        raise InputError(f"seed must not be negative, got {seed}")
+    if not accounts:
+        return ()
+    if not market.morpho:
+        raise InputError(f"morpho_accounts is {accounts}, the market has no Morpho", fix="use with_morpho")
+    rng = np.random.default_rng([0x5EED, 0x4D, seed])
+    count = len(market.morpho)
+    later = (1 - _MORPHO_FIRST_SHARE) / max(1, count - 1)
+    shares = [_MORPHO_FIRST_SHARE, *[later] * (count - 1)] if count > 1 else [1.0]
+    places = rng.choice(count, size=accounts, p=shares)
+    debt_usd = _draw_debts_usd(rng, accounts)
+    health_factor = 1 + _LEAST_SPARE + _MORPHO_MEAN_SPARE * rng.exponential(size=accounts)
     return tuple(
-        _account(market, seed, i, names[profiles[i]], float(debt_usd[i]), float(spare[i]))
+        _morpho_account(market, seed, i, int(places[i]), float(debt_usd[i]), float(health_factor[i]))
         for i in range(accounts)
     )
+
+
+def _morpho_account(
+    market: MarketSpec, seed: int, index: int, place: int, debt_usd: float, health_factor: float
+) -> MorphoSeedAccount:
+    spec = market.morpho[place]
+    # Somebody who borrows on both: one account, two positions that know nothing of each other.
+    kind = "account" if index % _SHARED_EVERY == 0 else "morpho"
+    (debt,) = _holdings(market, ((spec.loan, 1.0),), debt_usd)
+    collateral_usd = debt_usd * health_factor / (spec.lltv_wad / 10**18)
+    (collateral,) = _holdings(market, ((spec.collateral, 1.0),), collateral_usd)
+    who = labelled_address(f"{kind} {index} of seed {seed}")
+    return MorphoSeedAccount(who, spec.name, collateral.amount_raw, debt.amount_raw)
 
 
 def _account(
@@ -244,6 +336,70 @@ def _prepare(evm: Evm, deployment: Deployment, book: Sequence[SeedAccount]) -> s
         mint(evm, _OWNER, deployment.asset(symbol).address, seeder, amount)
     _open_lenders(evm, deployment, _totals(deployment, (account.debt for account in book)))
     return seeder
+
+
+def open_morpho_book(
+    evm: Evm, deployment: Deployment, book: Sequence[MorphoSeedAccount], progress: Progress | None = None
+) -> None:
+    """Open every account of `book` in its market of Morpho Blue, with the contract's events.
+
+    A lender first supplies to every market. Collateral comes from one funder; each account borrows for itself
+    and keeps what it borrowed.
+
+    Raises
+    ------
+    InputError
+        If the deployment has no Morpho.
+    CallReverted
+        If the contract refuses a position.
+    """
+    report = progress or _silent
+    morpho = deployment.morpho
+    if morpho is None:
+        raise InputError("the deployment has no Morpho", fix="deploy a market made by with_morpho")
+    words = {market.name: _words(deployment, market) for market in morpho.markets}
+    for market in morpho.markets:
+        of_market = [account for account in book if account.market == market.name]
+        _lend_on_morpho(evm, deployment, market, sum(account.debt_raw for account in of_market))
+        collateral_raw = sum(account.collateral_raw for account in of_market)
+        token = deployment.asset(market.collateral).address
+        mint(evm, _FUNDER, token, _FUNDER, collateral_raw)
+        allowance = read(evm, abi.ALLOWANCE.call(token, _FUNDER, morpho.address))
+        transact(evm, _FUNDER, token, abi.APPROVE, morpho.address, allowance + collateral_raw)
+    txs = []
+    for account in book:
+        params, who = words[account.market], account.address
+        give = morpho_abi.SUPPLY_COLLATERAL.encode(params, account.collateral_raw, who, b"")
+        take = morpho_abi.BORROW.encode(params, account.debt_raw, 0, who, who)
+        txs += [
+            Tx(_FUNDER, morpho.address, give, gas=_MORPHO_GAS),
+            Tx(who, morpho.address, take, gas=_MORPHO_GAS),
+        ]
+    done = 0
+    for block in _blocks(txs):
+        for result in evm.send_many(block):
+            result.expect("opening a Morpho account")
+        done += len(block)
+        report("opening Morpho accounts", done / len(txs))
+
+
+def _words(deployment: Deployment, market: DeployedMorphoMarket) -> tuple[str, str, str, str, int]:
+    loan, collateral = (deployment.asset(symbol).address for symbol in (market.loan, market.collateral))
+    return loan, collateral, market.oracle, market.irm, market.lltv_wad
+
+
+def _lend_on_morpho(
+    evm: Evm, deployment: Deployment, market: DeployedMorphoMarket, borrowed_raw: int
+) -> None:
+    lender, loan = labelled_address("morpho lender"), deployment.asset(market.loan)
+    assert deployment.morpho is not None
+    contract = deployment.morpho.address
+    price_e8 = read(evm, abi.GET_ASSET_PRICE.call(deployment.oracle, loan.address))
+    least_raw = _LEAST_LENT_USD * 10**8 * 10**loan.decimals // price_e8
+    amount_raw = max(least_raw, int(borrowed_raw * _LENT_PER_BORROWED))
+    mint(evm, lender, loan.address, lender, amount_raw)
+    transact(evm, lender, loan.address, abi.APPROVE, contract, amount_raw)
+    transact(evm, lender, contract, morpho_abi.SUPPLY, _words(deployment, market), amount_raw, 0, lender, b"")
 
 
 def _totals(deployment: Deployment, holdings: Iterable[tuple[Holding, ...]]) -> dict[str, int]:
@@ -360,12 +516,15 @@ class SeededState:
         The accounts in it.
     built
         Whether it was built now, and not found in the cache.
+    morpho_book
+        The accounts in Morpho's markets.
     """
 
     path: Path
     deployment: Deployment
     book: tuple[SeedAccount, ...]
     built: bool
+    morpho_book: tuple[MorphoSeedAccount, ...] = ()
 
 
 def load_or_build(
@@ -374,9 +533,23 @@ def load_or_build(
     *,
     market: MarketSpec = DEFAULT_MARKET,
     genesis: int = GENESIS,
+    morpho_accounts: int = 0,
     progress: Progress | None = None,
 ) -> SeededState:
     """Return a market with a seeded book, from the cache when the same was built before.
+
+    Parameters
+    ----------
+    accounts, seed
+        The book on Aave; see `draw_book`.
+    market
+        What is deployed.
+    genesis
+        Unix time of the first block.
+    morpho_accounts
+        Borrowers over the market's Morpho markets; see `draw_morpho_book`.
+    progress
+        Told what is done, and which part of it.
 
     Raises
     ------
@@ -386,22 +559,24 @@ def load_or_build(
         If node or artifacts are not installed.
     """
     book = draw_book(market, accounts, seed)
-    key = _state_key(market, accounts, seed, genesis)
+    morpho_book = draw_morpho_book(market, morpho_accounts, seed)
+    key = _state_key(market, accounts, seed, [genesis, morpho_accounts])
     folder = cache_dir() / "state"
     state, addresses = folder / f"{key}.json", folder / f"{key}.deployment.json"
     if state.is_file() and addresses.is_file():
         os.utime(state)
-        return SeededState(state, Deployment.from_json(addresses.read_text("utf-8")), book, built=False)
+        found = Deployment.from_json(addresses.read_text("utf-8"))
+        return SeededState(state, found, book, built=False, morpho_book=morpho_book)
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f".{key}.{os.getpid()}.json"
     try:
-        deployment = _build(unfinished, market, genesis, book, progress or _silent)
+        deployment = _build(unfinished, market, genesis, book, morpho_book, progress or _silent)
         write_atomically(addresses, deployment.to_json().encode())
         unfinished.replace(state)
     finally:
         unfinished.unlink(missing_ok=True)
     _forget_old_states(folder)
-    return SeededState(state, deployment, book, built=True)
+    return SeededState(state, deployment, book, built=True, morpho_book=morpho_book)
 
 
 def _forget_old_states(folder: Path) -> None:
@@ -429,7 +604,12 @@ def _runs(pid: int) -> bool:
 
 
 def _build(
-    state: Path, market: MarketSpec, genesis: int, book: Sequence[SeedAccount], report: Progress
+    state: Path,
+    market: MarketSpec,
+    genesis: int,
+    book: Sequence[SeedAccount],
+    morpho_book: Sequence[MorphoSeedAccount],
+    report: Progress,
 ) -> Deployment:
     """Build the market and open the book, in sessions that bound the node's memory."""
     options = AnvilOptions(timestamp=genesis, gas_limit=_BLOCK_GAS, dump_state=state)
@@ -446,6 +626,8 @@ def _build(
                 report(what, (number + done) / len(sessions))
 
             _open_accounts(evm, deployment, seeder, part, report_session)
+            if number == len(sessions) - 1 and deployment.morpho is not None:
+                open_morpho_book(evm, deployment, morpho_book, report)
         drop_traces(state)
         options = replace(options, load_state=state)
     return deployment
@@ -473,11 +655,11 @@ def drop_traces(state: Path) -> None:
     compact.replace(state)
 
 
-def _state_key(market: MarketSpec, accounts: int, seed: int, genesis: int) -> str:
+def _state_key(market: MarketSpec, accounts: int, seed: int, rest: Sequence[int]) -> str:
     """Return a name that changes with everything that the state is made of."""
     digest = hashlib.sha256()
     for source in (*sorted(VYPER_SOURCES.glob("*.vy")), *sorted(Path(__file__).parent.glob("*.py"))):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    spec = [market.to_json(), genesis, anvil_version(locate_anvil())]
+    spec = [market.to_json(), *rest, anvil_version(locate_anvil())]
     digest.update(json.dumps(spec, sort_keys=True).encode())
     return f"{accounts}-{seed}-{digest.hexdigest()[:16]}"

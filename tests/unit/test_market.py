@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -15,10 +16,14 @@ from simulation.chain.evm import labelled_address, revert_reason
 from simulation.chain.market import (
     DEFAULT_MARKET,
     DeployedAsset,
+    DeployedMorpho,
+    DeployedMorphoMarket,
     DeployedPool,
     DeployedUniswap,
     Deployment,
+    MorphoMarketSpec,
     RangeSpec,
+    with_morpho,
 )
 from simulation.chain.rpc import masked
 from simulation.chain.uniswap_v3 import sqrt_price_x96, tick_range
@@ -55,6 +60,27 @@ def deployment() -> Deployment:
 
 def test_a_deployment_survives_json() -> None:
     assert Deployment.from_json(deployment().to_json()) == deployment()
+    market = DeployedMorphoMarket(
+        id="0x1", collateral="WETH", loan="USDC", oracle="o", irm="i", lltv_wad=86 * 10**16
+    )
+    with_both = replace(deployment(), morpho=DeployedMorpho(address="m", markets=(market,)))
+    assert Deployment.from_json(with_both.to_json()) == with_both
+    assert with_both.morpho is not None
+    assert with_both.morpho.market("WETH/USDC") is market
+    with pytest.raises(UnknownNameError, match="WETH/USDC"):
+        with_both.morpho.market("WETH/USD")
+
+
+def test_morpho_markets_are_of_two_assets_that_are_there() -> None:
+    assert DEFAULT_MARKET.morpho == ()
+    assert [m.name for m in with_morpho(DEFAULT_MARKET).morpho] == ["WETH/USDC", "WBTC/USDC"]
+    for markets, words in (
+        ((MorphoMarketSpec("WETH", "USDT", 1),), "USDT"),
+        ((MorphoMarketSpec("WETH", "WETH", 1),), "its own collateral"),
+        ((MorphoMarketSpec("WETH", "DAI", 1), MorphoMarketSpec("WETH", "DAI", 2)), "at most once"),
+    ):
+        with pytest.raises(InputError, match=words):
+            with_morpho(DEFAULT_MARKET, markets)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"chain_id": 1}', "null"])

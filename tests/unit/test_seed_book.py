@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from contracts_abi.errors import InputError
-from simulation.chain.market import DEFAULT_MARKET
-from simulation.chain.seed import MAX_ACCOUNTS, PROFILES, Holding, SeedAccount, draw_book
+from simulation.chain.market import DEFAULT_MARKET, with_morpho
+from simulation.chain.seed import (
+    MAX_ACCOUNTS,
+    PROFILES,
+    Holding,
+    SeedAccount,
+    draw_book,
+    draw_morpho_book,
+)
 
 E8 = 10**8
 
@@ -78,3 +87,44 @@ def test_small_books_are_books_too(accounts: int) -> None:
 def test_numbers_out_of_range_are_refused(accounts: int, seed: int) -> None:
     with pytest.raises(InputError):
         draw_book(DEFAULT_MARKET, accounts, seed)
+
+
+# --- Morpho Blue --------------------------------------------------------------------------------------------
+
+MORPHO = with_morpho(DEFAULT_MARKET)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_morpho_account_is_within_what_its_market_lends(seed: int) -> None:
+    book = draw_morpho_book(MORPHO, 400, seed)
+    assert book == draw_morpho_book(MORPHO, 400, seed)
+    assert len({a.address for a in book}) == 400
+    names = {market.name: market for market in MORPHO.morpho}
+    seen = Counter(a.market for a in book)
+    assert set(seen) == set(names)
+    assert seen["WETH/USDC"] > seen["WBTC/USDC"] > 50
+    near = 0
+    for account in book:
+        spec = names[account.market]
+        collateral = base_e8((Holding(spec.collateral, account.collateral_raw),))
+        debt = base_e8((Holding(spec.loan, account.debt_raw),))
+        assert debt > 0
+        health = collateral * spec.lltv_wad / 10**18 / debt
+        assert health > 1.0099
+        near += health < 1.1
+    assert near > 80, "a fall by a tenth has something to liquidate"
+    # Some are on Aave as well.
+    aave = {a.address for a in draw_book(DEFAULT_MARKET, 400, seed)}
+    assert sum(a.address in aave for a in book) == 100
+
+
+def test_a_morpho_book_needs_a_market_and_a_number_in_range() -> None:
+    assert draw_morpho_book(DEFAULT_MARKET, 0, 0) == ()
+    for market, accounts, seed, words in (
+        (DEFAULT_MARKET, 1, 0, "has no Morpho"),
+        (MORPHO, -1, 0, "morpho_accounts"),
+        (MORPHO, MAX_ACCOUNTS + 1, 0, "morpho_accounts"),
+        (MORPHO, 1, -1, "seed"),
+    ):
+        with pytest.raises(InputError, match=words):
+            draw_morpho_book(market, accounts, seed)
