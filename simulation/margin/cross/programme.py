@@ -210,14 +210,16 @@ def _useful(problem: Problem) -> Bool:
     p = problem.excess.shape[0]
     carries: Bool = np.logical_and(problem.haircut < 1, problem.capacity > 0)
     carries &= ~np.eye(p + 1, p, dtype=bool)
-    useful = problem.open & carries[:, :, None]
+    useful: Bool = np.logical_and(problem.open, carries[:, :, None])
     if np.isfinite(problem.withdrawable).all():
         useful &= problem.deficit[None] > 0
-        sends = (problem.withdrawable > 0) | (problem.returned * needs_alone(problem.excess)[:, None] > 0)
+        returns = problem.returned * needs_alone(problem.excess)[:, None]
+        sends: Bool = np.logical_or(problem.withdrawable > 0, returns > 0)
         useful[:-1] &= sends[:, None, :]
     else:
         # Money may pass through a protocol, but only where somebody misses some.
-        useful &= (problem.deficit > 0).any(axis=0)[None, None]
+        missed: Bool = np.any(problem.deficit > 0, axis=0, keepdims=True)
+        useful &= missed[None]
     return useful
 
 
@@ -463,12 +465,11 @@ def _programme(problem: Problem, useful: Bool, cap: Float64, at: Any) -> tuple[F
     if uses:
         choice = _choice(cost, matrix, limits, upper, uses)
         lower[-uses:] = upper[-uses:] = choice
-    # The stubs know no sparse matrix here; the function does.
+    # The stubs know neither a sparse matrix nor bounds as an array here; the function does.
     sparse: Any = matrix
-    answer = linprog(
-        cost, A_ub=sparse, b_ub=limits, bounds=np.column_stack([lower, upper]), method="highs", options=_EXACT
-    )
-    if answer.status != 0:
+    between: Any = np.column_stack([lower, upper])
+    answer = linprog(cost, A_ub=sparse, b_ub=limits, bounds=between, method="highs", options=_EXACT)
+    if answer.status != 0 or answer.x is None:
         raise ArithmeticError(f"the programme has no answer: {answer.message}")
     found = np.maximum(answer.x[: count + 1], 0.0)
     return found[:count], float(found[count])
