@@ -120,8 +120,10 @@ class SweepOutcome:
         Whether it stopped because nothing succeeded.
     result
         Digest and size of the whole; None while something is missing.
-    cpu_s, wall_s
-        Processor time of this run's tasks, and how long the run took.
+    cpu_s
+        Processor time of this run's tasks, parts included.
+    start_s, work_s
+        Seconds until a worker was ready, and from there until the last part was kept.
     """
 
     folder: Path
@@ -134,7 +136,8 @@ class SweepOutcome:
     given_up: bool
     result: SweepResult | None
     cpu_s: float
-    wall_s: float
+    start_s: float
+    work_s: float
 
     def require_whole(self) -> SweepResult:
         """Return the result.
@@ -213,7 +216,9 @@ def sweep(
         remove_unfinished(folder)
         if run.full:
             raise full_message(folder, run.kept, plan.tasks, run.bytes)
-        return run.outcome(finish(folder, plan) if run.kept == plan.tasks else None)
+        if run.kept < plan.tasks:
+            return run.outcome(None)
+        return run.outcome(finish(folder, plan))
 
 
 class _Signals:
@@ -271,6 +276,7 @@ class _Run:
         self._cpu_s = self._task_wall_s = 0.0
         self._begun = clock.monotonic()
         self._first_ready: float | None = None
+        self._last_kept = self._begun
         self._early_deaths = 0
 
     def drive(self, pool: Pool, workers: int, signals: _Signals) -> None:
@@ -305,6 +311,7 @@ class _Run:
             TaskFailure(index, self._plan.task_at(index).name, reason)
             for index, reason in sorted(self._failed.items())
         )
+        begun = self._begun if self._first_ready is None else self._first_ready
         return SweepOutcome(
             folder=self._folder,
             tasks=self._plan.tasks,
@@ -316,7 +323,8 @@ class _Run:
             given_up=self._hopeless,
             result=result,
             cpu_s=self._cpu_s,
-            wall_s=self._clock.monotonic() - self._begun,
+            start_s=begun - self._begun,
+            work_s=max(0.0, self._last_kept - begun),
         )
 
     @property
@@ -382,6 +390,7 @@ class _Run:
             self._no_room(index)
             return
         self.kept += 1
+        self._last_kept = self._clock.monotonic()
         self.bytes += message["bytes"]
         self._cpu_s += message["cpu_s"]
         self._task_wall_s += message["wall_s"]
@@ -422,7 +431,7 @@ class _Run:
 
     def _progress(self) -> Progress:
         computed = self.kept - self.resumed
-        since = self._clock.monotonic() - (self._first_ready or self._begun)
+        since = self._clock.monotonic() - (self._begun if self._first_ready is None else self._first_ready)
         rate = computed / since if computed and since > 0 else 0.0
         open_ = self._plan.tasks - self.kept - len(self._failed)
         return Progress(

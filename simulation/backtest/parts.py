@@ -101,21 +101,52 @@ class _ColumnHash:
 
     def update(self, chunk: pa.Array) -> None:
         if chunk.null_count:
-            places = np.flatnonzero(pc.is_null(chunk).to_numpy(zero_copy_only=False)) + self._rows
+            places = np.flatnonzero(_values(pc.is_null(chunk))) + self._rows
             self._missing.update(places.astype("<i8").tobytes())
             chunk = chunk.fill_null("" if pa.types.is_string(chunk.type) else False if _is_bool(chunk) else 0)
         self._rows += len(chunk)
         if pa.types.is_string(chunk.type):
-            self._lengths.update(pc.binary_length(chunk).to_numpy().astype("<i8").tobytes())
+            self._lengths.update(_values(pc.binary_length(chunk)).astype("<i8").tobytes())
             self._values.update("".join(chunk.to_pylist()).encode())
             return
-        values = chunk.to_numpy(zero_copy_only=False)
+        values = _values(chunk)
         if values.dtype.kind == "f" and np.isnan(values).any():
             values = np.where(np.isnan(values), values.dtype.type(np.nan), values)
         self._values.update(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).data)
 
     def digest(self) -> bytes:
         return self._values.digest() + self._lengths.digest() + self._missing.digest()
+
+
+# Arrow's own ways to and from NumPy import pandas, which would be most of a worker's start.
+
+
+def _values(array: pa.Array) -> np.ndarray[Any, Any]:
+    """Return numbers or booleans as they lie in memory; the array has no missing values."""
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.uint8())
+    kind = np.dtype(array.type.to_pandas_dtype())
+    if not len(array):
+        return np.empty(0, dtype=kind)
+    return np.frombuffer(array.buffers()[1], dtype=kind, count=len(array) + array.offset)[array.offset :]
+
+
+def _array(values: Any) -> pa.Array:
+    """Return values as Arrow keeps them; numbers are not copied."""
+    if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iufb":
+        kind = values.dtype.newbyteorder("=")
+        whole = np.ascontiguousarray(values, np.uint8 if kind.kind == "b" else kind)
+        flat = pa.from_numpy_dtype(whole.dtype)
+        made = pa.Array.from_buffers(flat, len(whole), [None, pa.py_buffer(whole)])
+        return made.cast(pa.bool_()) if kind.kind == "b" else made
+    values = values.tolist() if isinstance(values, np.ndarray) and values.dtype.kind == "U" else values
+    if isinstance(values, list | tuple) and values and all(isinstance(value, str) for value in values):
+        texts = [value.encode() for value in values]
+        ends = np.cumsum([0, *map(len, texts)], dtype=np.int32)
+        return pa.Array.from_buffers(
+            pa.string(), len(texts), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))]
+        )
+    return pa.array(values, from_pandas=False)
 
 
 def content_sha256(tables: Iterable[pa.Table]) -> str:
@@ -164,9 +195,11 @@ def part_table(task: SweepTask, columns: Columns) -> pa.Table:
             )
     if not table.num_columns:
         raise InputError("no columns", fix="return a value per path")
-    table = pa.table([_plain(name, table[name]) for name in table.column_names], names=table.column_names)
-    point = pa.array(np.full(len(paths), task.point, dtype=np.int64))
-    return table.add_column(0, PATH, pa.array(paths)).add_column(0, POINT, point)
+    plain = [_plain(name, table[name]) for name in table.column_names]
+    point = np.full(len(paths), task.point, dtype=np.int64)
+    return pa.Table.from_arrays(
+        [_array(point), _array(paths), *plain], names=[POINT, PATH, *table.column_names]
+    )
 
 
 def _from_mapping(columns: object) -> pa.Table:
@@ -175,20 +208,21 @@ def _from_mapping(columns: object) -> pa.Table:
     arrays, length = {}, None
     for name, values in columns.items():
         try:
-            array = pa.array(values, from_pandas=False)
+            array = _array(values)
         except (pa.ArrowException, TypeError, ValueError) as error:
             raise InputError(f"column {name!r}: is no list of values: {error}") from None
         length = len(array) if length is None else length
         if len(array) != length:
             raise InputError(f"column {name!r}: has {len(array)} rows, the others have {length}")
         arrays[str(name)] = array
-    return pa.table(arrays)
+    return pa.Table.from_arrays(list(arrays.values()), names=list(arrays))
 
 
 def _own_paths(task: SweepTask, column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.int64]]:
     if not pa.types.is_integer(column.type) or column.null_count:
         raise InputError(f"column {PATH!r}: must be whole numbers, is {column.type}")
-    paths: np.ndarray[Any, np.dtype[np.int64]] = column.to_numpy().astype(np.int64)
+    chunks = [_values(chunk) for chunk in column.chunks]
+    paths = np.concatenate([np.empty(0, dtype=np.int64), *chunks]).astype(np.int64)
     if len(paths) and (paths.min() < task.first_path or paths.max() >= task.stop_path):
         raise InputError(f"column {PATH!r}: has paths other than {task.first_path}-{task.stop_path - 1}")
     if (np.diff(paths) < 0).any():

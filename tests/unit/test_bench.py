@@ -108,7 +108,16 @@ def test_the_margin_kernels_are_raced_against_what_a_user_would_write(tmp_path: 
     assert len(document["headlines"]) == 6
 
 
+def test_a_sweep_is_raced_against_the_standard_pools(tmp_path: Path) -> None:
+    target = tmp_path / "sweep.json"
+    done = run_bench("sweep", "--quick", "--json", str(target))
+    assert done.returncode == 0, done.stderr  # every result is compared
+    (document,) = json.loads(target.read_text(encoding="utf-8"))["benches"]
+    assert document["figures"]["workers"].keys() == {"1", "2"}
+    assert len(document["headlines"]) == 2
+
+
 def test_an_unknown_benchmark_is_refused_with_the_known_ones() -> None:
     done = run_bench("speed")
     assert done.returncode == 2
-    assert "no benchmark 'speed'; there are lens, margin, oracle, path, screen, start" in done.stderr
+    assert "no benchmark 'speed'; there are lens, margin, oracle, path, screen, start, sweep" in done.stderr
