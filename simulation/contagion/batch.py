@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
+from oracle.strict import StrictModel
 from simulation.contagion.settle import Depth
 from simulation.contagion.state import State
 from simulation.contagion.world import World
@@ -63,28 +64,36 @@ class Batch:
     recording: bool = False
 
 
-class Channel(Protocol):
-    """One cause. Entries of `simulation.contagion.channels.channels` are strict models of their settings."""
+class Channel(StrictModel):
+    """One cause; the base of the entries of `simulation.contagion.channels.channels`.
+
+    Attributes
+    ----------
+    on
+        Whether it acts.
+    """
 
     kind: ClassVar[str]
     order: ClassVar[int]
+    """Its place in a step."""
+    always: ClassVar[bool] = False
+    """Whether it acts with its defaults when a scenario does not mention it."""
 
-    @property
-    def on(self) -> bool:
-        """Whether it acts."""
-        ...
+    on: bool = True
 
     def check(self, world: World) -> None:
-        """Raise `InputError` when its settings name what the book has not, or contradict it."""
-        ...
+        """Raise `InputError` when the settings name what the book has not, or contradict it."""
 
     def prepare(self, batch: Batch) -> Any:
         """Return what the channel keeps from step to step; called once for each batch."""
-        ...
 
     def act(self, batch: Batch, memo: Any) -> None:
         """Change the state of the step that is under way."""
-        ...
+        raise NotImplementedError
+
+    def columns(self, batch: Batch, memo: Any) -> dict[str, Float64]:
+        """Return figures of the channel's own at the end of the paths, arrays of shape (P,) by name."""
+        return {}
 
 
 def unlimited_depth(paths: int, tokens: int) -> Depth:

@@ -44,8 +44,6 @@ class Run:
         How many steps, and seconds a step.
     shocks
         Moves of the logarithm of a price at a step: token, step, move; they stay.
-    until_clear
-        Further steps at the last prices, at most this many, until nobody is below 1 any more.
     """
 
     world: World
@@ -214,9 +212,7 @@ def run_paths(
     assert (off <= BALANCED).all(), f"books are off by {off.max():.2e}: a fault of the simulator"
     extra: dict[str, Float64] = {}
     for channel in acting:
-        columns = getattr(channel, "columns", None)
-        if columns is not None:
-            extra.update(columns(batch, batch.memos[channel.kind]))
+        extra.update(channel.columns(batch, batch.memos[channel.kind]))
     return PathResults(
         world=world,
         first=first,
@@ -245,11 +241,13 @@ def _keepers(acting: Sequence[Channel]) -> int:
 
 
 def _market(world: World, state: State) -> Float64:
-    return np.tile(state.market, (1, len(world.venues)))
+    tiled: Float64 = np.tile(state.market, (1, len(world.venues)))
+    return tiled
 
 
 def _by_venue(world: World, x: Any) -> Float64:
-    return np.asarray(x, dtype=np.float64).reshape(len(x), len(world.venues), len(world.tokens)).sum(axis=2)
+    by_venue = np.asarray(x, dtype=np.float64).reshape(len(x), len(world.venues), len(world.tokens))
+    return np.asarray(by_venue.sum(axis=2))
 
 
 def shortfall_usd(world: World, state: State) -> Float64:
@@ -273,7 +271,7 @@ def _count(batch: Batch) -> Float64:
 def _lost(batch: Batch, before: Float64) -> Float64:
     now, state = _count(batch), batch.state
     moved = np.maximum(np.maximum(before, state.sold + state.bought), 1.0)
-    return np.asarray((np.abs(now - before) / moved).max(axis=1))
+    return np.asarray(np.max(np.abs(now - before) / moved, axis=1), dtype=np.float64)
 
 
 def _note(batch: Batch) -> None:

@@ -429,7 +429,7 @@ def settle_paths(
             if have <= 0.0:
                 # Nothing is left to take: a debt that stands for ever (Aave V2, V3.0).
                 continue
-            if owe > rules.halt_ltv[v] * have:
+            if rules.halt_toxic[v] == 1 and owe * (1.0 + _row_bonus(i, layout, coll[p])) > have:
                 totals[p, v, _HALTED] += 1.0
                 continue
             first_profit[k] = best_liquidation(
@@ -579,6 +579,16 @@ def _trusted(i: int, layout: Layout, coll: Float64, debt: Float64, trusted: Bool
     for k in range(debt.shape[1]):
         sound &= debt[i, k] == 0.0 or trusted[layout.debt_at[i, k]]
     return sound
+
+
+@numba.njit(cache=True)
+def _row_bonus(i: int, layout: Layout, coll: Float64) -> float:
+    """Return the largest bonus among what row `i` has as collateral."""
+    most = 0.0
+    for k in range(coll.shape[1]):
+        if coll[i, k] > 0.0:
+            most = max(most, layout.bonus[i, k])
+    return most
 
 
 @numba.njit(cache=True)

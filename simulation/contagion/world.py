@@ -54,8 +54,9 @@ class VenueRules(NamedTuple):
         US dollars: with less than this on either side all may be repaid whatever the health factor (V3.3+).
     min_leftover
         US dollars that a partial liquidation has to leave on both sides (V3.3+), 0 without the rule.
-    halt_ltv
-        Loan-to-value above which nobody is liquidated; infinite without the policy.
+    halt_toxic
+        1 where nobody is liquidated whose loan-to-value is above ``1 / (1 + bonus)``: a liquidation there
+        raises it (Warmuz, Chaudhary and Pinna 2022).
     bonus_cap
         Largest bonus, infinite without the policy.
     bonus_slope
@@ -79,7 +80,7 @@ class VenueRules(NamedTuple):
     whole_position: Int64
     min_full: Float64
     min_leftover: Float64
-    halt_ltv: Float64
+    halt_toxic: Int64
     bonus_cap: Float64
     bonus_slope: Float64
     solvent_bonus: Int64
@@ -115,7 +116,7 @@ def rules_of(kinds: list[str]) -> VenueRules:
         whole_position=modern.astype(np.int64),
         min_full=np.where(modern, 2_000.0, 0.0),
         min_leftover=np.where(modern, 1_000.0, 0.0),
-        halt_ltv=np.full(n, np.inf),
+        halt_toxic=np.zeros(n, dtype=np.int64),
         bonus_cap=np.full(n, np.inf),
         bonus_slope=np.zeros(n),
         solvent_bonus=np.zeros(n, dtype=np.int64),

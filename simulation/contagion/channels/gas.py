@@ -7,8 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from oracle.strict import StrictModel
-from simulation.contagion.batch import Batch
+from simulation.contagion.batch import Batch, Channel
 from simulation.contagion.channels import channels
 from simulation.contagion.state import Total
 from simulation.contagion.world import World
@@ -18,7 +17,7 @@ _NO_ROOM = np.iinfo(np.int64).max
 
 
 @channels.register("gas")
-class GasChannel(StrictModel):
+class GasChannel(Channel):
     """EIP-1559 base fee over the demand of others and of liquidations.
 
     A block that is fuller than its target raises the base fee by up to an eighth, an emptier one lowers it
@@ -30,8 +29,6 @@ class GasChannel(StrictModel):
 
     Attributes
     ----------
-    on
-        The switch.
     base_fee_gwei
         At the start.
     tip_gwei
@@ -55,7 +52,6 @@ class GasChannel(StrictModel):
     kind: ClassVar[Literal["gas"]] = "gas"
     order: ClassVar[int] = 50
 
-    on: bool = True
     base_fee_gwei: Annotated[float, Field(gt=0)] = 5.0
     tip_gwei: Annotated[float, Field(ge=0)] = 1.0
     block_s: Annotated[float, Field(gt=0)] = 12.0

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from oracle.strict import StrictModel
-from simulation.contagion.batch import Batch, market_prices
+from simulation.contagion.batch import Batch, Channel, market_prices
 from simulation.contagion.channels import channels
 from simulation.contagion.settle import Depth
 from simulation.contagion.world import World
@@ -37,15 +37,13 @@ class MarketDepth(StrictModel):
 
 
 @channels.register("impact")
-class ImpactChannel(StrictModel):
+class ImpactChannel(Channel):
     """Linear impact on the logarithm of the price: ``d ln m = -V / depth``.
 
     Off, trades move nothing and lose nothing.
 
     Attributes
     ----------
-    on
-        The switch.
     tokens
         Depth of each token's market; one that is not listed is not moved by anybody.
     """
@@ -53,7 +51,6 @@ class ImpactChannel(StrictModel):
     kind: ClassVar[Literal["impact"]] = "impact"
     order: ClassVar[int] = 100
 
-    on: bool = True
     tokens: dict[str, MarketDepth] = Field(default_factory=dict)
 
     def check(self, world: World) -> None:

@@ -6,15 +6,13 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from oracle.strict import StrictModel
-from simulation.contagion.batch import YEAR_S, Batch
+from simulation.contagion.batch import YEAR_S, Batch, Channel
 from simulation.contagion.channels import channels
 from simulation.contagion.state import utilisation
-from simulation.contagion.world import World
 
 
 @channels.register("interest")
-class InterestChannel(StrictModel):
+class InterestChannel(Channel):
     """Kinked rate curves and indices.
 
     With u the utilisation, the borrow rate is ``base + slope1 * u / optimal`` up to the kink and ``base +
@@ -33,14 +31,7 @@ class InterestChannel(StrictModel):
 
     kind: ClassVar[Literal["interest"]] = "interest"
     order: ClassVar[int] = 30
-
-    on: bool = True
-
-    def check(self, world: World) -> None:
-        """Nothing to refuse."""
-
-    def prepare(self, batch: Batch) -> Any:
-        """Nothing to keep."""
+    always: ClassVar[bool] = True
 
     def act(self, batch: Batch, memo: Any) -> None:
         """Accrue one step."""

@@ -10,10 +10,11 @@ from pydantic import Field
 
 from contracts_abi.errors import InputError
 from oracle.strict import StrictModel
-from simulation.contagion.batch import Batch
+from simulation.contagion.batch import Batch, Channel
 from simulation.contagion.channels import channels
 from simulation.contagion.scan import Scanner
 from simulation.contagion.settle import EVENT_FIELDS, Keepers, Layout, buy_collateral_paths, settle_paths
+from simulation.contagion.state import Total
 from simulation.contagion.world import COMPOUND_V3, World
 from simulation.types import Float64, Int64
 
@@ -79,15 +80,13 @@ class KeepersMemo:
 
 
 @channels.register("keepers")
-class KeepersChannel(StrictModel):
+class KeepersChannel(Channel):
     """Several keepers, ordered by what they bid.
 
     Off, nobody liquidates.
 
     Attributes
     ----------
-    on
-        The switch.
     keepers
         Who they are; one with flash loans and no latency by default.
     rounds
@@ -99,8 +98,8 @@ class KeepersChannel(StrictModel):
 
     kind: ClassVar[Literal["keepers"]] = "keepers"
     order: ClassVar[int] = 60
+    always: ClassVar[bool] = True
 
-    on: bool = True
     keepers: Annotated[tuple[KeeperSpec, ...], Field(min_length=1)] = (KeeperSpec(),)
     rounds: Annotated[int, Field(ge=1, le=64)] = 1
     prune: bool = True
@@ -144,11 +143,12 @@ class KeepersChannel(StrictModel):
         """Sell what is left from before, then find and liquidate."""
         state, world = batch.state, batch.world
         self._sell(batch, memo)
+        room = batch.room.copy()
         for _ in range(self.rounds):
             memo.scanner.scan(state, 1.0)
             if not memo.scanner.count.any():
                 break
-            before = state.totals[:, :, 0].sum()
+            before = state.totals[:, :, Total.LIQUIDATIONS].sum(axis=1)
             recorded = settle_paths(
                 batch.step,
                 memo.scanner.found,
@@ -159,7 +159,7 @@ class KeepersChannel(StrictModel):
                 memo.keepers,
                 batch.depth,
                 batch.gas_usd,
-                batch.room,
+                room,
                 state.paused_until,
                 state.trusted,
                 state.coll,
@@ -190,8 +190,10 @@ class KeepersChannel(StrictModel):
             )
             if recorded:
                 self._record(batch, memo, recorded)
-            if state.totals[:, :, 0].sum() == before:
+            done = state.totals[:, :, Total.LIQUIDATIONS].sum(axis=1) - before
+            if not done.any():
                 break
+            room -= done.astype(np.int64)
         if (memo.base >= 0).any():
             self._buy_collateral(batch, memo)
 

@@ -7,8 +7,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from oracle.strict import StrictModel
-from simulation.contagion.batch import Batch
+from simulation.contagion.batch import Batch, Channel
 from simulation.contagion.channels import channels
 from simulation.contagion.state import Total
 from simulation.contagion.world import World
@@ -16,7 +15,7 @@ from simulation.types import Float64
 
 
 @channels.register("losses")
-class LossesChannel(StrictModel):
+class LossesChannel(Channel):
     """The waterfall of a deficit: the protocol's reserves, then its backstop, then its suppliers.
 
     Off, deficits stay where they are; what Morpho Blue takes off its suppliers at once is part of its rules
@@ -24,8 +23,6 @@ class LossesChannel(StrictModel):
 
     Attributes
     ----------
-    on
-        The switch.
     backstop_usd
         By venue: what a staking module or a treasury pays in, US dollars; nothing by default.
     haircut
@@ -34,8 +31,8 @@ class LossesChannel(StrictModel):
 
     kind: ClassVar[Literal["losses"]] = "losses"
     order: ClassVar[int] = 70
+    always: ClassVar[bool] = True
 
-    on: bool = True
     backstop_usd: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     haircut: bool = False
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from contracts_abi.errors import InputError
 from oracle.strict import StrictModel
-from simulation.contagion.batch import Batch
+from simulation.contagion.batch import Batch, Channel
 from simulation.contagion.channels import channels
 from simulation.contagion.draws import uniforms
 from simulation.contagion.world import World
@@ -115,15 +115,13 @@ class _Memo:
 
 
 @channels.register("oracle")
-class OracleChannel(StrictModel):
+class OracleChannel(Channel):
     """Feeds that publish by deviation and heartbeat, with latency, bounds, caps, faults and guards.
 
     Off, every venue believes the market's price in every step.
 
     Attributes
     ----------
-    on
-        The switch.
     default
         The rule of every feed that is not listed.
     feeds
@@ -136,8 +134,8 @@ class OracleChannel(StrictModel):
 
     kind: ClassVar[Literal["oracle"]] = "oracle"
     order: ClassVar[int] = 20
+    always: ClassVar[bool] = True
 
-    on: bool = True
     default: FeedRule = FeedRule()
     feeds: dict[str, FeedRule] = Field(default_factory=dict)
     faults: tuple[FeedFault, ...] = ()
