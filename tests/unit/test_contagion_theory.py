@@ -1,0 +1,120 @@
+"""The engine against closed forms: what it must do where theory says what happens."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from simulation.contagion.engine import run_paths
+from simulation.contagion.policies import apply_policies, build_policy
+from simulation.contagion.state import Total
+from simulation.types import Float64
+from tests.contagion_books import one_pair_book, run_of
+
+BONUS = 0.05
+THRESHOLD = 0.8
+
+
+def even_book(density: float, deepest: float, accounts: int) -> tuple[Float64, Float64]:
+    """Return accounts of which `density` dollars are sold for each unit that the log price falls.
+
+    Account i comes below 1 where the log price is ``-y[i]``, and is then sold whole for ``debt * (1 + b)``.
+    """
+    y = (np.arange(accounts) + 0.5) * deepest / accounts
+    debt = np.full(accounts, density * deepest / accounts / (1.0 + BONUS))
+    return debt / (THRESHOLD * np.exp(-y)), debt
+
+
+@pytest.mark.parametrize("feedback", [0.0, 0.3, 0.6, 0.9])
+def test_a_shock_is_multiplied_by_one_over_one_less_lambda_rho(feedback: float) -> None:
+    density, depth, shock = 1e6, 1e6 / max(feedback, 1e-9), 0.02
+    collateral, debt = even_book(density, deepest=0.4, accounts=20_000)
+    settings = {"keepers": {}}
+    if feedback:
+        settings["impact"] = {"tokens": {"ETH": {"depth_usd": depth, "permanent": 1.0}}}
+    run = run_of(one_pair_book(collateral, debt), settings, steps=400, shock=-shock)
+    result = run_paths(run, 1, 0, 1)
+    moved = -np.log(result.price[0, 0])
+    assert moved == pytest.approx(shock / (1.0 - feedback), rel=2e-3)
+    sold = result.totals[0, 0, Total.SEIZED]
+    assert sold == pytest.approx(density * moved, rel=2e-3)
+
+
+@pytest.mark.parametrize("feedback", [1.0, 1.2])
+def test_beyond_one_the_book_is_sold_out(feedback: float) -> None:
+    density, shock, deepest = 1e6, 0.02, 0.4
+    collateral, debt = even_book(density, deepest, accounts=2_000)
+    settings = {
+        "keepers": {},
+        "impact": {"tokens": {"ETH": {"depth_usd": density / feedback, "permanent": 1.0}}},
+    }
+    run = run_of(one_pair_book(collateral, debt), settings, steps=400, shock=-shock)
+    result = run_paths(run, 1, 0, 1)
+    assert result.totals[0, 0, Total.LIQUIDATIONS] == 2_000
+    assert -np.log(result.price[0, 0]) == pytest.approx(shock + feedback * deepest, rel=1e-9)
+
+
+@pytest.mark.parametrize("bonus_bps", [450, 500, 800, 1_000])
+@pytest.mark.parametrize("ltv", [0.97, 1.0, 1.03])
+def test_a_toxic_spiral_ends_in_the_closed_form(bonus_bps: int, ltv: float) -> None:
+    b, collateral = bonus_bps / 1e4, 1e6
+    book = one_pair_book([collateral], [ltv * collateral], kind="aave-v2", bonus_bps=bonus_bps)
+    result = run_paths(run_of(book, {"keepers": {}}, steps=200), 1, 0, 1)
+    expected = max(ltv * collateral - collateral / (1.0 + b), 0.0)
+    bad = result.shortfall[0, 0]
+    assert bad == pytest.approx(expected, abs=1e-5 * collateral)
+    if ltv > 1.0 / (1.0 + b):
+        assert result.totals[0, 0, Total.TOXIC] > 0
+    else:
+        # Below the threshold each liquidation lowers the loan-to-value, and nothing is lost.
+        assert bad == 0.0
+
+
+@pytest.mark.parametrize("ltv", [0.94, 0.97, 1.0, 1.03])
+def test_halted_at_the_threshold_only_what_was_lost_before_is_lost(ltv: float) -> None:
+    collateral = 1e6
+    book = one_pair_book([collateral], [ltv * collateral], kind="aave-v2", bonus_bps=500)
+    run = apply_policies(run_of(book, {"keepers": {}}, steps=200), [build_policy({"kind": "halt-toxic"})])
+    result = run_paths(run, 1, 0, 1)
+    assert result.shortfall[0, 0] == pytest.approx(max(ltv - 1.0, 0.0) * collateral, abs=1e-5 * collateral)
+    halted = ltv > 1.0 / 1.05
+    assert (result.totals[0, 0, Total.LIQUIDATIONS] == 0) == halted
+    assert (result.totals[0, 0, Total.HALTED] > 0) == halted
+
+
+@pytest.mark.parametrize("fall", [0.02, 0.1, 0.25, 0.5])
+def test_without_impact_the_engine_is_the_static_sensitivity(fall: float) -> None:
+    rng = np.random.default_rng(5)
+    debt = rng.lognormal(8.0, 1.0, 3_000)
+    health = 1.0 + rng.gamma(2.0, 0.1, 3_000)
+    collateral = debt * health / THRESHOLD
+    book = one_pair_book(collateral, debt, kind="aave-v2")
+    result = run_paths(run_of(book, {"keepers": {}}, steps=1, shock=float(np.log1p(-fall))), 1, 0, 1)
+    below = health * (1.0 - fall) < 1.0
+    # Half of each debt, or what all of the collateral pays.
+    paid = np.minimum(debt[below] / 2.0, collateral[below] * (1.0 - fall) / (1.0 + BONUS))
+    assert result.totals[0, 0, Total.LIQUIDATIONS] == below.sum()
+    assert result.totals[0, 0, Total.REPAID] == pytest.approx(paid.sum(), rel=1e-12)
+
+
+def test_tokens_are_conserved_through_a_crash_with_everything_on() -> None:
+    rng = np.random.default_rng(6)
+    debt = rng.lognormal(8.0, 1.0, 2_000)
+    collateral = debt * (1.0 + rng.gamma(2.0, 0.1, 2_000)) / THRESHOLD
+    for kind in ("aave-v2", "aave-v3", "aave-v3.6", "morpho-blue", "compound-v3"):
+        settings = {
+            "oracle": {},
+            "interest": {},
+            "keepers": {
+                "keepers": [
+                    {"name": "a", "funding": "inventory", "capital_usd": 1e6},
+                    {"name": "b", "bid": 0.1},
+                ]
+            },
+            "losses": {"haircut": True, "backstop_usd": {"market": 1e4}},
+            "impact": {"tokens": {"ETH": {"depth_usd": 1e7}}},
+        }
+        book = one_pair_book(collateral, debt, kind=kind, idle=float(debt.sum()) * 1.2)
+        result = run_paths(run_of(book, settings, steps=50, shock=-0.5), 1, 0, 1)
+        assert result.totals[0, 0, Total.LIQUIDATIONS] > 0, kind
+        assert result.imbalance.max() <= 1e-12, kind
