@@ -340,31 +340,32 @@ def parse_book(data: bytes, where: str = "book", *, folder: Path | None = None) 
     except ValidationError as error:
         raise _model_error(error, where) from None
     digest = hashlib.sha256(data)
-    rows = _inline_rows(file, where)
+    positions, exits = b"", []
     if file.positions is not None:
         table = _beside(file.positions, folder, f"{where}: positions")
-        content = _bytes(table, MAX_TABLE_BYTES)
-        digest.update(content)
-        rows = rows.joined(_table_rows(content, table.name))
-    exits = []
+        positions = _bytes(table, MAX_TABLE_BYTES)
+        digest.update(positions)
     for i, entry in enumerate(file.exit):
         exit_, content = _exit(entry, folder, f"{where}: exit.{i}")
         digest.update(content)
         exits.append(exit_)
-    source = f"{file.origin}; sha256 {digest.hexdigest()}" if file.origin else f"sha256 {digest.hexdigest()}"
+    mark = f"sha256 {digest.hexdigest()}"
     market = SharedBook(
         tokens=tuple(_token(symbol, table) for symbol, table in file.tokens.items()),
         lending=tuple(_lending(table) for table in file.lending),
         wallets=(),
-        positions=_NOTHING,
+        positions=NO_POSITIONS,
         perps=tuple(_perps(table) for table in file.perps),
         exits=tuple(exits),
         block=file.block,
         timestamp=file.timestamp,
-        source=source,
+        source=f"{file.origin}; {mark}" if file.origin else mark,
     )
-    # Tables before accounts: a row can only be understood where its venue and token are in order.
+    # What there is before who holds it: a row is understood where its venue and token are in order.
     check_book(market, where)
+    rows = _inline_rows(file, where)
+    if file.positions is not None:
+        rows = rows.joined(_table_rows(positions, file.positions))
     book = _assembled(market, rows, tuple(dict.fromkeys(file.wallets)), where)
     check_book(book, where, over_limit=file.over_limit == "allow")
     return book
@@ -565,7 +566,8 @@ def _inline_rows(file: BookFile, where: str) -> Rows:
     seen: dict[tuple[str, str], int] = {}
     for i, account in enumerate(file.account):
         at = f"{where}: account.{i}"
-        require_known("venue", account.venue, [*lends, *margin_tokens], f"{at} ({account.wallet}): venue")
+        named = f"{at} ({account.wallet} on {account.venue})"
+        require_known("venue", account.venue, [*lends, *margin_tokens], f"{at} ({account.wallet})")
         before = seen.setdefault((account.wallet, account.venue), i)
         if before != i:
             raise InputError(
@@ -575,21 +577,21 @@ def _inline_rows(file: BookFile, where: str) -> Rows:
         strange = ("margin", "perp") if account.venue in lends else ("collateral", "debt", "emode")
         for key in strange:
             if getattr(account, key):
-                raise InputError(f"{at}.{key}: {account.venue} has none", fix="leave it out")
+                raise InputError(f"{named}: {key} where there is none", fix="leave it out")
         emode = float(account.emode) if account.emode else nan
         for side, held in (("collateral", account.collateral), ("debt", account.debt)):
             for token, amount in held.items():
                 texts.append((account.wallet, account.venue, token, side))
                 numbers.append((amount, emode, nan, nan, nan, nan))
-                labels.append(f"{at}.{side}.{token}")
+                labels.append(f"{named}: {side}.{token}")
         if account.margin is not None:
             texts.append((account.wallet, account.venue, margin_tokens[account.venue], "margin"))
             numbers.append((account.margin, nan, nan, nan, nan, nan))
-            labels.append(f"{at}.margin")
+            labels.append(f"{named}: margin")
         for token, perp in account.perp.items():
             texts.append((account.wallet, account.venue, token, "perp"))
             numbers.append((perp.size, nan, perp.entry, nan, nan, nan))
-            labels.append(f"{at}.perp.{token}")
+            labels.append(f"{named}: perp.{token}")
     for i, option in enumerate(file.option):
         texts.append((option.wallet, "", option.token, "call" if option.call else "put"))
         numbers.append((option.size, nan, nan, option.strike, option.expiry, option.volatility))
@@ -693,7 +695,8 @@ def _numbers(column: Any, name: str, file: str) -> Float64:
 
 
 _I32 = np.empty(0, dtype=np.int32)
-_NOTHING: Final = LendingColumns(_I32, _I32, _I32, np.empty(0, np.int8), np.empty(0), _I32)
+NO_POSITIONS: Final = LendingColumns(_I32, _I32, _I32, np.empty(0, np.int8), np.empty(0), _I32)
+"""Lending positions of nobody."""
 
 
 def _assembled(market: SharedBook, rows: Rows, first: tuple[str, ...], where: str) -> SharedBook:
