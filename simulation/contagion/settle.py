@@ -729,7 +729,8 @@ def _left_behind(
                 supply_index[p, r] *= 1.0 - cut / claims
             deficit[p, r] += owed - cut
             totals[p, v, _SUPPLIERS] += cut * market[p, r - offset]
-    totals[p, v, _WRITTEN_OFF] += worth
+    if rules.write_off[v] == 1 or rules.socialise[v] == 1:
+        totals[p, v, _WRITTEN_OFF] += worth
     return worth
 
 

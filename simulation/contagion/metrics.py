@@ -1,0 +1,263 @@
+"""What a run came to: one row a path, and figures over all paths with their sampling error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from simulation.backtest.summary import BATCHES, batch_means, quantile
+from simulation.contagion.engine import PathResults
+from simulation.contagion.scan import health_factors
+from simulation.contagion.state import Total
+from simulation.contagion.world import World
+from simulation.types import Float64
+
+VENUE_COLUMNS: Final[Mapping[str, Total]] = {
+    "liquidations": Total.LIQUIDATIONS,
+    "liquidated_usd": Total.REPAID,
+    "seized_usd": Total.SEIZED,
+    "bonus_usd": Total.BONUS,
+    "fees_usd": Total.FEES,
+    "gas_usd": Total.GAS,
+    "keeper_profit_usd": Total.KEEPER_PROFIT,
+    "toxic": Total.TOXIC,
+    "written_off_usd": Total.WRITTEN_OFF,
+    "unprofitable": Total.UNPROFITABLE,
+    "stuck": Total.STUCK,
+    "failed_txs": Total.FAILED_TXS,
+    "halted": Total.HALTED,
+    "from_reserves_usd": Total.FROM_RESERVES,
+    "from_backstop_usd": Total.FROM_BACKSTOP,
+    "from_suppliers_usd": Total.FROM_SUPPLIERS,
+    "withdrawn_usd": Total.WITHDRAWN,
+    "unfilled_usd": Total.UNFILLED,
+    "deleveraged_usd": Total.DELEVERAGED,
+}
+"""Columns that are added up over a path, see `Total`."""
+
+
+def path_columns(results: PathResults, dt_s: float) -> dict[str, Float64]:
+    """Return one array of shape (P,) for each column of a path's row.
+
+    ``bad_debt_usd`` is what was written off plus what debts exceed collateral by at the end. Columns of a
+    venue have its name behind a dot; those of a token likewise.
+    """
+    world = results.world
+    out: dict[str, Float64] = {
+        "path": results.first + np.arange(len(results.totals), dtype=np.float64),
+    }
+    by_venue = {name: results.totals[:, :, k] for name, k in VENUE_COLUMNS.items()}
+    by_venue["shortfall_usd"] = results.shortfall
+    by_venue["bad_debt_usd"] = results.totals[:, :, Total.WRITTEN_OFF] + results.shortfall
+    by_venue["deficit_usd"] = results.deficit
+    by_venue["reserve_loss_usd"] = results.reserve_loss
+    by_venue["frozen_steps"] = results.frozen
+    for name, values in by_venue.items():
+        out[name] = values.sum(axis=1)
+        for v, venue in enumerate(world.venues):
+            out[f"{name}.{venue}"] = values[:, v]
+    cleared = results.last_step - results.first_step
+    out["time_to_clear_s"] = np.where(results.first_step > 0, cleared * dt_s, 0.0)
+    for a, token in enumerate(world.tokens):
+        out[f"price.{token}"] = results.price[:, a]
+        out[f"lowest.{token}"] = results.lowest[:, a]
+        fell = np.log(results.exogenous[:, a] / world.price[a])
+        all_in = np.log(results.price[:, a] / world.price[a])
+        # Where nothing moved from outside there is nothing to multiply.
+        out[f"price_multiplier.{token}"] = np.divide(
+            all_in, fell, out=np.ones_like(fell), where=np.abs(fell) > 1e-12
+        )
+    out.update(results.extra)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure with its sampling error.
+
+    Attributes
+    ----------
+    value
+        The estimate.
+    low, high
+        Interval at 95 %; NaN or infinite where there are too few paths for one.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """A loss column's distribution.
+
+    Attributes
+    ----------
+    mean
+        Expected loss.
+    level
+        Of the two below, for example 0.99.
+    var, es
+        Quantile, and the mean of what is at or beyond it.
+    largest
+        On any path.
+    """
+
+    mean: Figure
+    level: float
+    var: Figure
+    es: Figure
+    largest: float
+
+
+def tail_of(losses: Float64, level: float, *, resamples: int = 400, seed: int = 0) -> Tail:
+    """Return mean, value at risk and expected shortfall of losses with 95 % intervals.
+
+    The mean's interval is by batch means, the quantile's by order statistics, and that of the expected
+    shortfall by resampling paths with replacement (Efron 1979): with few paths beyond the level it is too
+    narrow, as the largest loss that was drawn is the largest there is for it.
+
+    Parameters
+    ----------
+    losses
+        One loss a path, positive is bad, shape (P,).
+    level
+        In (0, 1).
+    resamples, seed
+        Of the bootstrap.
+    """
+    n = len(losses)
+    ordered = np.sort(losses)
+    mean, _, low, high = batch_means(losses, np.arange(n) * BATCHES // n, BATCHES)
+    var = quantile(ordered, level)
+    es = _shortfall(ordered, level)
+    draws = np.random.Generator(np.random.PCG64(seed)).integers(0, n, (resamples, n))
+    again = [_shortfall(np.sort(losses[drawn]), level) for drawn in draws]
+    es_low, es_high = np.percentile(again, [2.5, 97.5])
+    return Tail(
+        mean=Figure(mean, low, high),
+        level=level,
+        var=Figure(var.value, var.low, var.high),
+        es=Figure(es, float(es_low), float(es_high)),
+        largest=float(ordered[-1]),
+    )
+
+
+def _shortfall(ordered: Float64, level: float) -> float:
+    """Return the mean of what is at or beyond the quantile."""
+    rank = max(1, int(np.ceil(level * len(ordered) - 1e-9)))
+    return float(ordered[rank - 1 :].mean())
+
+
+def static_sensitivity(world: World, token: str, moves: Float64) -> dict[str, Float64]:
+    """Return what could be liquidated if a token's price moved at once and nothing else did.
+
+    The grid of Perez et al. (2021) and Qin et al. (2021): no keeper, no impact, no oracle.
+
+    Parameters
+    ----------
+    world
+        The book.
+    token
+        Whose price moves; tokens that it backs move along.
+    moves
+        Parts of the price, for example -0.2; shape (M,).
+
+    Returns
+    -------
+    dict
+        ``debt_usd``: debts of the accounts below 1; ``collateral_usd``: their collateral after the move;
+        ``accounts``: how many; ``bad_debt_usd``: debts beyond collateral. Arrays of shape (M,).
+    """
+    a, count = world.token(token), len(world.tokens)
+    follows = np.array([_follows(world, b, a) for b in range(count)])
+    out = {name: np.zeros(len(moves)) for name in ("debt_usd", "collateral_usd", "accounts", "bad_debt_usd")}
+    health = np.zeros(world.rows)
+    for k, move in enumerate(moves):
+        price = np.tile(world.price * np.where(follows, 1.0 + move, 1.0), len(world.venues))
+        health_factors(
+            0,
+            world.rows,
+            world.coll,
+            world.debt,
+            world.coll_at,
+            world.debt_at,
+            world.lt,
+            price,
+            price,
+            health,
+        )
+        owe = (world.debt * price[world.debt_at]).sum(axis=1)
+        have = (world.coll * price[world.coll_at]).sum(axis=1)
+        below = health < 1.0
+        out["debt_usd"][k] = owe[below].sum()
+        out["collateral_usd"][k] = have[below].sum()
+        out["accounts"][k] = below.sum()
+        out["bad_debt_usd"][k] = np.maximum(owe - have, 0.0).sum()
+    return out
+
+
+def _follows(world: World, b: int, a: int) -> bool:
+    """Return whether token `b` is token `a` or is backed by it."""
+    index = world.book.token_index()
+    seen = b
+    while seen != a:
+        backing = world.book.tokens[seen].backing
+        if backing is None or backing.token not in index:
+            return False
+        seen = index[backing.token]
+    return True
+
+
+def solvency(world: World) -> dict[str, dict[str, float]]:
+    """Return what stands behind each venue's debts at the book's prices.
+
+    By venue: ``collateral_usd``, ``debt_usd``, ``overcollateralisation`` (the ratio of both), ``accounts``,
+    ``near`` (accounts with a health factor below 1.05), ``utilisation`` (of the most used reserve),
+    ``liquidatable_at_minus_20`` (debt below 1 if all prices but those backed by US dollars fell by a fifth).
+    """
+    price = np.tile(world.price, len(world.venues))
+    have = (world.coll * price[world.coll_at]).sum(axis=1)
+    owe = (world.debt * price[world.debt_at]).sum(axis=1)
+    health = np.zeros(world.rows)
+    health_factors(
+        0, world.rows, world.coll, world.debt, world.coll_at, world.debt_at, world.lt, price, price, health
+    )
+    stable = np.array([_dollar(world, a) for a in range(len(world.tokens))])
+    fallen = np.tile(np.where(stable, world.price, world.price * 0.8), len(world.venues))
+    after = np.zeros(world.rows)
+    health_factors(
+        0, world.rows, world.coll, world.debt, world.coll_at, world.debt_at, world.lt, fallen, fallen, after
+    )
+    lent = world.reserves.outside_debt.copy()
+    np.add.at(lent, world.debt_at.ravel(), world.debt.ravel())
+    used = np.divide(lent, lent + world.cash, out=np.zeros_like(lent), where=lent + world.cash > 0.0)
+    out = {}
+    for v, name in enumerate(world.venues):
+        rows = slice(world.venue_ptr[v], world.venue_ptr[v + 1])
+        debt = float(owe[rows].sum())
+        out[name] = {
+            "collateral_usd": float(have[rows].sum()),
+            "debt_usd": debt,
+            "overcollateralisation": float(have[rows].sum()) / debt if debt > 0.0 else np.inf,
+            "accounts": float(len(health[rows])),
+            "near": float((health[rows] < 1.05).sum()),
+            "utilisation": float(used[v * len(world.tokens) : (v + 1) * len(world.tokens)].max()),
+            "liquidatable_at_minus_20": float(owe[rows][after[rows] < 1.0].sum()),
+        }
+    return out
+
+
+def _dollar(world: World, a: int) -> bool:
+    """Return whether a token redeems for US dollars in the end."""
+    index = world.book.token_index()
+    backing = world.book.tokens[a].backing
+    while backing is not None:
+        if backing.token not in index:
+            return True
+        backing = world.book.tokens[index[backing.token]].backing
+    return False
