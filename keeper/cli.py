@@ -106,6 +106,49 @@ def chaos(
     run_chaos(kills=kills, seed=seed, accounts=accounts, trace=trace, as_json=json_)
 
 
+@app.command()
+def sweep(
+    scenario: Annotated[Path, typer.Argument(help="TOML of the scenario.")],
+    over: Annotated[
+        list[str] | None,
+        typer.Option("--over", help="KEY=A,B,C or KEY=START:STOP:COUNT; may be repeated."),
+    ] = None,
+    zip_: Annotated[
+        bool, typer.Option("--zip", help="Advance all keys together, instead of every combination.")
+    ] = False,
+    paths: Annotated[int, typer.Option(min=1, help="Paths at each point.")] = 1_000,
+    chunk: Annotated[int, typer.Option(min=1, help="Paths per task and file; no result depends on it.")] = 64,
+    seed: Seed = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; as many as cores without it.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder; one with the same sweep is taken up. SCENARIO-sweep without it."),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="MODULE:FUNCTION that computes the paths; the contagion engine without it."),
+    ] = None,
+    json_: JsonFlag = False,
+) -> None:
+    """Simulate a scenario over parameters and paths. Exit 1 when tasks failed; run it again to resume."""
+    from keeper.commands.sweep import run_sweep
+
+    run_sweep(
+        scenario,
+        over=over or (),
+        zipped=zip_,
+        paths=paths,
+        chunk=chunk,
+        seed=seed,
+        workers=workers,
+        out=out,
+        task=task,
+        as_json=json_,
+    )
+
+
 @chain_app.command("up")
 def chain_up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8545,

@@ -1,0 +1,156 @@
+"""``marginline sweep``: a scenario over parameters and paths, in processes; a folder that can be resumed."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from contracts_abi.errors import InputError
+from keeper.commands.console import plain_table, progress_bar, stderr_console, stdout_console
+from keeper.sweeps.run import Progress, SweepOutcome, sweep
+from keeper.sweeps.versions import versions
+from keeper.sweeps.worker import task_function
+from simulation.backtest.plan import SweepPlan, make_plan
+from simulation.backtest.summary import Statistics, summaries
+
+DEFAULT_TASK: Final = "simulation.contagion.sweep:sweep_task"
+"""What computes a sweep's tasks unless ``--task`` names another function."""
+
+_ROWS: Final = 60
+
+
+def run_sweep(
+    scenario: Path,
+    *,
+    over: Sequence[str],
+    zipped: bool,
+    paths: int,
+    chunk: int,
+    seed: int,
+    workers: int | None,
+    out: Path | None,
+    task: str | None,
+    as_json: bool,
+) -> None:
+    """Run or take up a sweep; print its statistics.
+
+    Exit codes: 0 whole; 1 tasks failed; 2 bad input or no room; 130 interrupted. After each of the last three
+    the same command goes on where it stopped.
+    """
+    task = task or DEFAULT_TASK
+    task_function(task)  # refused before a folder is made
+    plan = make_plan(
+        read_scenario(scenario),
+        over,
+        task=task,
+        paths=paths,
+        seed=seed,
+        chunk=chunk,
+        zipped=zipped,
+        versions=versions(task),
+    )
+    folder = out or Path(f"{scenario.stem}-sweep")
+    console = stderr_console()
+    outcome = _with_bar(console, plan, folder, workers)
+    for index, reason in outcome.damaged:
+        console.print(f"computed task {index} again: {reason}", highlight=False, soft_wrap=True)
+    result = outcome.require_whole()
+    found = list(summaries(folder))
+    if as_json:
+        print(json.dumps(record(plan, outcome, found)))
+        return
+    screen = stdout_console()
+    screen.print(
+        f"{plan.points:,} points, {plan.paths:,} paths each, {outcome.computed:,} tasks in "
+        f"{outcome.work_s:.1f} s, {outcome.resumed:,} were there"
+    )
+    screen.print(_table(plan, found))
+    if len(found) > _ROWS:
+        screen.print(f"{len(found) - _ROWS:,} more lines: --json shows all")
+    screen.print(f"{folder}: {result.rows:,} rows, sha256 {result.sha256}", soft_wrap=True)
+
+
+def read_scenario(file: Path) -> dict[str, Any]:
+    """Return a scenario's tables.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or is no TOML.
+    """
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read scenario {file}: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{file}: is no TOML: {error}") from None
+
+
+def record(plan: SweepPlan, outcome: SweepOutcome, found: Sequence[Statistics]) -> dict[str, Any]:
+    """Return what ``--json`` prints."""
+    result = outcome.require_whole()
+    return {
+        "folder": str(outcome.folder),
+        "sha256": result.sha256,
+        "scenario_sha256": plan.scenario_sha256,
+        "seed": plan.seed,
+        "versions": dict(plan.versions),
+        "rows": result.rows,
+        "tasks": outcome.tasks,
+        "resumed": outcome.resumed,
+        "computed": outcome.computed,
+        "damaged": [{"task": index, "reason": reason} for index, reason in outcome.damaged],
+        "start_s": outcome.start_s,
+        "work_s": outcome.work_s,
+        "cpu_s": outcome.cpu_s,
+        "statistics": [one.record() for one in found],
+    }
+
+
+def _with_bar(console: Console, plan: SweepPlan, folder: Path, workers: int | None) -> SweepOutcome:
+    with progress_bar(console) as bar:
+        line = bar.add_task("reading what is there", total=plan.tasks)
+
+        def show(progress: Progress) -> None:
+            bar.update(
+                line,
+                completed=progress.done + progress.failed,
+                description=progress_text(progress),
+                total=progress.total,
+            )
+
+        return sweep(plan, folder=folder, workers=workers, on_progress=show)
+
+
+def progress_text(progress: Progress) -> str:
+    """Return how far a sweep is, on part of a line."""
+    text = f"{progress.done:,} of {progress.total:,} tasks"
+    if progress.failed:
+        text += f", {progress.failed:,} failed"
+    if progress.rate:
+        text += f", {progress.rate:,.1f} a second"
+    if progress.eta_s is not None:
+        text += f", {timedelta(seconds=round(progress.eta_s))} left"
+    return text
+
+
+def _table(plan: SweepPlan, found: Sequence[Statistics]) -> Table:
+    keys = [axis.key for axis in plan.axes]
+    figures = ["mean", "± 95 %", "median", "95 %", "max", "unknown"]
+    table = plain_table(*keys, "column", *figures, right=figures)
+    for one in found[:_ROWS]:
+        quantiles = {q.level: q.value for q in one.quantiles}
+        table.add_row(
+            *(str(one.parameters[key]) for key in keys),
+            one.column,
+            *(f"{v:.6g}" for v in (one.mean, one.high - one.mean, quantiles[0.5], quantiles[0.95], one.max)),
+            f"{one.unknown:,}" if one.unknown else "",
+        )
+    return table
