@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from eth_abi.abi import encode as abi_encode
 
 from contracts_abi import aave_v3, liquidator, uniswap_v3
 from contracts_abi import morpho_blue as abi
@@ -434,11 +435,13 @@ interface Liquidator:
 
 calls: public(uint256)
 as_pool: public(bool)
+reported: public(uint256)
 
 @external
-def set(calls: uint256, as_pool: bool):
+def set(calls: uint256, as_pool: bool, reported: uint256):
     self.calls = calls
     self.as_pool = as_pool
+    self.reported = reported
 
 @external
 @view
@@ -452,14 +455,14 @@ def liquidate(
     if self.as_pool:
         extcall Liquidator(msg.sender).executeOperation(market.loan_token, 0, 0, msg.sender, b"")
     for i: uint256 in range(self.calls, bound=3):
-        extcall Liquidator(msg.sender).onMorphoLiquidate(0, data)
+        extcall Liquidator(msg.sender).onMorphoLiquidate(self.reported, data)
     return seized, 0
 
 @external
 def call_back(receiver: address):
     extcall Liquidator(receiver).onMorphoLiquidate(0, b"")
 """
-SET_EVIL = function("set(uint256,bool)")
+SET_EVIL = function("set(uint256,bool,uint256)")
 CALL_BACK = function("call_back(address)")
 
 
@@ -483,11 +486,14 @@ def test_a_morpho_that_calls_back_never_twice_or_as_a_pool_is_refused(stage: Sta
         (2, False, liquidator.UNEXPECTED_CALLBACK),
         (1, True, liquidator.UNEXPECTED_CALLBACK),
     ):
-        transact(stage.evm, STRANGER, evil, SET_EVIL, calls, as_pool)
+        transact(stage.evm, STRANGER, evil, SET_EVIL, calls, as_pool, 0)
         stage.refuses(stage.flash(market=same, path=b"", min_profit_raw=0), reason)
     # The guard is what refused it: called back once, the same call goes through.
-    transact(stage.evm, STRANGER, evil, SET_EVIL, 1, False)
-    stage.send(stage.flash(market=same, path=b"", min_profit_raw=0))
+    # What it says that it takes and does not is no debt repaid, and leaves it no allowance.
+    transact(stage.evm, STRANGER, evil, SET_EVIL, 1, False, 10**9)
+    done = stage.outcome(stage.send(stage.flash(market=same, path=b"", min_profit_raw=0)))
+    assert (done.debt_covered_raw, done.collateral_seized_raw, done.profit_raw) == (0, 0, 0)
+    assert read(stage.evm, aave_v3.ALLOWANCE.call(stage.loan, stage.contract, evil)) == 0
     stage.assert_nothing_left()
 
 
@@ -515,6 +521,15 @@ def test_own_balance_is_used_before_the_owners(stage: Stage) -> None:
     assert 8_000 * 10**6 < done.debt_covered_raw < 8_001 * 10**6
     assert stage.balance(stage.loan, OWNER) == 12_000 * 10**6 - done.debt_covered_raw
     stage.assert_nothing_left()
+
+
+def test_the_owner_gets_back_no_more_than_came_from_it(stage: Stage) -> None:
+    stage.mint(stage.loan, stage.contract, 20_000 * 10**6)
+    stage.fund_owner(9_000 * 10**6)
+    done = stage.outcome(stage.send(stage.inventory(max_repaid_raw=29_000 * 10**6)))
+    assert stage.balance(stage.loan, OWNER) == 9_000 * 10**6
+    assert stage.balance(stage.loan, stage.contract) == 20_000 * 10**6 - done.debt_covered_raw
+    stage.assert_no_allowances()
 
 
 def test_no_more_is_paid_and_no_less_taken_than_was_said(stage: Stage) -> None:
@@ -673,12 +688,16 @@ def test_a_sale_that_empties_the_pool_leaves_the_unsold_collateral_to_the_receiv
 def doors(stage: Stage) -> list[tuple[str, bytes]]:
     """Calls that would do harm if they went through in the middle of a liquidation."""
     other: dict[str, Any] = {"intent_id": INTENT[::-1], "deadline_block": 2**64}
-    loan = {"amount": 1_000, "premium": 0}
+    # Arguments of which nothing can be said against but who calls, and when.
+    types = ["address", "address", "uint256", "uint256", "bytes"]
+    data = abi_encode(types, [stage.loan, stage.loan, 0, 0, b""])
+    words = ["address", "address", "uint256", "bytes"]
+    params = abi_encode(words, [stage.collateral, USER, 0, stage.path])
     return [
-        (stage.contract, liquidator.ON_MORPHO_LIQUIDATE.encode(1, b"")),
+        (stage.contract, liquidator.ON_MORPHO_LIQUIDATE.encode(0, data)),
         (
             stage.contract,
-            liquidator.EXECUTE_OPERATION.encode(stage.loan, *loan.values(), stage.contract, b""),
+            liquidator.EXECUTE_OPERATION.encode(stage.loan, 0, 0, stage.contract, params),
         ),
         (stage.contract, stage.flash(**other)),
         (stage.contract, stage.inventory(**other, max_repaid_raw=10**6)),
@@ -688,25 +707,36 @@ def doors(stage: Stage) -> list[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("owner", [False, True], ids=["a stranger", "the owner itself"])
-def test_no_door_opens_to_a_token_that_calls_in_the_middle(chain: Chain, owner: bool) -> None:
-    """The token hands control away at each transfer: sale, repayment, profit."""
-    stage = tether_stage(chain, "USDC", settable(chain.evm))
+@pytest.mark.parametrize("debt", ["USDC", "WETH"], ids=["in the loan", "in the collateral"])
+@pytest.mark.parametrize("inventory", [False, True], ids=["sold", "kept"])
+def test_no_door_opens_to_a_token_that_calls_in_the_middle(
+    chain: Chain, owner: bool, debt: str, inventory: bool
+) -> None:
+    """The token hands control away at each transfer: seizure, sale, repayment, profit."""
+    stage = tether_stage(chain, debt, settable(chain.evm))
+    hooked = stage.loan if debt == "USDC" else stage.collateral
     intruder = chain.evm.create(STRANGER, compile_vyper("Intruder", INTRUDER).creation_code())
     if owner:
         stage.contract = deploy_liquidator(chain.evm, stage.market, owner=intruder)
     for target, data in doors(stage):
         transact(chain.evm, STRANGER, intruder, ADD_ATTEMPT, target, data)
-    transact(chain.evm, STRANGER, stage.loan, SET_HOOK, intruder)
+    more = 10**11 if debt == "USDC" else 10**20
+    if inventory:
+        stage.mint(stage.loan, stage.contract, more)
+    transact(chain.evm, STRANGER, hooked, SET_HOOK, intruder)
+    data = stage.inventory(max_repaid_raw=more) if inventory else stage.flash()
     if owner:
-        result = transact(chain.evm, STRANGER, intruder, RUN, stage.contract, stage.flash())
+        result = transact(chain.evm, STRANGER, intruder, RUN, stage.contract, data)
     else:
-        result = stage.send(stage.flash())
+        result = stage.send(data)
     done = stage.outcome(result)
-    assert read(chain.evm, TRIED.call(intruder)) >= 3 * 6
+    assert read(chain.evm, TRIED.call(intruder)) >= (1 if inventory else 2) * 6
     assert read(chain.evm, OPENED.call(intruder)) == 0
-    assert stage.balance(stage.loan, RECEIVER) == done.profit_raw > 0
-    transact(chain.evm, STRANGER, stage.loan, SET_HOOK, ZERO_ADDRESS)
-    stage.assert_nothing_left()
+    gained = done.collateral_seized_raw if inventory else done.profit_raw
+    assert stage.balance(stage.collateral if inventory else stage.loan, RECEIVER) == gained > 0
+    transact(chain.evm, STRANGER, hooked, SET_HOOK, ZERO_ADDRESS)
+    assert stage.balance(stage.loan, stage.contract) == (more - done.debt_covered_raw) * inventory
+    stage.assert_no_allowances()
 
 
 def test_no_door_opens_to_an_oracle_that_calls_in_the_middle(chain: Chain) -> None:
