@@ -5,7 +5,25 @@ Names follow the contract. A market is one Comet with one base token that is len
 
 from __future__ import annotations
 
+from typing import Final
+
 from contracts_abi.calls import event, function
+
+# --- constructors -----------------------------------------------------------------------------------------
+EXTENSION_CONFIGURATION: Final = "(bytes32,bytes32)"
+"""name, symbol."""
+
+# asset, priceFeed, decimals, borrowCollateralFactor, liquidateCollateralFactor, liquidationFactor, supplyCap
+_ASSET: Final = "(address,address,uint8,uint64,uint64,uint64,uint128)"
+
+CONFIGURATION: Final = (
+    "(address,address,address,address,address,"
+    "uint64,uint64,uint64,uint64,uint64,uint64,uint64,uint64,"
+    f"uint64,uint64,uint64,uint64,uint104,uint104,uint104,{_ASSET}[])"
+)
+"""governor, pauseGuardian, baseToken, baseTokenPriceFeed, extensionDelegate; kink, low slope, high slope and
+base of lenders and of borrowers; storeFrontPriceFactor, trackingIndexScale, speeds of rewards for lenders and
+borrowers, baseMinForRewards, baseBorrowMin, targetReserves; the collaterals."""
 
 # --- configuration, which an upgrade of the implementation changes ----------------------------------------
 BASE_TOKEN = function("baseToken()(address)")
@@ -25,6 +43,9 @@ BORROW_SLOPE_HIGH = function("borrowPerSecondInterestRateSlopeHigh()(uint256)")
 STORE_FRONT_PRICE_FACTOR = function("storeFrontPriceFactor()(uint256)")
 BASE_BORROW_MIN = function("baseBorrowMin()(uint256)")
 TARGET_RESERVES = function("targetReserves()(uint256)")
+BASE_TRACKING_SUPPLY_SPEED = function("baseTrackingSupplySpeed()(uint256)")
+BASE_TRACKING_BORROW_SPEED = function("baseTrackingBorrowSpeed()(uint256)")
+BASE_MIN_FOR_REWARDS = function("baseMinForRewards()(uint256)")
 
 # --- state ------------------------------------------------------------------------------------------------
 # baseSupplyIndex, baseBorrowIndex, trackingSupplyIndex, trackingBorrowIndex, totalSupplyBase,
@@ -60,6 +81,8 @@ ACCRUE_ACCOUNT = function("accrueAccount(address)")
 SUPPLY_TO = function("supplyTo(address,address,uint256)")
 # asset, amount
 WITHDRAW = function("withdraw(address,uint256)")
+# src, to, asset, amount
+WITHDRAW_FROM = function("withdrawFrom(address,address,address,uint256)")
 # absorber, accounts
 ABSORB = function("absorb(address,address[])")
 # asset, minAmount, baseAmount, recipient

@@ -82,12 +82,16 @@ def parity(
     backend: Annotated[str, typer.Option(help="revm or anvil.")] = "anvil",
     cases: Annotated[int, typer.Option(min=1, help="Random states to compare.")] = 60,
     seed: Seed = 1,
+    source: Annotated[
+        Path | None,
+        typer.Option(help="Built checkout of contracts that no package ships, for compound-v3."),
+    ] = None,
     json_: JsonFlag = False,
 ) -> None:
     """Compare a model or a price source with the real bytecode, to the wei. Exit 1 on any mismatch."""
     from keeper.commands.parity import run_parity_command
 
-    run_parity_command(protocol, backend=backend, cases=cases, seed=seed, as_json=json_)
+    run_parity_command(protocol, backend=backend, cases=cases, seed=seed, as_json=json_, source=source)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -10,17 +11,24 @@ from rich.table import Table
 
 from contracts_abi.errors import CheckFailed
 from keeper.commands.console import progress_bar, stderr_console
-from simulation.chain.parity import ORACLE, ParityResult, parity_names, run_parity
+from simulation.chain.parity import ORACLE, ParityResult, parity_adapter, parity_names, run_parity
 from simulation.chain.solc import ensure_oracle_toolchain, ensure_protocol_toolchain
 from simulation.chain.toolchain import ensure_toolchain, node_tools
 
 
-def run_parity_command(name: str, *, backend: str, cases: int, seed: int, as_json: bool) -> None:
-    """Run one comparison, or those of all price sources; print the counts, and fail on a mismatch."""
+def run_parity_command(
+    name: str, *, backend: str, cases: int, seed: int, as_json: bool, source: Path | None = None
+) -> None:
+    """Run one comparison, or those of all price sources; print the counts, and fail on a mismatch.
+
+    `source` is a built checkout of contracts that no package ships.
+    """
     names = parity_names(name)
+    for one in names:
+        parity_adapter(one, source)  # refuses before anything is fetched
     console = stderr_console()
     _set_up(console, names)
-    results = [_run(console, one, backend, cases, seed) for one in names]
+    results = [_run(console, one, backend, cases, seed, source) for one in names]
     if as_json:
         print(json.dumps(_record(name, results)))
     else:
@@ -54,7 +62,9 @@ def _set_up(console: Console, names: tuple[str, ...]) -> None:
         ensure_protocol_toolchain(names, report, tools)
 
 
-def _run(console: Console, name: str, backend: str, cases: int, seed: int) -> ParityResult:
+def _run(
+    console: Console, name: str, backend: str, cases: int, seed: int, source: Path | None
+) -> ParityResult:
     with progress_bar(console) as bar:
         task = bar.add_task(f"{name} on {backend}", total=cases)
         return run_parity(
@@ -62,6 +72,7 @@ def _run(console: Console, name: str, backend: str, cases: int, seed: int) -> Pa
             backend,
             cases=cases,
             seed=seed,
+            source=source,
             progress=lambda done: bar.update(task, completed=done),
         )
 

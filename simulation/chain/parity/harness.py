@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
@@ -200,6 +201,7 @@ def run_parity(
     cases: int,
     seed: int,
     first: int = 0,
+    source: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ParityResult:
     """Compare a protocol's model, or a price source, with its bytecode.
@@ -213,6 +215,8 @@ def run_parity(
     cases, seed, first
         Runs the cases ``first … first + cases - 1`` of the seed's endless sequence; `first` serves to
         repeat one that parted.
+    source
+        Built checkout of contracts that no package ships; see `parity_adapter`.
     progress
         Called with the number of cases done.
 
@@ -225,7 +229,7 @@ def run_parity(
     ToolError
         If the backend or the protocol's artifacts are not installed.
     """
-    adapter: ParityAdapter[Any] = parity_adapters.get(protocol)()
+    adapter = parity_adapter(protocol, source)
     results = run_cases(adapter, backend, cases=cases, seed=seed, first=first)
     verdicts: Counter[str] = Counter()
     codes: Counter[str] = Counter()
@@ -253,6 +257,30 @@ def run_parity(
         tags=dict(tags),
         details=tuple(details[:MAX_DETAILS]),
     )
+
+
+def parity_adapter(protocol: str, source: Path | None = None) -> ParityAdapter[Any]:
+    """Return a protocol's side of the harness.
+
+    Parameters
+    ----------
+    source
+        Checkout with the contracts that are compared, for the protocols whose adapter has a `from_source`.
+
+    Raises
+    ------
+    UnknownNameError
+        If no such protocol has a parity test.
+    InputError
+        If it needs a checkout and there is none, or takes none.
+    """
+    entry = parity_adapters.get(protocol)
+    if hasattr(entry, "from_source"):
+        adapter: ParityAdapter[Any] = entry.from_source(source)
+        return adapter
+    if source is not None:
+        raise InputError(f"--source {source}: {protocol} is compared with what npm ships", fix="leave it out")
+    return entry()  # type: ignore[no-any-return]
 
 
 def parity_names(wanted: str) -> tuple[str, ...]:

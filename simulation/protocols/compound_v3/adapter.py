@@ -12,6 +12,7 @@ from contracts_abi.calls import Call, Event
 from contracts_abi.errors import DataError, InputError
 from contracts_abi.feeds import LATEST_ROUND_DATA
 from simulation.fixed_point import MAX_UINT256, WAD
+from simulation.protocols import protocols
 from simulation.protocols.aave_v3.layout import ZERO_ADDRESS, Reads, answer_all
 from simulation.protocols.compound_v3 import comet
 from simulation.protocols.compound_v3.book import book_of_accounts
@@ -43,11 +44,15 @@ _PARAMETERS: Final = (
     abi.STORE_FRONT_PRICE_FACTOR,
     abi.BASE_BORROW_MIN,
     abi.TARGET_RESERVES,
+    abi.BASE_TRACKING_SUPPLY_SPEED,
+    abi.BASE_TRACKING_BORROW_SPEED,
+    abi.BASE_MIN_FOR_REWARDS,
 )
 _LATER_ASSETS: Final = 16
 """From this offset on an account's bits are in the next field of its word."""
 
 
+@protocols.register("compound-v3")
 @dataclass(frozen=True, slots=True)
 class CompoundV3:
     """The adapter of one Comet (`simulation.interfaces.ProtocolAdapter`).
@@ -154,7 +159,7 @@ class CompoundV3:
             prices_e8.append(_answer(results[at + 3]))
         return CometMarket(
             params=self._params(parameters, infos),
-            totals=CometTotals(*totals[:2], *totals[4:]),
+            totals=CometTotals(*totals),
             total_collateral_raw=tuple(of_accounts_raw),
             collateral_held_raw=tuple(held_raw),
             base_held_raw=base_held_raw,
@@ -182,6 +187,9 @@ class CompoundV3:
             store_front_price_factor_wad=words[8],
             base_borrow_min_raw=words[9],
             target_reserves_raw=words[10],
+            tracking_supply_speed=words[11],
+            tracking_borrow_speed=words[12],
+            base_min_for_rewards_raw=words[13],
             assets=tuple(infos),
         )
 

@@ -3,8 +3,8 @@
 A call answers what it does or the reason it reverts with; none raises for a refusal. A view raises
 `CometRevert` where the contract's reverts. Views that name no time read the stored indices, as the contract's
 do: `is_liquidatable` says nothing of interest since the last accrual, and `absorb`, which accrues first, may
-go through for an account of which it says False. Whoever pays is taken to be able to; rewards, liquidator
-points, transfers between accounts and permissions by signature are not modelled.
+go through for an account of which it says False. Whoever pays is taken to be able to. An account's own
+rewards, liquidator points, transfers between accounts and permissions by signature are not modelled.
 """
 
 from __future__ import annotations
@@ -124,13 +124,28 @@ def _grown(index: int, rate_wad: int, elapsed_s: int) -> int:
 def accrue(market: CometMarket) -> CometMarket:
     """Return the market with interest up to its timestamp (`accrueInternal`); may raise `CometRevert`."""
     supply_index, borrow_index = accrued_interest_indices(market)
-    totals = replace(
-        market.totals,
+    params, totals = market.params, market.totals
+    elapsed_s = market.timestamp - totals.last_accrual_time
+
+    def tracked(index: int, speed: int, principal: int) -> int:
+        if elapsed_s == 0 or principal < params.base_min_for_rewards_raw:
+            return index
+        rewards = uint256(uint256(speed * elapsed_s) * params.base_scale)
+        return unsigned(index + safe64(div(rewards, principal)), 64)
+
+    after = replace(
+        totals,
         base_supply_index=supply_index,
         base_borrow_index=borrow_index,
+        tracking_supply_index=tracked(
+            totals.tracking_supply_index, params.tracking_supply_speed, totals.total_supply_base
+        ),
+        tracking_borrow_index=tracked(
+            totals.tracking_borrow_index, params.tracking_borrow_speed, totals.total_borrow_base
+        ),
         last_accrual_time=market.timestamp,
     )
-    return replace(market, totals=totals)
+    return replace(market, totals=after)
 
 
 def project(market: CometMarket, timestamp: int) -> CometMarket:

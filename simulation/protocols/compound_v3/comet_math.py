@@ -9,6 +9,7 @@ from simulation.protocols.compound_v3.errors import DIVISION_PANIC, require, sig
 
 BASE_INDEX_SCALE: Final = 10**15
 FACTOR_SCALE: Final = WAD
+FACTOR_STEP: Final = FACTOR_SCALE // 10_000
 
 
 def div(numerator: int, denominator: int) -> int:
@@ -41,3 +42,13 @@ def div_price(value_e8: int, price_e8: int, to_scale: int) -> int:
 def per_second(per_year_wad: int) -> int:
     """Return a yearly rate by the second, rounded down (the constructor)."""
     return per_year_wad // SECONDS_PER_YEAR
+
+
+def kept_factor(factor_wad: int) -> int:
+    """Return a factor as the contract keeps it, at four decimals (`getPackedAssetInternal`)."""
+    return factor_wad // FACTOR_STEP * FACTOR_STEP
+
+
+def kept_cap(cap_raw: int, scale: int) -> int:
+    """Return a supply cap as the contract keeps it, in whole tokens (`getPackedAssetInternal`)."""
+    return cap_raw // scale * scale

@@ -96,6 +96,10 @@ class CometParams:
         Least debt that may be left after a withdrawal.
     target_reserves_raw
         Reserves from which on no collateral is sold.
+    tracking_supply_speed, tracking_borrow_speed
+        Rewards a second for all lenders and for all borrowers, in the contract's own scale.
+    base_min_for_rewards_raw
+        Least principal of all lenders, or borrowers, at which their rewards run.
     assets
         Collaterals in the contract's order.
     """
@@ -107,6 +111,9 @@ class CometParams:
     store_front_price_factor_wad: int
     base_borrow_min_raw: int
     target_reserves_raw: int
+    tracking_supply_speed: int
+    tracking_borrow_speed: int
+    base_min_for_rewards_raw: int
     assets: tuple[AssetInfo, ...]
 
     @property
@@ -117,12 +124,15 @@ class CometParams:
 
 @dataclass(frozen=True, slots=True)
 class CometTotals:
-    """What a market holds, as stored (`TotalsBasic` of `CometStorage.sol`, without rewards).
+    """What a market holds, as stored (`TotalsBasic` of `CometStorage.sol`).
 
     Attributes
     ----------
     base_supply_index, base_borrow_index
         What a unit of principal is worth at 1e15, up to `last_accrual_time`.
+    tracking_supply_index, tracking_borrow_index
+        Rewards that a unit of principal has had. They can end a market: where few lend and rewards are high,
+        they leave 64 bits, and nothing goes through any more.
     total_supply_base, total_borrow_base
         Principals of all lenders, and of all borrowers.
     last_accrual_time
@@ -133,6 +143,8 @@ class CometTotals:
 
     base_supply_index: int
     base_borrow_index: int
+    tracking_supply_index: int
+    tracking_borrow_index: int
     total_supply_base: int
     total_borrow_base: int
     last_accrual_time: int
