@@ -113,7 +113,7 @@ def scan_paths(
     dirty: Bool,
     dirty_list: Int32,
     dirty_count: Int64,
-    near: Int64,
+    sorted_once: Int64,
     prune: bool,
     found: Int32,
     found_health: Float64,
@@ -136,7 +136,7 @@ def scan_paths(
         Price times index now, shape (P, R).
     threshold
         Rows with a health factor strictly below are found.
-    anchor_coll, anchor_debt, order, health, dirty, dirty_list, dirty_count, near
+    anchor_coll, anchor_debt, order, health, dirty, dirty_list, dirty_count, sorted_once
         See `simulation.contagion.state.Anchor`; changed in place.
     prune
         False looks at every row.
@@ -154,13 +154,16 @@ def scan_paths(
                 continue
             size, begin = last - first, n
             near_now, ratio = size, 0.0
-            if prune and near[p, v] >= 0:
+            if prune and sorted_once[p, v] == 1:
                 ratio = _ratio(
                     tokens, v * tokens, used, coll_price[p], debt_price[p], anchor_coll[p], anchor_debt[p]
                 )
                 if ratio > 0.0:
                     near_now = np.searchsorted(health[p, first:last], threshold / (ratio * SLACK))
-            stale = near[p, v] < 0 or near_now > near[p, v] + NEAR * size or dirty_count[p, v] > NEAR * size
+            stale = True
+            if prune and sorted_once[p, v] == 1:
+                then = np.searchsorted(health[p, first:last], threshold / SLACK)
+                stale = near_now > then + NEAR * size or dirty_count[p, v] > NEAR * size
             if prune and stale:
                 health_factors(
                     first, last, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p], scratch
@@ -175,7 +178,7 @@ def scan_paths(
                 for r in range(v * tokens, (v + 1) * tokens):
                     anchor_coll[p, r] = coll_price[p, r]
                     anchor_debt[p, r] = debt_price[p, r]
-                near[p, v] = np.searchsorted(health[p, first:last], threshold / SLACK)
+                sorted_once[p, v] = 1
                 looked += size
                 for k in range(size):
                     if health[p, first + k] < threshold:
@@ -296,7 +299,7 @@ class Scanner:
             a.dirty,
             a.dirty_list,
             a.dirty_count,
-            a.near,
+            a.sorted_once,
             self._prune,
             self.found,
             self.health,

@@ -62,8 +62,8 @@ class Anchor:
         Rows whose amounts changed since, shape (P, N): the order says nothing of them.
     dirty_list, dirty_count
         The same as a list, shapes (P, N) and (P, V).
-    near
-        Rows of each venue that had to be looked at right after the anchor was set, shape (P, V).
+    sorted_once
+        1 where the order has been made at all, shape (P, V).
     """
 
     coll_price: Float64
@@ -73,7 +73,7 @@ class Anchor:
     dirty: Bool
     dirty_list: Int32
     dirty_count: Int64
-    near: Int64
+    sorted_once: Int64
 
 
 @dataclass(slots=True)
@@ -216,7 +216,7 @@ def fresh_state(
             dirty=np.zeros((paths, rows), dtype=np.bool_),
             dirty_list=np.zeros((paths, rows), dtype=np.int32),
             dirty_count=np.zeros((paths, venues), dtype=np.int64),
-            near=np.full((paths, venues), -1, dtype=np.int64),
+            sorted_once=np.zeros((paths, venues), dtype=np.int64),
         ),
     )
 
