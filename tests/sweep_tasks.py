@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from contracts_abi.errors import InputError
+from keeper.sweeps.pool import ONE_THREAD
 from simulation.backtest.plan import SweepTask
 
 SCENARIO: dict[str, Any] = {
@@ -56,6 +58,12 @@ def playing(task: SweepTask) -> dict[str, Any]:
 def always_wrong(task: SweepTask) -> dict[str, Any]:
     """Raise what nobody meant to."""
     return {"loss": [1.0 / (task.index - task.index)]}
+
+
+def threads(task: SweepTask) -> dict[str, Any]:
+    """Return how many libraries were told to use one thread, and what Arrow makes of it."""
+    told = sum(os.environ.get(name) == "1" for name in ONE_THREAD)
+    return {"told": [told] * len(task.paths), "arrow": [pa.cpu_count()] * len(task.paths)}
 
 
 def _exists(name: str) -> bool:

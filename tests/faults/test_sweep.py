@@ -18,6 +18,7 @@ import pytest
 
 from contracts_abi.errors import CheckFailed, InputError
 from keeper.sweeps import run as sweeps
+from keeper.sweeps.pool import ONE_THREAD
 from keeper.sweeps.run import SweepInterrupted, SweepOutcome, sweep
 from simulation.backtest import store
 from simulation.backtest.parts import content_sha256, part_table
@@ -53,7 +54,7 @@ def digest(outcome: SweepOutcome) -> str:
 def sweeper(folder: Path, workers: int, **play: Any) -> Iterator[subprocess.Popen[str]]:
     words = [sys.executable, "-m", "tests.faults.sweeper", str(folder), str(workers), json.dumps(play)]
     with subprocess.Popen(
-        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         try:
             yield process
@@ -127,6 +128,13 @@ def test_a_model_that_never_works_is_given_up(tmp_path: Path, monkeypatch: pytes
         outcome.require_whole()
 
 
+def test_each_worker_is_told_to_use_one_thread(tmp_path: Path) -> None:
+    sweep(plan_of({}, task="threads"), folder=tmp_path / "s", workers=1)
+    table = store.read(tmp_path / "s")
+    assert set(table["told"].to_pylist()) == {len(ONE_THREAD)}
+    assert set(table["arrow"].to_pylist()) == {1}
+
+
 def test_a_function_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^task: tests\.sweep_tasks has no function 'gains'$"):
         sweep(plan_of({}, task="gains"), folder=tmp_path / "s", workers=2)
@@ -142,7 +150,7 @@ def test_a_signal_ends_it_soon_and_the_same_call_completes_it(
     folder, play = tmp_path / "s", {"slow_s": 0.25}
     with sweeper(folder, 2, **play) as process:
         wait_for(process, 3)
-        process.send_signal(number)
+        os.killpg(process.pid, number)  # as a terminal does: to all of its processes
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     kept = parts(folder)
