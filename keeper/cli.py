@@ -498,6 +498,44 @@ def margin_compare(
     compare(book, market=market, accounts=account or (), named=method or (), html=html, as_json=json_)
 
 
+@margin_app.command("cross")
+def margin_cross(
+    book: Annotated[Path, typer.Argument(help="A shared book, .toml; see docs/book.md.")],
+    wallet: Annotated[list[str] | None, typer.Option(help="Only this wallet; may be repeated.")] = None,
+    links: Annotated[
+        Path | None, typer.Option(help="TOML of the links between venues; see docs/cross-margin.md.")
+    ] = None,
+    scenarios: Annotated[
+        Path | None, typer.Option(help="TOML of scenarios; the standard ones without.")
+    ] = None,
+    prices: Annotated[
+        Path | None, typer.Option(help="TOML of a price process for random paths; else out and back.")
+    ] = None,
+    paths: Annotated[int, typer.Option(min=1, help="Random paths.")] = 200,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of a random path.")] = 144,
+    step: Annotated[float, typer.Option(min=1, help="Seconds of such a step.")] = 600.0,
+    seed: Seed = 1,
+    alpha: Annotated[float, typer.Option(min=0, max=0.99, help="Part of the paths that may breach.")] = 0.0,
+    json_: JsonFlag = False,
+) -> None:
+    """Margin wallets over their protocols: isolated, cross, cross-protocol, netted, and what each hides."""
+    from keeper.commands.margin_cross import cross
+
+    cross(
+        book,
+        wallets=wallet or (),
+        links=links,
+        scenarios=scenarios,
+        prices=prices,
+        paths=paths,
+        steps=steps,
+        step_s=step,
+        seed=seed,
+        alpha=alpha,
+        as_json=json_,
+    )
+
+
 def main() -> None:
     """Run the command line; whatever the user can mend is one line on stderr."""
     try:
