@@ -14,6 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from contracts_abi.errors import InputError, MarginlineError
+from keeper.commands.book_cli import book_app
 
 app = typer.Typer(
     name="marginline",
@@ -30,6 +31,7 @@ app.add_typer(chain_app, name="chain")
 app.add_typer(keeper_app, name="keeper")
 app.add_typer(oracle_app, name="oracle")
 app.add_typer(margin_app, name="margin")
+app.add_typer(book_app, name="book")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
@@ -37,6 +39,9 @@ Market = Annotated[
     Path | None, typer.Option(help="JSON of the market; else BOOK's own, or the one beside it.")
 ]
 Accounts = Annotated[list[str] | None, typer.Option("--account", help="Only this account; may be repeated.")]
+OneProtocol = Annotated[
+    str | None, typer.Option("--protocol", help="Only this market, by its name; morpho-blue:b323495f.")
+]
 Config = Annotated[Path, typer.Option("--config", "-c", help="The keeper's TOML configuration.")]
 
 
@@ -185,7 +190,13 @@ def chain_fork(
 @keeper_app.command("init")
 def keeper_init(
     rpc: Annotated[str, typer.Option(help="Endpoint of the chain: a URL, or env:NAME or file:PATH of one.")],
-    provider: Annotated[str, typer.Option(help="Address of Aave's PoolAddressesProvider.")],
+    provider: Annotated[
+        str | None, typer.Option(help="Address of Aave's PoolAddressesProvider, of V3 or V3.6.")
+    ] = None,
+    morpho: Annotated[str | None, typer.Option(help="Address of Morpho Blue.")] = None,
+    morpho_market: Annotated[
+        list[str] | None, typer.Option(help="Id of a market of Morpho Blue to watch; may be repeated.")
+    ] = None,
     config: Annotated[Path, typer.Option("--config", "-c", help="File to write.")] = Path("keeper.toml"),
     uniswap_factory: Annotated[
         str | None, typer.Option(help="Uniswap V3 factory, to find pools to sell in.")
@@ -201,7 +212,7 @@ def keeper_init(
     deploy: Annotated[bool, typer.Option(help="Deploy our Liquidator with the keystore's key.")] = False,
     json_: JsonFlag = False,
 ) -> None:
-    """Discover a deployment from its PoolAddressesProvider and write the keeper's configuration."""
+    """Discover markets of Aave V3 and Morpho Blue and write the keeper's configuration."""
     from keeper.commands.keeper_init import init
 
     init(
@@ -216,6 +227,8 @@ def keeper_init(
         receiver=receiver,
         deploy=deploy,
         as_json=json_,
+        morpho=morpho,
+        morpho_markets=tuple(morpho_market or ()),
     )
 
 
@@ -232,6 +245,7 @@ def keeper_scan(
         ),
     ] = None,
     market: Market = None,
+    protocol: OneProtocol = None,
     all_: Annotated[bool, typer.Option("--all", help="List healthy accounts too.")] = False,
     json_: JsonFlag = False,
 ) -> None:
@@ -242,25 +256,26 @@ def keeper_scan(
         if method is None or (market is not None and book is None):
             raise InputError("a portfolio file goes with --method", fix="name a method, or leave both out")
         if book is None:
-            scan_chain(method, config, list_all=all_, as_json=json_)
+            scan_chain(method, config, list_all=all_, as_json=json_, protocol=protocol)
         else:
             scan_book(method, book, market=market, list_all=all_, as_json=json_)
         return
     from keeper.commands.keeper_look import scan
 
-    scan(config_file=config, list_all=all_, as_json=json_)
+    scan(config_file=config, list_all=all_, as_json=json_, protocol=protocol)
 
 
 @keeper_app.command("explain")
 def keeper_explain(
     account: Annotated[str, typer.Argument(help="The borrower's address.")],
     config: Config = Path("keeper.toml"),
+    protocol: OneProtocol = None,
     json_: JsonFlag = False,
 ) -> None:
     """Say why one account is or is not liquidated: positions, three prices, verdict, plan."""
     from keeper.commands.keeper_look import explain
 
-    explain(account, config_file=config, as_json=json_)
+    explain(account, config_file=config, as_json=json_, protocol=protocol)
 
 
 @keeper_app.command("run")

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any
 
 from eth_utils.address import to_checksum_address
-from eth_utils.crypto import keccak
-from pydantic import ConfigDict, Field, ValidationError
 
 from contracts_abi import uniswap_v3 as uniswap
 from contracts_abi.calls import Call
 from contracts_abi.errors import DataError, InputError, RpcError, RpcUnavailable, UnknownNameError
-from contracts_abi.liquidator import OWNER, POOL
+from contracts_abi.liquidator import MORPHO, OWNER, POOL
 from contracts_abi.multicall import GET_BLOCK_NUMBER, aggregate
-from keeper.config import KeeperConfig, ProtocolSection, RouterSection
+from keeper.config import KeeperConfig, RouterSection
+from keeper.markets import LENS_ADDRESS, Market, checked_options, find_markets, named
 from keeper.rpc import Head, Node
 from keeper.view import QUOTE, FundsOf, Reader, check_symbols
 from oracle.guards import BASIC, guards
@@ -26,31 +24,15 @@ from oracle.interfaces import Guard
 from oracle.snapshot import Feed
 from oracle.sources import sources
 from oracle.sources.chainlink import ChainlinkSource, complete, resolve
-from oracle.strict import StrictModel, input_error
 from simulation.amm.uniswap_v3 import PoolKey
 from simulation.chain.artifacts import own
 from simulation.policy import policies
-from simulation.protocols import protocols
-from simulation.protocols.aave_v3 import AaveLayout, AaveV3, discover_layout, run_stages
-
-LENS_ADDRESS: Final = to_checksum_address(keccak(text="marginline: AccountLens")[12:])
-"""Where the lens is pretended to be when it is not deployed."""
-
-
-class AaveV3Options(StrictModel):
-    """Keys of a ``[[protocols]]`` table that belong to the Aave V3 adapter."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    account_data: bool = False
-    """Also read the contract's own account data with the positions; it makes up most of a bulk read's gas."""
-    accounts_per_call: Annotated[int, Field(ge=1, le=10_000)] = 500
-    """Accounts in one call of the lens or of Multicall3."""
+from simulation.types import Asset
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A node that answers for the configured chain, and the market on it.
+    """A node that answers for the configured chain, and the markets on it.
 
     Attributes
     ----------
@@ -58,8 +40,8 @@ class Connected:
         What was connected, and to what.
     head
         The newest block when it was.
-    adapter
-        The market, laid out.
+    markets
+        The markets, laid out, in the configuration's order.
     pools
         Pools to sell collateral in.
     feeds
@@ -71,40 +53,60 @@ class Connected:
     config: KeeperConfig
     node: Node
     head: Head
-    adapter: AaveV3
+    markets: tuple[Market, ...]
     pools: tuple[PoolKey, ...]
     feeds: tuple[Feed, ...]
     owner: str | None
 
     @property
-    def protocol(self) -> ProtocolSection:
-        """The configuration of the market that is watched."""
-        return self.config.protocols[0]
+    def assets(self) -> dict[str, str]:
+        """Symbol to token address, of all markets; of two tokens of one symbol the first market's."""
+        return {asset.symbol: asset.address for market in reversed(self.markets) for asset in market.assets}
 
     @property
-    def assets(self) -> dict[str, str]:
-        """Symbol to token address."""
-        return {r.asset.symbol: r.asset.address for r in self.adapter.layout.reserves}
+    def tokens(self) -> tuple[Asset, ...]:
+        """The tokens of all markets, each once."""
+        return tuple({a.address: a for market in self.markets for a in market.assets}.values())
+
+    def market(self, name: str | None = None) -> Market:
+        """Return a market by its name; without one the only market.
+
+        Raises
+        ------
+        InputError
+            If there is no such market, or there are several and none is named.
+        """
+        known = {market.name: market for market in self.markets}
+        if name is None:
+            if len(known) > 1:
+                raise InputError(
+                    f"--protocol: there are {len(known)} markets", fix=f"name one: {', '.join(known)}"
+                )
+            return self.markets[0]
+        if name not in known:
+            raise UnknownNameError("market in --protocol", name, known)
+        return known[name]
 
     def reader(self) -> Reader:
-        """Return a fresh reader of this market."""
-        lens = self.adapter.layout.lens
-        pretended = {lens: own("AccountLens").deployed_bytecode} if lens == LENS_ADDRESS else None
+        """Return a fresh reader of all markets."""
+        pretend = self.config.contracts.account_lens is None
         return Reader(
             self.node,
-            self.adapter,
+            *(market.adapter for market in self.markets),
             feeds=self.feeds,
             pools=self.pools,
             multicall=self.config.contracts.multicall,
-            code=pretended,
+            code={LENS_ADDRESS: own("AccountLens").deployed_bytecode} if pretend else None,
             funds=self._funds(),
+            quotes={market.name: market.quote for market in self.markets},
+            small_accounts=[market.name for market in self.markets if market.one_by_one],
         )
 
     def _funds(self) -> FundsOf | None:
         liquidator = self.config.contracts.liquidator
         if self.config.execution.funding != "inventory" or liquidator is None or self.owner is None:
             return None
-        return FundsOf(liquidator, self.owner, tuple(self.assets.values()))
+        return FundsOf(liquidator, self.owner, tuple(token.address for token in self.tokens))
 
     def policy(self) -> Any:
         """Return the configured policy."""
@@ -112,7 +114,7 @@ class Connected:
 
 
 def connect(config: KeeperConfig) -> Connected:
-    """Connect, check chain id and addresses, and find the market's parts.
+    """Connect, check chain id and addresses, and find the parts of every market.
 
     What can be checked without the node is checked before it is asked for anything.
 
@@ -123,24 +125,53 @@ def connect(config: KeeperConfig) -> Connected:
     RpcUnavailable
         If the node does not answer.
     """
-    section = _market_section(config)
+    for i, section in enumerate(config.protocols):
+        checked_options(section, f"protocols.{i}")
     build_policy(config)
     references = reference_sources(config)
     judges = _guards(config)
     node = open_node(config)
     head = node.head()
-    check_code(
-        node, {**_configured_addresses(config), f"protocols.0.provider ({section.kind})": section.provider}
-    )
-    adapter = _adapter(config, section, node, head)
-    symbols = {r.asset.symbol: r.asset.address for r in adapter.layout.reserves}
+    check_code(node, {**_configured_addresses(config), **_market_addresses(config)})
+    markets = find_markets(config.protocols, config.contracts, node, head)
+    symbols = _symbols(markets)
     if config.execution.native_asset not in symbols:
         raise UnknownNameError("asset in execution.native_asset", config.execution.native_asset, symbols)
+    _one_token("execution.native_asset", config.execution.native_asset, symbols)
     feeds = resolve_feeds(references, judges, node, head)
     check_symbols(feeds, list(symbols))
-    owner = _check_contracts(config, adapter, node, head)
-    pools = find_pools(config.router, list(symbols.values()), node, head)
-    return Connected(config, node, head, adapter, pools, feeds, owner)
+    for symbol in references:
+        _one_token(f"references.{symbol}", symbol, symbols)
+    owner = _check_contracts(config, markets, node, head)
+    tokens = [address for addresses in symbols.values() for address in addresses]
+    pools = find_pools(config.router, list(dict.fromkeys(tokens)), node, head)
+    return Connected(config, node, head, markets, pools, feeds, owner)
+
+
+def _symbols(markets: Sequence[Market]) -> dict[str, list[str]]:
+    """Return the tokens of each symbol, over all markets."""
+    found: dict[str, list[str]] = {}
+    for market in markets:
+        for asset in market.assets:
+            addresses = found.setdefault(asset.symbol, [])
+            if asset.address not in addresses:
+                addresses.append(asset.address)
+    return found
+
+
+def _one_token(where: str, symbol: str, symbols: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a symbol that means different tokens in different markets: a price of one is none of the other.
+
+    Raises
+    ------
+    InputError
+        Naming the key and the tokens.
+    """
+    if len(symbols[symbol]) > 1:
+        raise InputError(
+            f"{where}: the markets have different tokens of that name, {' and '.join(symbols[symbol])}",
+            fix="watch them with a keeper each",
+        )
 
 
 def open_node(config: KeeperConfig) -> Node:
@@ -183,35 +214,6 @@ def _with_url(message: str, shown_url: str) -> str:
     return message if shown_url in message else f"{shown_url}: {message}"
 
 
-def _market_section(config: KeeperConfig) -> ProtocolSection:
-    """Return the one market that is watched."""
-    if len(config.protocols) > 1:
-        raise InputError(
-            f"protocols: {len(config.protocols)} markets, one is supported",
-            fix="run one keeper per market, each with its own journal and key",
-        )
-    section = config.protocols[0]
-    if section.kind not in protocols:
-        with _named("protocols.0.kind"):
-            raise UnknownNameError("protocol", section.kind, protocols)
-    if section.kind != AaveV3.kind:
-        raise InputError(
-            f"protocols.0.kind: there is a model of {section.kind}, and no keeper for it yet",
-            fix=f"a keeper runs on {AaveV3.kind}",
-        )
-    _options(section)
-    return section
-
-
-@contextlib.contextmanager
-def _named(where: str) -> Iterator[None]:
-    """Put the configuration key in front of an error about a name that is in no registry."""
-    try:
-        yield
-    except UnknownNameError as error:
-        raise InputError(f"{where}: {error.message}", fix=error.fix) from None
-
-
 def _configured_addresses(config: KeeperConfig) -> dict[str, str]:
     named = {
         "contracts.liquidator": config.contracts.liquidator,
@@ -221,6 +223,15 @@ def _configured_addresses(config: KeeperConfig) -> dict[str, str]:
     if config.router is not None:
         named |= {"router.factory": config.router.factory, "router.router": config.router.router}
         named["router.quoter"] = config.router.quoter
+    return {key: address for key, address in named.items() if address is not None}
+
+
+def _market_addresses(config: KeeperConfig) -> dict[str, str]:
+    named = {
+        f"protocols.{i}.{key} ({section.kind})": getattr(section, key)
+        for i, section in enumerate(config.protocols)
+        for key in ("provider", "contract")
+    }
     return {key: address for key, address in named.items() if address is not None}
 
 
@@ -239,7 +250,7 @@ def check_code(node: Node, named: Mapping[str, str]) -> None:
             )
 
 
-def _check_contracts(config: KeeperConfig, adapter: AaveV3, node: Node, head: Head) -> str | None:
+def _check_contracts(config: KeeperConfig, markets: Sequence[Market], node: Node, head: Head) -> str | None:
     """Refuse contracts that are not what their keys say; return the owner of our Liquidator.
 
     Raises
@@ -252,6 +263,7 @@ def _check_contracts(config: KeeperConfig, adapter: AaveV3, node: Node, head: He
     if contracts.liquidator is not None:
         calls["owner"] = OWNER.call(contracts.liquidator)
         calls["pool"] = POOL.call(contracts.liquidator)
+        calls["morpho"] = MORPHO.call(contracts.liquidator)
     if contracts.multicall is not None:
         calls["multicall"] = aggregate(contracts.multicall, [GET_BLOCK_NUMBER.call(contracts.multicall)])
     found = dict(
@@ -259,13 +271,9 @@ def _check_contracts(config: KeeperConfig, adapter: AaveV3, node: Node, head: He
     )
     if contracts.liquidator is not None:
         what = f"contracts.liquidator: {contracts.liquidator}"
-        if found["owner"] is None or found["pool"] is None:
+        if any(found[part] is None for part in ("owner", "pool", "morpho")):
             raise InputError(f"{what} is not our Liquidator", fix="check the address")
-        if found["pool"] != adapter.layout.pool:
-            raise InputError(
-                f"{what} liquidates in pool {found['pool']}, the market's is {adapter.layout.pool}",
-                fix="deploy one for this market: marginline keeper init --deploy",
-            )
+        _check_venues(what, [str(found["pool"]), str(found["morpho"])], markets)
     if contracts.multicall is not None and found["multicall"] is None:
         raise InputError(
             f"contracts.multicall: {contracts.multicall} is not a Multicall3",
@@ -281,6 +289,18 @@ def _check_contracts(config: KeeperConfig, adapter: AaveV3, node: Node, head: He
     if config.router is not None:
         check_router(config.router, node, head)
     return found.get("owner")
+
+
+def _check_venues(what: str, venues: Sequence[str], markets: Sequence[Market]) -> None:
+    """Refuse a Liquidator that cannot liquidate in a market; `venues` are its pool and its Morpho."""
+    for i, market in enumerate(markets):
+        wanted = market.adapter.venue.address
+        if wanted not in venues:
+            served = " and ".join(venue for venue in venues if int(venue, 16)) or "nowhere"
+            raise InputError(
+                f"{what} liquidates in {served}; the market of protocols.{i}, {market.name}, is {wanted}",
+                fix="deploy one for these markets: marginline keeper init --deploy",
+            )
 
 
 def check_router(router: RouterSection, node: Node, head: Head, where: str = "router.") -> None:
@@ -310,37 +330,6 @@ def _decoded(call: Call[Any], answer: bytes | None) -> Any:
         return call.decode(answer)
     except DataError:
         return None
-
-
-def _adapter(config: KeeperConfig, section: ProtocolSection, node: Node, head: Head) -> AaveV3:
-    layout = read_layout(node, head, section.provider, "protocols.0.provider")
-    lens = config.contracts.account_lens or LENS_ADDRESS
-    layout = replace(layout, lens=lens, multicall=config.contracts.multicall or "")
-    options = _options(section)
-    return AaveV3(layout, account_data=options.account_data, accounts_per_call=options.accounts_per_call)
-
-
-def _options(section: ProtocolSection) -> AaveV3Options:
-    known = [*ProtocolSection.model_fields, *AaveV3Options.model_fields]
-    for key in section.options:
-        if key not in known:
-            with _named("protocols.0"):
-                raise UnknownNameError("key", key, known)
-    try:
-        return AaveV3Options(**section.options)
-    except ValidationError as error:
-        raise input_error(error, "protocols.0") from None
-
-
-def read_layout(node: Node, head: Head, provider: str, where: str) -> AaveLayout:
-    """Find an Aave V3 market from its PoolAddressesProvider, which was named by `where`."""
-    try:
-        return run_stages(discover_layout(provider), lambda calls: node.read(calls, head))
-    except DataError as error:
-        raise InputError(
-            f"{where}: {provider} does not lead to an Aave V3 market: {error.message}",
-            fix="give the address of its PoolAddressesProvider",
-        ) from None
 
 
 def find_pools(
@@ -383,7 +372,7 @@ def reference_sources(config: KeeperConfig) -> dict[str, tuple[Any, ...]]:
             settings = {"base": asset, "quote": QUOTE, **table}
             if isinstance(settings.get("path"), str):
                 settings["path"] = config.path(Path(settings["path"]))
-            with _named(where):
+            with named(where):
                 built.append(sources.build(settings, where=where))
         found[asset] = tuple(built)
     return found
@@ -414,7 +403,7 @@ def resolve_feeds(
 def _guards(config: KeeperConfig) -> tuple[Guard, ...]:
     for name in config.guards:
         if name not in guards:
-            with _named(f"guards.{name}"):
+            with named(f"guards.{name}"):
                 raise UnknownNameError("guard", name, guards)
     names = dict.fromkeys([*BASIC, *config.guards])
     return tuple(
@@ -424,5 +413,5 @@ def _guards(config: KeeperConfig) -> tuple[Guard, ...]:
 
 def build_policy(config: KeeperConfig) -> Any:
     """Return the configured policy (`simulation.interfaces.Policy`)."""
-    with _named("policy.kind"):
+    with named("policy.kind"):
         return policies.build(dict(config.policy), where="policy")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from contracts_abi.errors import InputError
 from simulation.chain.rpc import masked
 
 WEI_PER_ETH = 10**18
+_MARKET_ID = re.compile(r"0x[0-9a-fA-F]{64}")
+_LABEL = re.compile(r"[a-z0-9-]{1,24}")
 WEI_PER_GWEI = 10**9
 
 
@@ -111,8 +114,22 @@ def _reference(value: str) -> str:
     return value
 
 
+def _market_id(value: str) -> str:
+    if not _MARKET_ID.fullmatch(value):
+        raise ValueError("not a market id of 32 bytes in hex")
+    return value.lower()
+
+
+def _label(value: str) -> str:
+    if not _LABEL.fullmatch(value):
+        raise ValueError("not a label: 1 to 24 lower-case letters, digits and hyphens")
+    return value
+
+
 SecretReference = Annotated[str, AfterValidator(_reference)]
 Address = Annotated[str, AfterValidator(_address)]
+MarketId = Annotated[str, AfterValidator(_market_id)]
+Label = Annotated[str, AfterValidator(_label)]
 Amount = Annotated[Decimal, BeforeValidator(_exact), Field(ge=0, allow_inf_nan=False)]
 PositiveAmount = Annotated[Decimal, BeforeValidator(_exact), Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 7)]
@@ -160,14 +177,21 @@ class ContractsSection(Section):
 
 
 class ProtocolSection(Section):
-    """A lending market to watch. Keys besides these belong to the protocol's adapter."""
+    """A lending market to watch; one table each. Keys besides these belong to the protocol's adapter."""
 
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     kind: str
-    """Registry name, for example ``aave-v3``."""
-    provider: Address
-    """PoolAddressesProvider, from which everything else is discovered."""
+    """Registry name: ``aave-v3.6``, ``aave-v3`` or ``morpho-blue``."""
+    provider: Address | None = None
+    """Aave: the PoolAddressesProvider, from which everything else is discovered."""
+    contract: Address | None = None
+    """Morpho Blue: the contract that holds all of its markets."""
+    market: MarketId | None = None
+    """Morpho Blue: the market's id, 0x and 64 hexadecimal digits."""
+    label: Label | None = None
+    """Aave: tells two markets of one version apart; one with a label is called ``aave-v3.6:label``. The name
+    stands in the journal, so a label is given once and kept."""
     from_block: Annotated[int, Field(ge=0)] = 0
     """First block that can hold a borrower's log: the block of the pool's deployment."""
 

@@ -6,19 +6,23 @@ replayed one and a test.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from keeper.view import HeadView
+from contracts_abi.errors import MarginlineError
+from keeper.markets import LendingProtocol, rounding_of
+from keeper.view import QUOTE, HeadView, Views
+from oracle.snapshot import plain_snapshot
 from oracle.types import PriceSnapshot
-from simulation.interfaces import ProtocolAdapter
-from simulation.liquidation import Executable, LiquidationModel, PlanSettings, plan_bundle
-from simulation.margin.lending_health_factor import LendingHealthFactor
+from simulation.bundle import MarketBook, plan_markets
+from simulation.fixed_point import to_float
+from simulation.liquidation import PlanSettings
+from simulation.margin.lending_health_factor import LendingHealthFactor, prices_base
 from simulation.policy import excess_seizure_bps
-from simulation.screen import AAVE_V3_0, build_screen
+from simulation.screen import build_screen
 from simulation.types import (
     Action,
     Book,
@@ -30,18 +34,16 @@ from simulation.types import (
     Verdict,
 )
 
+Key: TypeAlias = tuple[str, str]
+"""Market name and account: an account in two markets is two."""
 
-class LendingProtocol(ProtocolAdapter[Any, Any], LiquidationModel[Any, Any], Executable, Protocol):
-    """A protocol that can be read, judged and liquidated."""
-
-    def project(self, market: Any, timestamp: int) -> Any:
-        """Return the market at a later time; prices stay."""
-        ...
+_RATE_DECIMALS = 36
+"""Scale at which a market's quote currency is valued, fine enough for tokens worth next to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What one view leads to.
+    """What one view leads to, of one market or of several.
 
     Attributes
     ----------
@@ -53,25 +55,40 @@ class Decision:
         ones before it.
     screened, examined
         Accounts screened in floats, and those of them examined in exact integers.
+    undecided
+        Why nothing could be decided in a market that was read, by its name: it is unknown, as one that was
+        not read.
     """
 
     verdicts: tuple[Verdict, ...]
     plans: tuple[LiquidationPlan, ...]
     screened: int
     examined: int
+    undecided: Mapping[str, str] = field(default_factory=dict)
 
 
-def prices_of(book: Book, prices: PriceSnapshot) -> Float64:
-    """Return a price for each asset of the book, NaN where it is unknown."""
-    known = (prices.price_e8(asset.symbol) for asset in book.assets)
-    return np.fromiter((np.nan if p is None else p / 1e8 for p in known), dtype=np.float64)
+def prices_of(view: HeadView, prices: PriceSnapshot) -> Float64:
+    """Return a price for each asset of the book as the market would compare it, NaN where it is unknown.
+
+    In the market's own currency: a market that prices one token in another sees nothing but their ratio.
+    """
+    market = view.market
+    seen = market.with_prices(prices_base(prices, market.base_decimals)).prices_base
+    known = (seen.get(asset.symbol) for asset in view.book.assets)
+    return np.fromiter(
+        (np.nan if p is None else to_float(p, market.base_decimals) for p in known), dtype=np.float64
+    )
 
 
-def examined_rows(view: HeadView, watched: Collection[str], *, every: bool = False) -> list[int]:
+def examined_rows(
+    view: HeadView, adapter: LendingProtocol, watched: Collection[str], *, every: bool = False
+) -> list[int]:
     """Return the rows that need exact integers.
 
     Parameters
     ----------
+    adapter
+        The market, which says how far its contract may be from the floats.
     watched
         Accounts to look at whatever the screen says: those that were not healthy at the last head.
     every
@@ -80,12 +97,45 @@ def examined_rows(view: HeadView, watched: Collection[str], *, every: bool = Fal
     book = view.book
     if every:
         return list(range(len(book)))
-    screen = build_screen(book, AAVE_V3_0)
-    rows = set(screen.run(prices_of(book, view.protocol)).candidates().tolist())
+    screen = build_screen(book, rounding_of(adapter, view.market))
+    rows = set(screen.run(prices_of(view, view.protocol)).candidates().tolist())
     if view.reference.prices:
-        rows |= set(screen.run(prices_of(book, view.reference)).candidates().tolist())
+        rows |= set(screen.run(prices_of(view, view.reference)).candidates().tolist())
     rows |= {i for i, account in enumerate(book.accounts) if account in watched}
     return sorted(rows)
+
+
+def usd_prices(view: HeadView) -> PriceSnapshot:
+    """Return the protocol's prices in US dollars, in which the operator's amounts are and markets compare.
+
+    Those of a market that quotes in a token are valued at that token's reference price; while that is
+    unknown, so is what anything is worth, and nothing can be planned.
+    """
+    protocol = view.protocol
+    if protocol.quote == QUOTE:
+        return protocol
+    rate = view.reference.price_at(protocol.quote, _RATE_DECIMALS)
+    decimals = view.market.base_decimals
+    known = {asset: protocol.price_at(asset, decimals) for asset in protocol.prices}
+    return plain_snapshot(
+        protocol.view,
+        QUOTE,
+        {a: None if p is None or rate is None else p * rate // 10**_RATE_DECIMALS for a, p in known.items()},
+        decimals,
+        block=protocol.block,
+        timestamp=protocol.timestamp,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """One market's accounts, judged at two prices and not planned for."""
+
+    view: HeadView
+    usd: PriceSnapshot
+    margins: Mapping[int, tuple[MarginReport, MarginReport | None]]
+    first: Mapping[int, Verdict]
+    book: MarketBook
 
 
 def decide(
@@ -99,22 +149,89 @@ def decide(
     in_flight: Collection[str] = (),
     every: bool = False,
 ) -> Decision:
-    """Decide on every account of a view.
+    """Decide on every account of one market; see `decide_all`.
+
+    Raises
+    ------
+    MarginlineError
+        If the market's state is one that nothing can be decided on.
+    """
+    name = adapter.name
+    flying = {(name, account) for account in in_flight}
+    judged = _judge(
+        view,
+        adapter,
+        policy,
+        settings,
+        next_timestamp=next_timestamp,
+        watched=watched,
+        in_flight=flying,
+        every=every,
+    )
+    return _decided({name: judged}, policy, flying, most=None, undecided={})
+
+
+def decide_all(
+    views: Views,
+    adapters: Mapping[str, LendingProtocol],
+    policy: Any,
+    settings: PlanSettings,
+    *,
+    next_timestamp: int,
+    watched: Collection[Key] = (),
+    in_flight: Collection[Key] = (),
+    every: bool = False,
+    most: int | None = None,
+) -> Decision:
+    """Decide on every account of every market, and plan for all together.
 
     Parameters
     ----------
-    view
+    views
         One block.
-    adapter, policy, settings
-        The protocol, the policy and what the planner assumes of gas and profit.
+    adapters, policy, settings
+        The markets by name, the policy and what the planner assumes of gas and profit.
     next_timestamp
         Expected time of the next block, at which interest has grown a little.
     watched, every
         See `examined_rows`.
     in_flight
         Accounts with a liquidation under way: they are judged and not planned for.
+    most
+        Plans to make at most; the accounts of least profit behind them are left for `Reason.LIMIT`.
     """
-    rows = examined_rows(view, watched, every=every)
+    judged: dict[str, _Judged] = {}
+    undecided: dict[str, str] = {}
+    for name, view in views.markets.items():
+        try:
+            judged[name] = _judge(
+                view,
+                adapters[name],
+                policy,
+                settings,
+                next_timestamp=next_timestamp,
+                watched={account for market, account in watched if market == name},
+                in_flight=in_flight,
+                every=every,
+            )
+        except MarginlineError as error:
+            # Says something of this market; the others may be as they should.
+            undecided[name] = str(error)
+    return _decided(judged, policy, in_flight, most=most, undecided=undecided)
+
+
+def _judge(
+    view: HeadView,
+    adapter: LendingProtocol,
+    policy: Any,
+    settings: PlanSettings,
+    *,
+    next_timestamp: int,
+    watched: Collection[str],
+    in_flight: Collection[Key],
+    every: bool,
+) -> _Judged:
+    rows = examined_rows(view, adapter, watched, every=every)
     protocol = LendingHealthFactor(adapter, view.market)
     margins = {
         row: (
@@ -127,37 +244,64 @@ def decide(
     wanted = [
         row
         for row, verdict in first.items()
-        if verdict.reason is Reason.UNPROFITABLE and verdict.account not in in_flight
+        if verdict.reason is Reason.UNPROFITABLE and (adapter.name, verdict.account) not in in_flight
     ]
-    market = adapter.project(view.market, max(next_timestamp, view.head.timestamp))
-    accounts = {row: view.book.exact[row] for row in wanted}
-    planned = plan_bundle(adapter, market, accounts, view.pools, view.protocol, settings)
+    usd = usd_prices(view)
+    book = MarketBook(
+        model=adapter,
+        market=adapter.project(view.market, max(next_timestamp, view.head.timestamp)),
+        accounts={(adapter.name, row): view.book.exact[row] for row in wanted},
+        prices=usd,
+        settings=settings,
+    )
+    return _Judged(view, usd, margins, first, book)
+
+
+def _decided(
+    judged: Mapping[str, _Judged],
+    policy: Any,
+    in_flight: Collection[Key],
+    *,
+    most: int | None,
+    undecided: Mapping[str, str],
+) -> Decision:
+    pools = next((j.view.pools for j in judged.values()), {})
+    planned = plan_markets([j.book for j in judged.values()], pools, most=most)
     verdicts: list[Verdict] = []
     acting: list[tuple[int, LiquidationPlan]] = []
-    for row, verdict in first.items():
-        if verdict.account in in_flight and verdict.reason is Reason.UNPROFITABLE:
-            verdicts.append(_in_flight(verdict))
-            continue
-        if row not in planned:
-            verdicts.append(verdict)
-            continue
-        plan = planned[row]
-        if isinstance(plan, Reason):
-            verdicts.append(policy.decide(*margins[row], None, excess_seizure_bps=None, no_plan=plan))
-            continue
-        excess = excess_seizure_bps(
-            _symbol(view.book, plan.collateral_asset),
-            _symbol(view.book, plan.debt_asset),
-            view.protocol,
-            view.reference,
-        )
-        final = policy.decide(*margins[row], plan, excess_seizure_bps=excess)
-        verdicts.append(final)
-        if final.action is Action.ACT:
-            acting.append((row, plan))
-    ranks = {row: rank for rank, row in enumerate(planned)}
-    acting.sort(key=lambda pair: ranks[pair[0]])
-    return Decision(tuple(verdicts), tuple(plan for _, plan in acting), len(view.book), len(rows))
+    ranks = {key: rank for rank, key in enumerate(planned)}
+    for name, market in judged.items():
+        view = market.view
+        for row, verdict in market.first.items():
+            margins = market.margins[row]
+            if (name, verdict.account) in in_flight and verdict.reason is Reason.UNPROFITABLE:
+                verdicts.append(_in_flight(verdict))
+                continue
+            if (name, row) not in planned:
+                verdicts.append(verdict)
+                continue
+            plan = planned[name, row]
+            if isinstance(plan, Reason):
+                verdicts.append(policy.decide(*margins, None, excess_seizure_bps=None, no_plan=plan))
+                continue
+            excess = excess_seizure_bps(
+                _symbol(view.book, plan.collateral_asset),
+                _symbol(view.book, plan.debt_asset),
+                view.protocol,
+                view.reference,
+            )
+            final = policy.decide(*margins, plan, excess_seizure_bps=excess)
+            verdicts.append(final)
+            if final.action is Action.ACT:
+                acting.append((ranks[name, row], plan))
+    acting.sort(key=lambda ranked: ranked[0])
+    return Decision(
+        tuple(verdicts),
+        tuple(plan for _, plan in acting),
+        sum(len(j.view.book) for j in judged.values()),
+        sum(len(j.first) for j in judged.values()),
+        undecided,
+    )
 
 
 def _symbol(book: Book, address: str) -> str:

@@ -60,7 +60,7 @@ class Usage:
     reverts_hour
         Reverts in the last hour.
     reverts
-        Account to the blocks of its reverts in the last 24 hours, ascending.
+        Market name and account to the blocks of its reverts there in the last 24 hours, ascending.
     """
 
     timestamp: int
@@ -68,7 +68,7 @@ class Usage:
     in_flight: int
     gas_loss_day_wei: int
     reverts_hour: int
-    reverts: Mapping[str, tuple[int, ...]]
+    reverts: Mapping[tuple[str, str], tuple[int, ...]]
 
 
 def measure(losses: Sequence[Loss], *, in_flight: int, block: int, timestamp: int) -> Usage:
@@ -81,9 +81,9 @@ def measure(losses: Sequence[Loss], *, in_flight: int, block: int, timestamp: in
     """
     day = [loss for loss in losses if loss.timestamp > timestamp - DAY_S]
     reverts = [loss for loss in day if loss.kind is AttemptKind.ACTION]
-    by_account: dict[str, list[int]] = {}
+    by_account: dict[tuple[str, str], list[int]] = {}
     for loss in reverts:
-        by_account.setdefault(loss.account, []).append(loss.block)
+        by_account.setdefault((loss.protocol, loss.account), []).append(loss.block)
     return Usage(
         timestamp=timestamp,
         block=block,
@@ -127,13 +127,16 @@ def global_breach(limits: LimitsSection, usage: Usage, tick: Tick, *, now: int) 
     return None
 
 
-def account_breach(limits: LimitsSection, usage: Usage, account: str) -> Breach | None:
-    """Return the breaker that keeps the keeper off one account, if one does."""
+def account_breach(limits: LimitsSection, usage: Usage, account: str, protocol: str) -> Breach | None:
+    """Return the breaker that keeps the keeper off one account in one market, if one does.
+
+    The lists are of accounts wherever they borrow; reverts count where they happened.
+    """
     if account in limits.deny_accounts:
         return Breach(Limit.DENIED, "on the list of accounts to leave alone")
     if limits.allow_accounts and account not in limits.allow_accounts:
         return Breach(Limit.NOT_ALLOWED, "not on the list of accounts to act on")
-    blocks = usage.reverts.get(account, ())
+    blocks = usage.reverts.get((protocol, account), ())
     if not blocks:
         return None
     if len(blocks) >= limits.max_reverts_per_account:

@@ -8,29 +8,33 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from contracts_abi.errors import ChainError, DataError, InputError, UnknownNameError
 from keeper.clock import Clock
 from keeper.config import KeeperConfig, Mode, wei_of_eth
-from keeper.decide import Decision, LendingProtocol, decide, examined_rows
+from keeper.decide import Decision, Key, decide_all, examined_rows, usd_prices
 from keeper.execute import Prepared, PricedPlan, liquidated_event, prepare
 from keeper.fees import FeePolicy, market_fees
 from keeper.journal import Journal
 from keeper.limits import Limit, account_breach, global_breach, read_usage, room
+from keeper.markets import LendingProtocol, Market
 from keeper.outage import Outage
 from keeper.rpc import Head, Node, Tick, TxCall, TxReceipt
 from keeper.submit import Submission, Submitter, TxEvent
-from keeper.sync import Discovery, Synced
-from keeper.types import Intent, IntentState, Receipt
-from keeper.view import HeadView, Reader
+from keeper.sync import Discovery, Synced, advance_all
+from keeper.types import Intent, IntentState, Order, Receipt
+from keeper.view import Reader, Views
 from simulation.fixed_point import ceil_div
 from simulation.liquidation import PlanSettings
 from simulation.types import Action, LiquidationPlan, MarginStatus, Reason, Verdict
 
 Emit = Callable[[str, Mapping[str, Any]], None]
 """Takes the name of an event and its fields; values are JSON types."""
+
+PLANS_AT_LEAST: Final = 64
+"""Plans that are made at a head whatever a block may take of them."""
 
 _UNREMARKABLE = frozenset({Reason.HEALTHY, Reason.NO_DEBT})
 _ACTED_ON = frozenset({Reason.LIQUIDATE, Reason.DUPLICATE})
@@ -42,8 +46,8 @@ class HeadResult:
 
     Attributes
     ----------
-    view, decision
-        What was read, and what followed from it.
+    views, decision
+        What was read of each market, and what followed from all of it.
     verdicts
         The decision's verdicts with what simulation, limits and journal had to add.
     submission
@@ -54,7 +58,7 @@ class HeadResult:
         Time from the new head to the signed transactions that was not spent waiting for the node.
     """
 
-    view: HeadView
+    views: Views
     decision: Decision
     verdicts: tuple[Verdict, ...]
     submission: Submission | None
@@ -64,20 +68,24 @@ class HeadResult:
 
 @dataclass(slots=True)
 class Keeper:
-    """One keeper of one market.
+    """One keeper of one market or several: one head, one decision, one key.
 
     Attributes
     ----------
-    config, node, adapter, policy
+    config, node, policy
         As connected.
-    reader, discovery, submitter, journal
-        The parts that hold state.
+    markets
+        What is watched, by name.
+    discoveries
+        Who borrows in each market, by its name.
+    reader, submitter, journal
+        The other parts that hold state.
     clock
         For durations only.
     emit
         Told what happens.
     assets
-        Symbol to token address.
+        Symbol to token address, of all markets.
     audit_due
         Set it to have the next head examine every account exactly and count what the screen missed.
     balance_due
@@ -88,10 +96,10 @@ class Keeper:
 
     config: KeeperConfig
     node: Node
-    adapter: LendingProtocol
+    markets: Mapping[str, Market]
     policy: Any
     reader: Reader
-    discovery: Discovery
+    discoveries: Mapping[str, Discovery]
     submitter: Submitter
     journal: Journal
     clock: Clock
@@ -100,14 +108,15 @@ class Keeper:
     audit_due: threading.Event = field(default_factory=threading.Event)
     balance_due: threading.Event = field(default_factory=threading.Event)
     screen_misses: int = 0
-    _watched: set[str] = field(default_factory=set)
+    _watched: set[Key] = field(default_factory=set)
     _last: Head | None = None
     _resumed: bool = False
     _moved_at: float = 0.0
     _stalled: bool = False
-    _told: dict[str, tuple[Action, Reason]] = field(default_factory=dict)
-    _refused_at: dict[str, int] = field(default_factory=dict)
-    _armed: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    _told: dict[Key, tuple[Action, Reason]] = field(default_factory=dict)
+    _refused_at: dict[Key, int] = field(default_factory=dict)
+    _armed: dict[Key, tuple[int, int | None]] = field(default_factory=dict)
+    _unknown: dict[str, str] = field(default_factory=dict)
 
     def run(self, stop: threading.Event) -> None:
         """Work on heads until `stop` is set; what fails at one head does not end the loop."""
@@ -165,14 +174,20 @@ class Keeper:
         for both while its opportunity passes.
         """
         tick = self.submitter.tick()
-        view = self.reader.read(tick.head, self.discovery.borrowers)
-        decide(
-            view,
-            self.adapter,
+        views = self.reader.read_all(tick.head, self._borrowers())
+        decide_all(
+            views,
+            self._adapters(),
             self.policy,
-            plan_settings(self.config, self.assets, self._gas_price_wei(tick), view.funds_raw),
+            plan_settings(self.config, self.assets, self._gas_price_wei(tick), views.funds_raw),
             next_timestamp=self._next_timestamp(tick.head),
         )
+
+    def _borrowers(self) -> dict[str, tuple[str, ...]]:
+        return {name: discovery.borrowers for name, discovery in self.discoveries.items()}
+
+    def _adapters(self) -> dict[str, LendingProtocol]:
+        return {name: market.adapter for name, market in self.markets.items()}
 
     def _is_new(self, head: Head) -> bool:
         last = self._last
@@ -205,26 +220,27 @@ class Keeper:
         waiting = self.node.waited_s
         head = tick.head
         self._report_balance(tick)
-        synced = self.discovery.advance(head)
-        self._report_sync(head, synced)
-        view = self.reader.read(head, self.discovery.borrowers)
-        in_flight = {account for _, account in self.journal.in_flight()}
+        self._report_sync(head, advance_all(self.discoveries, head))
+        views = self.reader.read_all(head, self._borrowers())
+        in_flight = set(self.journal.in_flight())
         every = self.audit_due.is_set()
-        decision = decide(
-            view,
-            self.adapter,
+        decision = decide_all(
+            views,
+            self._adapters(),
             self.policy,
-            plan_settings(self.config, self.assets, self._gas_price_wei(tick), view.funds_raw),
+            plan_settings(self.config, self.assets, self._gas_price_wei(tick), views.funds_raw),
             next_timestamp=self._next_timestamp(head),
             watched=self._watched,
             in_flight=in_flight,
             every=every,
+            most=self._most_plans(),
         )
+        self._report_unknown(head, {**views.unread, **decision.undecided})
         if every:
-            self._audited(view, decision)
-        verdicts, submission = self._act(view, decision, tick)
+            self._audited(views, decision)
+        verdicts, submission = self._act(views, decision, tick)
         result = HeadResult(
-            view=view,
+            views=views,
             decision=decision,
             verdicts=verdicts,
             submission=submission,
@@ -232,48 +248,61 @@ class Keeper:
             own_s=self.clock.monotonic() - started - (self.node.waited_s - waiting),
         )
         self._last = head
-        self._watched = {v.account for v in verdicts if _remarkable(v)}
-        self._record(view, verdicts)
-        self._report_waits(view, result)
+        # Who was looked at in a market that is unknown now is looked at again when it is not.
+        kept = {key for key in self._watched if key[0] in self._unknown}
+        self._watched = {_key(v) for v in verdicts if _remarkable(v)} | kept
+        self._record(views, verdicts)
+        self._report_waits(result)
         return result
+
+    def _most_plans(self) -> int | None:
+        """Return how many plans are worth making: what a block may take, and whoever was refused before.
+
+        In a crash everybody is due, and planning for those whose turn does not come costs the others time.
+        Who keeps being refused must not take the turn of others, so those are planned for on top. Where
+        nothing is sent all are planned for: an operator wants to see them.
+        """
+        if self.config.mode is Mode.OBSERVE or self.config.contracts.liquidator is None:
+            return None
+        return max(self.config.limits.max_per_block, PLANS_AT_LEAST) + len(self._refused_at)
 
     def _gas_price_wei(self, tick: Tick) -> int:
         fees = market_fees(tick.fees, FeePolicy.from_config(self.config.fees))
         return max(tick.fees.next_base_fee_wei + fees.priority_fee_wei, 1)
 
     def _act(
-        self, view: HeadView, decision: Decision, tick: Tick
+        self, views: Views, decision: Decision, tick: Tick
     ) -> tuple[tuple[Verdict, ...], Submission | None]:
         """Simulate and send the plans; return the verdicts with what came of it."""
         plans = decision.plans
         liquidator = self.config.contracts.liquidator
         if not plans or liquidator is None or self.config.mode is Mode.OBSERVE:
             flagged = {
-                p.account: (Action.LEAVE, Reason.OBSERVE_ONLY, f"mode {self.config.mode}") for p in plans
+                _key(p): (Action.LEAVE, Reason.OBSERVE_ONLY, f"mode {self.config.mode}") for p in plans
             }
             return _amended(decision.verdicts, flagged), None
-        amended: dict[str, tuple[Action, Reason, str]] = {}
+        amended: dict[Key, tuple[Action, Reason, str]] = {}
         stopped = self._stopped(plans, tick)
-        for account, why in stopped.items():
-            amended[account] = (Action.HOLD, Reason.LIMIT, why)
+        for key, why in stopped.items():
+            amended[key] = (Action.HOLD, Reason.LIMIT, why)
         price = self._gas_price_wei(tick)
-        priced = [self._priced(view, plan, price) for plan in plans if plan.account not in stopped]
-        prepared = self._prepared(view, priced, liquidator)
-        self._remember_refused(plans, prepared, view.head)
+        priced = [self._priced(views, plan, price) for plan in plans if _key(plan) not in stopped]
+        prepared = self._prepared(views.head, priced, liquidator)
+        self._remember_refused(plans, prepared, views.head)
         for item in prepared:
             if item.order is None:
-                amended[item.plan.account] = (Action.LEAVE, item.reason, item.detail)
+                amended[_key(item.plan)] = (Action.LEAVE, item.reason, item.detail)
         orders = [item.order for item in prepared if item.order is not None]
         if self.config.mode is not Mode.LIVE:
             for order in orders:
-                amended[order.account] = (Action.LEAVE, Reason.OBSERVE_ONLY, "dry-run: simulated, not sent")
+                amended[_key(order)] = (Action.LEAVE, Reason.OBSERVE_ONLY, "dry-run: simulated, not sent")
             return _amended(decision.verdicts, amended), None
         submission = self.submitter.submit(orders, tick) if orders else None
         for refusal in submission.refused if submission else ():
-            amended[refusal.order.account] = (Action.LEAVE, refusal.reason, refusal.detail)
+            amended[_key(refusal.order)] = (Action.LEAVE, refusal.reason, refusal.detail)
         return _amended(decision.verdicts, amended), submission
 
-    def _stopped(self, plans: Sequence[LiquidationPlan], tick: Tick) -> dict[str, str]:
+    def _stopped(self, plans: Sequence[LiquidationPlan], tick: Tick) -> dict[Key, str]:
         """Return the accounts that a limit keeps us off now, and which one; see `keeper.limits`."""
         limits = self.config.limits
         usage = read_usage(self.journal, tick)
@@ -281,16 +310,16 @@ class Keeper:
         everywhere = global_breach(limits, usage, tick, now=now)
         if everywhere is not None:
             self.emit("limit", {"limit": everywhere.limit.value, "detail": everywhere.detail})
-            return {plan.account: f"{everywhere.limit}: {everywhere.detail}" for plan in plans}
-        stopped: dict[str, str] = {}
+            return {_key(plan): f"{everywhere.limit}: {everywhere.detail}" for plan in plans}
+        stopped: dict[Key, str] = {}
         free = room(limits, usage)
         # Who was refused last waits longest: plans that never hold must not keep others from their turn.
-        for plan in sorted(plans, key=lambda p: self._refused_at.get(p.account, -1)):
-            breach = account_breach(limits, usage, plan.account)
+        for plan in sorted(plans, key=lambda p: self._refused_at.get(_key(p), -1)):
+            breach = account_breach(limits, usage, plan.account, plan.protocol)
             if breach is not None:
-                stopped[plan.account] = f"{breach.limit}: {breach.detail}"
+                stopped[_key(plan)] = f"{breach.limit}: {breach.detail}"
             elif free == 0:
-                stopped[plan.account] = f"{Limit.PER_BLOCK}: no more new intents in this block"
+                stopped[_key(plan)] = f"{Limit.PER_BLOCK}: no more new intents in this block"
             else:
                 free -= 1
         return stopped
@@ -299,11 +328,11 @@ class Keeper:
         self, plans: Sequence[LiquidationPlan], prepared: Sequence[Prepared], head: Head
     ) -> None:
         """Keep the block in which each account that is still planned for was last refused."""
-        waiting = {plan.account for plan in plans} - {item.plan.account for item in prepared}
-        refused = {item.plan.account: head.number for item in prepared if item.order is None}
+        waiting = {_key(plan) for plan in plans} - {_key(item.plan) for item in prepared}
+        refused = {_key(item.plan): head.number for item in prepared if item.order is None}
         self._refused_at = {a: at for a, at in self._refused_at.items() if a in waiting} | refused
 
-    def _prepared(self, view: HeadView, priced: Sequence[PricedPlan], liquidator: str) -> list[Prepared]:
+    def _prepared(self, head: Head, priced: Sequence[PricedPlan], liquidator: str) -> list[Prepared]:
         if not priced:
             return []
         ids = [
@@ -312,7 +341,7 @@ class Keeper:
                 account=p.plan.account,
                 debt_asset=p.plan.debt_asset,
                 collateral_asset=p.plan.collateral_asset,
-                decided_block=view.head.number,
+                decided_block=head.number,
             )
             for p in priced
         ]
@@ -321,8 +350,8 @@ class Keeper:
             ids,
             ahead=self._under_way(),
             node=self.node,
-            head=view.head,
-            timestamp=self._next_timestamp(view.head),
+            head=head,
+            timestamp=self._next_timestamp(head),
             liquidator=liquidator,
             sender=self.submitter.sender,
             execution=self.config.execution,
@@ -344,55 +373,82 @@ class Keeper:
             return head.timestamp + max((head.timestamp - last.timestamp) // (head.number - last.number), 1)
         return head.timestamp + 12
 
-    def _priced(self, view: HeadView, plan: LiquidationPlan, gas_price_wei: int) -> PricedPlan:
+    def _priced(self, views: Views, plan: LiquidationPlan, gas_price_wei: int) -> PricedPlan:
+        view = views.markets[plan.protocol]
         asset = next(a for a in view.book.assets if a.address == plan.debt_asset)
-        price_e8 = view.protocol.price_e8(asset.symbol)
+        price_e8 = usd_prices(view).price_e8(asset.symbol)
         assert price_e8 is not None  # nothing is planned without it
         least_e8 = int(self.config.execution.min_profit_usd * 10**8)
         least_raw = ceil_div(least_e8 * 10**asset.decimals, price_e8)
-        return PricedPlan(plan, self.adapter, gas_price_wei, least_raw)
+        return PricedPlan(plan, self.markets[plan.protocol].adapter, gas_price_wei, least_raw)
 
-    def _audited(self, view: HeadView, decision: Decision) -> None:
+    def _audited(self, views: Views, decision: Decision) -> None:
         """Count accounts that the full sweep finds liquidatable and the screen had called healthy."""
         self.audit_due.clear()
-        screened = {view.book.accounts[row] for row in examined_rows(view, self._watched)}
-        missed = [
-            v.account
-            for v in decision.verdicts
-            if v.protocol_margin.status is MarginStatus.LIQUIDATABLE and v.account not in screened
-        ]
-        self.screen_misses += len(missed)
-        self.emit("audit", {"block": view.head.number, "accounts": len(view.book), "missed": missed})
+        for name, view in views.markets.items():
+            if name in decision.undecided:
+                continue
+            watched = {account for market, account in self._watched if market == name}
+            rows = examined_rows(view, self.markets[name].adapter, watched)
+            screened = {view.book.accounts[row] for row in rows}
+            missed = [
+                v.account
+                for v in decision.verdicts
+                if v.protocol_margin.protocol == name
+                and v.protocol_margin.status is MarginStatus.LIQUIDATABLE
+                and v.account not in screened
+            ]
+            self.screen_misses += len(missed)
+            self.emit(
+                "audit",
+                {
+                    "block": views.head.number,
+                    "protocol": name,
+                    "accounts": len(view.book),
+                    "missed": missed,
+                },
+            )
 
-    def _record(self, view: HeadView, verdicts: Sequence[Verdict]) -> None:
-        self.journal.record_decisions(view.head.number, view.head.timestamp, verdicts)
+    def _record(self, views: Views, verdicts: Sequence[Verdict]) -> None:
+        self.journal.record_decisions(views.head.number, views.head.timestamp, verdicts)
 
-    def _report_waits(self, view: HeadView, result: HeadResult) -> None:
+    def _report_unknown(self, head: Head, unknown: Mapping[str, str]) -> None:
+        """Tell once when a market becomes unknown, and when it is known again."""
+        for name, why in unknown.items():
+            if name not in self._unknown:
+                self.emit("market_unknown", {"block": head.number, "protocol": name, "error": why})
+        for name in self._unknown.keys() - unknown.keys():
+            self.emit("market_known", {"block": head.number, "protocol": name})
+        self._unknown = dict(unknown)
+
+    def _report_waits(self, result: HeadResult) -> None:
         """Tell what it cost that the protocol's feed let an account be due later than the reference did.
 
         The cost is the equity at reference prices that the account lost from the head at which it was armed
         to the one at which we could act.
         """
-        sent = {intent.account for intent in result.submission.intents} if result.submission else set()
+        block = result.views.head.number
+        sent = {_key(intent) for intent in result.submission.intents} if result.submission else set()
         for verdict in result.verdicts:
-            reference = verdict.reference_margin
+            key, reference = _key(verdict), verdict.reference_margin
             equity = None if reference is None else reference.equity_base
             if verdict.action is Action.ARM:
-                self._armed.setdefault(verdict.account, (view.head.number, equity))
-            elif verdict.account in sent and verdict.account in self._armed:
-                since, before = self._armed.pop(verdict.account)
+                self._armed.setdefault(key, (block, equity))
+            elif key in sent and key in self._armed:
+                since, before = self._armed.pop(key)
                 cost = None if before is None or equity is None else max(before - equity, 0)
                 self.emit(
                     "waited",
                     {
+                        "protocol": key[0],
                         "account": verdict.account,
                         "armed_block": since,
-                        "block": view.head.number,
+                        "block": block,
                         "cost_base": None if cost is None else str(cost),
                     },
                 )
             elif verdict.reason in (Reason.HEALTHY, Reason.NO_DEBT):
-                self._armed.pop(verdict.account, None)
+                self._armed.pop(key, None)
 
     def _report_events(self, events: Sequence[TxEvent]) -> None:
         for event in events:
@@ -401,6 +457,7 @@ class Keeper:
                 "transaction",
                 {
                     "kind": event.kind.value,
+                    "protocol": None if intent is None else intent.protocol,
                     "account": None if intent is None else intent.account,
                     "intent": None if intent is None else intent.intent_id,
                     "detail": event.detail,
@@ -425,18 +482,20 @@ class Keeper:
 
     def _report_verdicts(self, result: HeadResult) -> None:
         """Tell what is new about accounts that are not simply well, and not simply acted on."""
-        told: dict[str, tuple[Action, Reason]] = {}
+        told: dict[Key, tuple[Action, Reason]] = {}
         for verdict in result.verdicts:
             if not _remarkable(verdict):
                 continue
-            told[verdict.account] = verdict.action, verdict.reason
-            if verdict.reason in _ACTED_ON or self._told.get(verdict.account) == told[verdict.account]:
+            key = _key(verdict)
+            told[key] = verdict.action, verdict.reason
+            if verdict.reason in _ACTED_ON or self._told.get(key) == told[key]:
                 continue
             health = verdict.protocol_margin.health_factor_wad
             self.emit(
                 "verdict",
                 {
-                    "block": result.view.head.number,
+                    "block": result.views.head.number,
+                    "protocol": key[0],
                     "account": verdict.account,
                     "action": verdict.action.value,
                     "reason": verdict.reason.value,
@@ -446,12 +505,14 @@ class Keeper:
             )
         self._told = told
 
-    def _report_sync(self, head: Head, synced: Synced) -> None:
-        if synced.rewound_to is not None:
-            self.reader.rewind(synced.rewound_to)
-            self.emit("reorganisation", {"block": head.number, "common_ancestor": synced.rewound_to})
-        if synced.found:
-            self.emit("borrowers", {"block": head.number, "found": len(synced.found)})
+    def _report_sync(self, head: Head, synced: Mapping[str, Synced]) -> None:
+        rewound = [one.rewound_to for one in synced.values() if one.rewound_to is not None]
+        if rewound:
+            self.reader.rewind(min(rewound))
+            self.emit("reorganisation", {"block": head.number, "common_ancestor": min(rewound)})
+        for name, one in synced.items():
+            if one.found:
+                self.emit("borrowers", {"block": head.number, "protocol": name, "found": len(one.found)})
 
     def _report_head(self, result: HeadResult) -> None:
         self._report_verdicts(result)
@@ -460,19 +521,45 @@ class Keeper:
             reasons[verdict.reason.value] = reasons.get(verdict.reason.value, 0) + 1
         sent = result.submission.intents if result.submission else ()
         for intent in sent:
-            self.emit("sent", _sent(intent, result.view.head.number))
+            self.emit("sent", _sent(intent, result.views.head.number))
         self.emit(
             "head",
             {
-                "block": result.view.head.number,
-                "borrowers": len(result.view.book),
+                "block": result.views.head.number,
+                "borrowers": result.views.borrowers,
                 "examined": result.decision.examined,
                 "reasons": reasons,
                 "sent": len(sent),
+                "protocols": self._by_protocol(result, sent),
                 "round_trips": result.round_trips,
                 "own_ms": round(result.own_s * 1e3, 1),
             },
         )
+
+    def _by_protocol(self, result: HeadResult, sent: Sequence[Intent]) -> dict[str, dict[str, Any]]:
+        """Return the counts of a head for each market; one that is unknown says so and has none."""
+        counts: dict[str, dict[str, Any]] = {}
+        for name in self.markets:
+            if name in self._unknown:
+                counts[name] = {"unknown": self._unknown[name]}
+                continue
+            reasons: dict[str, int] = {}
+            for verdict in result.verdicts:
+                if verdict.protocol_margin.protocol == name:
+                    reasons[verdict.reason.value] = reasons.get(verdict.reason.value, 0) + 1
+            counts[name] = {
+                "borrowers": len(result.views.markets[name].book),
+                "reasons": reasons,
+                "sent": sum(intent.protocol == name for intent in sent),
+            }
+        return counts
+
+
+def _key(item: Verdict | LiquidationPlan | Order | Intent) -> Key:
+    """Return market and account of what concerns one account in one market."""
+    if isinstance(item, Verdict):
+        return item.protocol_margin.protocol, item.account
+    return item.protocol, item.account
 
 
 def _remarkable(verdict: Verdict) -> bool:
@@ -488,6 +575,7 @@ def _sent(intent: Intent, block: int) -> dict[str, Any]:
     return {
         "block": block,
         "intent": intent.intent_id,
+        "protocol": intent.protocol,
         "account": intent.account,
         "nonce": intent.nonce,
         "debt_asset": intent.debt_asset,
@@ -506,22 +594,18 @@ def _earned(receipt: Receipt) -> dict[str, Any]:
 
 
 def _amended(
-    verdicts: Sequence[Verdict], changes: Mapping[str, tuple[Action, Reason, str]]
+    verdicts: Sequence[Verdict], changes: Mapping[Key, tuple[Action, Reason, str]]
 ) -> tuple[Verdict, ...]:
     """Return the verdicts with action, reason and detail of some accounts replaced."""
-    return tuple(
-        v
-        if v.account not in changes
-        else Verdict(
-            v.account,
-            changes[v.account][0],
-            changes[v.account][1],
-            v.protocol_margin,
-            v.reference_margin,
-            changes[v.account][2],
-        )
-        for v in verdicts
-    )
+
+    def amended(verdict: Verdict) -> Verdict:
+        change = changes.get(_key(verdict))
+        if change is None:
+            return verdict
+        action, reason, detail = change
+        return replace(verdict, action=action, reason=reason, detail=detail)
+
+    return tuple(amended(verdict) for verdict in verdicts)
 
 
 def plan_settings(
@@ -539,7 +623,7 @@ def plan_settings(
     Raises
     ------
     UnknownNameError
-        If the market does not have the native asset, without which gas cannot be weighed against profit.
+        If no market has the native asset, without which gas cannot be weighed against profit.
     """
     symbol = config.execution.native_asset
     if symbol not in assets:

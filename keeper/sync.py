@@ -8,9 +8,11 @@ many costs a read and forgetting one costs a miss.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from contracts_abi.errors import RpcUnavailable
 from keeper.journal import RECENT_BLOCKS, ScanState
@@ -22,6 +24,9 @@ BY_HASH_DEPTH = 64
 
 Progress = Callable[[int, int], None]
 """Told the blocks scanned and the blocks to scan."""
+
+LogFilter: TypeAlias = tuple[tuple[bytes, ...], ...]
+"""By position of a log's topics, the values that it may have there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,10 @@ class Synced:
 
 class ScanStore(Protocol):
     """Where cursor and borrowers live: the journal, or memory for a single look."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Return a block in which all changes are committed as one."""
+        ...
 
     def scan_state(self, protocol: str) -> ScanState:
         """Return how far discovery has come."""
@@ -73,6 +82,10 @@ class MemoryScanStore:
     def of(cls, store: ScanStore, protocol: str) -> MemoryScanStore:
         """Return a copy of what `store` knows of a protocol."""
         return cls(dict(store.scan_state(protocol).recent), dict.fromkeys(store.borrowers(protocol), 0))
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """See `ScanStore`; nothing in memory is half done after an error that anybody would look at."""
+        return contextlib.nullcontext()
 
     def scan_state(self, protocol: str) -> ScanState:
         """See `ScanStore`."""
@@ -111,6 +124,9 @@ class Discovery:
         First block that can hold one.
     range_blocks
         Blocks per range query while filling back.
+    log_filter
+        What to ask the node for; the adapter's events when empty. A contract that holds many markets is asked
+        for those of one of them.
     """
 
     def __init__(
@@ -122,6 +138,7 @@ class Discovery:
         *,
         from_block: int = 0,
         range_blocks: int = 2_000,
+        log_filter: LogFilter = (),
     ) -> None:
         self._node = node
         self._store = store
@@ -129,7 +146,7 @@ class Discovery:
         self._contract = contract
         self._from_block = from_block
         self._range_blocks = range_blocks
-        self._topics = [[e.topic for e in adapter.discovery_events()]]
+        self._topics = log_filter or (tuple(e.topic for e in adapter.discovery_events()),)
         self._known = dict.fromkeys(store.borrowers(adapter.name))
         self._state = store.scan_state(adapter.name)
         self._rewound_to: int | None = None
@@ -237,7 +254,50 @@ class Discovery:
 
     def _commit(self, blocks: Sequence[tuple[int, str]], found: Mapping[str, int]) -> tuple[str, ...]:
         self._store.save_scan(self._adapter.name, blocks, found)
+        return self._remember(blocks, found)
+
+    def _remember(self, blocks: Sequence[tuple[int, str]], found: Mapping[str, int]) -> tuple[str, ...]:
         newest_first = (*reversed(blocks), *self._state.recent)
         self._state = ScanState(newest_first[:RECENT_BLOCKS])
         self._known.update(dict.fromkeys(found))
         return tuple(found)
+
+    def _next_is(self, head: Head) -> bool:
+        """Whether the newest block scanned is the head's parent."""
+        return bool(self._state.recent) and self._state.recent[0] == (head.number - 1, head.parent_hash)
+
+
+def advance_all(discoveries: Mapping[str, Discovery], head: Head) -> dict[str, Synced]:
+    """Scan up to `head` in every market and commit what was found.
+
+    Markets that have come as far as the head's parent, which is all of them from one block to the next, are
+    asked for together and committed together; each of the others catches up by itself.
+
+    Parameters
+    ----------
+    discoveries
+        By market name; all of one node and one store.
+
+    Raises
+    ------
+    RpcUnavailable
+        As `Discovery.advance`. What was committed before stays.
+    """
+    together = {name: d for name, d in discoveries.items() if d._next_is(head)}
+    if len(together) < 2:
+        return {name: d.advance(head) for name, d in discoveries.items()}
+    several = list(together.values())
+    node, store = several[0]._node, several[0]._store
+    events = dict.fromkeys(topic for d in several for topic in d._topics[0])
+    emitters = list(dict.fromkeys(d._contract for d in several))
+    (logs,) = node.logs_of([head.block_hash], [list(events)], addresses=emitters)
+    found = {
+        name: d._borrowers_of([log for log in logs if log.address == d._contract])
+        for name, d in together.items()
+    }
+    block = [(head.number, head.block_hash)]
+    with store.transaction():
+        for name, d in together.items():
+            store.save_scan(d._adapter.name, block, found[name])
+    synced = {name: d._synced(d._remember(block, found[name])) for name, d in together.items()}
+    return {name: synced[name] if name in synced else d.advance(head) for name, d in discoveries.items()}

@@ -6,7 +6,7 @@ guarded reference sources, and the pools in which seized collateral would be sol
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ REACH_TICKS = 6_932
 """and is read this far, a halving or doubling, so that a moving price seldom asks for another round."""
 
 QUOTE = "USD"
+"""What reference prices are quoted in, and what the operator's amounts are in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,35 @@ class HeadView:
     reference: PriceSnapshot
     pools: Mapping[str, PoolState]
     funds_raw: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """What is known of all markets at one block.
+
+    Attributes
+    ----------
+    head
+        The block.
+    markets
+        Views by market name. They share reference prices, pools and funds.
+    unread
+        Why a market could not be read, by its name: it is unknown, and nobody acts there.
+    """
+
+    head: Head
+    markets: Mapping[str, HeadView]
+    unread: Mapping[str, str]
+
+    @property
+    def borrowers(self) -> int:
+        """Accounts in all books."""
+        return sum(len(view.book) for view in self.markets.values())
+
+    @property
+    def funds_raw(self) -> Mapping[str, int]:
+        """See `HeadView.funds_raw`."""
+        return next(iter(self.markets.values())).funds_raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +142,18 @@ class Reader:
     ----------
     node
         Where to read.
-    adapter
-        The protocol.
+    adapters
+        The markets, with names that differ; at least one.
     feeds
         Reference feeds.
     pools
         Pools to sell in.
     multicall
         Multicall3-compatible contract that bundles the small reads; without it each is its own call.
+    quotes
+        What a market's own prices are quoted in, by its name; in `QUOTE` without an entry.
+    small_accounts
+        Names of the markets whose reads of accounts are one word each and want to be bundled.
     code
         Runtime code to pretend at addresses, for a lens that is not deployed.
     funds
@@ -129,16 +163,21 @@ class Reader:
     def __init__(
         self,
         node: Node,
-        adapter: ProtocolAdapter[Any, Any],
-        *,
+        *adapters: ProtocolAdapter[Any, Any],
         feeds: Sequence[Feed] = (),
         pools: Sequence[PoolKey] = (),
         multicall: str | None = None,
         code: Mapping[str, bytes] | None = None,
         funds: FundsOf | None = None,
+        quotes: Mapping[str, str] | None = None,
+        small_accounts: Collection[str] = (),
     ) -> None:
         self._node = node
-        self._adapter = adapter
+        self._adapters = {adapter.name: adapter for adapter in adapters}
+        if not adapters or len(self._adapters) != len(adapters):
+            raise ValueError(f"markets need names that differ: {[adapter.name for adapter in adapters]}")
+        self._quotes = quotes or {}
+        self._small_accounts = frozenset(small_accounts)
         self._feeds = tuple(feeds)
         self._layouts = {key.address: PoolLayout(key) for key in pools}
         self._multicall = multicall
@@ -151,44 +190,92 @@ class Reader:
         self._history = rewind(self._history, block)
 
     def read(self, head: Head, accounts: Sequence[str]) -> HeadView:
-        """Read everything at `head`.
+        """Read everything at `head` by a reader of one market; see `read_all`.
 
         Raises
         ------
         DataError
-            If the market itself could not be read. An account, a reference price or a pool that could not is
-            unknown instead.
+            If the market itself could not be read.
+        """
+        (name,) = self._adapters
+        return self.read_all(head, {name: accounts}).markets[name]
+
+    def read_all(self, head: Head, accounts: Mapping[str, Sequence[str]]) -> Views:
+        """Read every market at `head`, all in one round trip.
+
+        A market that could not be read is told apart from the others and takes none of them along. An
+        account, a reference price or a pool that could not is unknown.
+
+        Parameters
+        ----------
+        accounts
+            By market name; a market without an entry is read without any.
+
+        Raises
+        ------
+        DataError
+            If no market could be read, with the first one's reason.
         RpcError, RpcUnavailable
             If the node does not answer for this block.
         """
-        market_reads = self._adapter.market_reads()
-        price_reads = snapshot_reads(self._feeds)
-        layouts = list(self._layouts.values())
-        fund_reads = [] if self._funds is None else self._funds.reads()
-        small = [*market_reads, *price_reads, *fund_reads, *_reads_of(layouts)]
-        account_reads = self._adapter.account_reads(accounts)
-        answers = self._execute(small, account_reads, head)
+        small: list[Call[Any]] = []
+        large: list[Call[Any]] = []
 
-        at = len(market_reads)
-        market = self._adapter.decode_market(answers[:at], block=head.number, timestamp=head.timestamp)
+        def asked(calls: Sequence[Call[Any]], into: list[Call[Any]]) -> slice:
+            into += calls
+            return slice(len(into) - len(calls), len(into))
+
+        markets = {name: asked(a.market_reads(), small) for name, a in self._adapters.items()}
+        prices = asked(snapshot_reads(self._feeds), small)
+        funds_at = asked([] if self._funds is None else self._funds.reads(), small)
+        layouts = list(self._layouts.values())
+        pools_at = asked(_reads_of(layouts), small)
+        positions = {
+            name: (
+                name in self._small_accounts,
+                asked(
+                    a.account_reads(accounts.get(name, ())), small if name in self._small_accounts else large
+                ),
+            )
+            for name, a in self._adapters.items()
+        }
+        answers = self._execute(small, large, head)
+        of_small, of_large = answers[: len(small)], answers[len(small) :]
+
         reference = snapshot(
             "reference",
             QUOTE,
             self._feeds,
-            answers[at : at + len(price_reads)],
+            of_small[prices],
             self._history,
             block=head.number,
             timestamp=head.timestamp,
         )
         self._history = accept(self._history, reference)
-        self._feeds = self._renewed(answers[at : at + len(price_reads)], head)
-        at += len(price_reads)
-        funds = {} if self._funds is None else self._funds.decode(answers[at : at + len(fund_reads)])
-        at += len(fund_reads)
-        pools = self._pools(layouts, answers[at : len(small)], head)
+        self._feeds = self._renewed(of_small[prices], head)
+        funds = {} if self._funds is None else self._funds.decode(of_small[funds_at])
+        pools = self._pools(layouts, of_small[pools_at], head)
         self._layouts |= {address: _next_layout(state) for address, state in pools.items()}
-        book = self._adapter.decode_accounts(market, accounts, answers[len(small) :])
-        return HeadView(head, market, book, self._protocol_view(market, head), reference, pools, funds)
+
+        views: dict[str, HeadView] = {}
+        unread: dict[str, DataError] = {}
+        for name, adapter in self._adapters.items():
+            bundled, part = positions[name]
+            try:
+                market = adapter.decode_market(
+                    of_small[markets[name]], block=head.number, timestamp=head.timestamp
+                )
+                book = adapter.decode_accounts(
+                    market, accounts.get(name, ()), (of_small if bundled else of_large)[part]
+                )
+                protocol = self._protocol_view(adapter, market, head)
+            except DataError as error:
+                unread[name] = error
+            else:
+                views[name] = HeadView(head, market, book, protocol, reference, pools, funds)
+        if not views:
+            raise next(iter(unread.values()))
+        return Views(head, views, {name: str(error) for name, error in unread.items()})
 
     def _renewed(self, answers: Sequence[bytes | None], head: Head) -> tuple[Feed, ...]:
         """Return the feeds, with those resolved again whose proxy took another aggregator.
@@ -256,12 +343,12 @@ class Reader:
             answers = self._execute(_reads_of(wanted), (), head)
         return {key.address: found[key.address] for key in (p.key for p in layouts) if key.address in found}
 
-    def _protocol_view(self, market: Any, head: Head) -> PriceSnapshot:
-        known = self._adapter.prices_base(market)
-        symbols = [asset.symbol for asset in self._adapter.assets(market)]
+    def _protocol_view(self, adapter: ProtocolAdapter[Any, Any], market: Any, head: Head) -> PriceSnapshot:
+        known = adapter.prices_base(market)
+        symbols = [asset.symbol for asset in adapter.assets(market)]
         return plain_snapshot(
             "protocol",
-            QUOTE,
+            self._quotes.get(adapter.name, QUOTE),
             {**dict.fromkeys(symbols), **known},
             market.base_decimals,
             block=head.number,

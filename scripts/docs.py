@@ -36,8 +36,8 @@ from typer.core import TyperGroup
 
 from keeper.cli import app
 from keeper.commands.margin_run import chosen_accounts, method_named
-from keeper.compose import AaveV3Options
 from keeper.config import KeeperConfig, ProtocolSection
+from keeper.markets import AaveOptions
 from oracle.guards import BASIC, GuardModel, all_guards, guards
 from oracle.registry import Registry
 from oracle.sources import sources
@@ -183,7 +183,7 @@ def configuration() -> list[str]:
         need = ", required" if field.is_required() else ""
         lines += [f"#### `{head}`{need}", "", first_sentence(model), "", *key_table(model), ""]
         if model is ProtocolSection:
-            lines += ["Keys of `aave-v3`:", "", *key_table(AaveV3Options), ""]
+            lines += ["Keys of `aave-v3.6` and `aave-v3`:", "", *key_table(AaveOptions), ""]
     return lines
 
 

@@ -19,6 +19,7 @@ from contracts_abi import uniswap_v3 as uniswap
 from contracts_abi.calls import Call, function
 from contracts_abi.liquidator import LIQUIDATED, Liquidated, decode_liquidated
 from keeper.clock import SystemClock
+from keeper.commands.keeper_setup import discoveries_of
 from keeper.compose import Connected, connect
 from keeper.config import KeeperConfig, Mode, Secret
 from keeper.fees import FeePolicy
@@ -269,6 +270,12 @@ class Running:
     said: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
 
     @property
+    def borrowers(self) -> tuple[str, ...]:
+        """The borrowers of the only market that the keeper knows."""
+        (discovery,) = self.keeper.discoveries.values()
+        return discovery.borrowers
+
+    @property
     def journal(self) -> Journal:
         """The keeper's journal."""
         return self.keeper.journal
@@ -333,10 +340,10 @@ def running(
             keeper = Keeper(
                 config=config,
                 node=node,
-                adapter=connected.adapter,
+                markets={market.name: market for market in connected.markets},
                 policy=connected.policy(),
                 reader=connected.reader(),
-                discovery=discovery(connected, opened),
+                discoveries=discoveries_of(connected, opened),
                 submitter=submitter,
                 journal=opened,
                 clock=SystemClock(),
@@ -351,12 +358,12 @@ def running(
 
 def discovery(connected: Connected, store: Any, *, from_block: int = 0, range_blocks: int = 50) -> Discovery:
     """Return a discovery of the market's borrowers."""
-    adapter = connected.adapter
+    (market,) = connected.markets
     return Discovery(
         connected.node,
         store,
-        adapter,
-        adapter.layout.pool,
+        market.adapter,
+        market.emitter,
         from_block=from_block,
         range_blocks=range_blocks,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import signal
 import threading
@@ -10,12 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from rich.progress import Progress, TaskID
+
 from keeper.alerts import Alerts
 from keeper.clock import SystemClock
 from keeper.commands.console import progress_bar, stderr_console
 from keeper.commands.keeper_alerts import AlertListener
 from keeper.commands.keeper_log import RunLog, json_line
-from keeper.commands.keeper_setup import configured, discovery_of, load_signer, sender_of
+from keeper.commands.keeper_setup import configured, discoveries_of, load_signer, sender_of
 from keeper.compose import Connected, connect
 from keeper.config import Mode
 from keeper.fees import FeePolicy
@@ -24,6 +27,7 @@ from keeper.journal import Identity, Journal
 from keeper.loop import Emit, Keeper, realised_profit
 from keeper.signer import Signer
 from keeper.submit import Submitter
+from keeper.sync import advance_all
 
 STOP_GRACE_S: Final = 1.5
 """Time that the work in hand has to end in after a request to stop. What is cut off then is what a kill would
@@ -97,9 +101,12 @@ def _listeners(*several: Emit) -> Emit:
 
 
 def _log(connected: Connected) -> Emit:
-    layout = connected.adapter.layout
-    assets = {r.asset.address: r.asset for r in layout.reserves}
-    return RunLog(stderr_console(), SystemClock(), assets, base_decimals=layout.base_decimals)
+    return RunLog(
+        stderr_console(),
+        SystemClock(),
+        {asset.address: asset for asset in connected.tokens},
+        base_decimals={market.name: market.base_decimals for market in connected.markets},
+    )
 
 
 def _periodic_work(keeper: Keeper, emit: Emit) -> Jobs:
@@ -111,7 +118,8 @@ def _periodic_work(keeper: Keeper, emit: Emit) -> Jobs:
 
     def report() -> None:
         counts = {state.value: n for state, n in keeper.journal.counts().items() if n}
-        emit("report", {"intents": counts, "borrowers": len(keeper.discovery.borrowers)})
+        borrowers = {name: len(d.borrowers) for name, d in keeper.discoveries.items()}
+        emit("report", {"intents": counts, "borrowers": sum(borrowers.values()), "protocols": borrowers})
 
     jobs.every("audit", section.audit_every_s, keeper.audit_due.set)
     jobs.every("balance", section.balance_every_s, keeper.balance_due.set)
@@ -138,10 +146,10 @@ def _keeper(
     return Keeper(
         config=config,
         node=connected.node,
-        adapter=connected.adapter,
+        markets={market.name: market for market in connected.markets},
         policy=connected.policy(),
         reader=connected.reader(),
-        discovery=discovery_of(connected, journal),
+        discoveries=discoveries_of(connected, journal),
         submitter=submitter,
         journal=journal,
         clock=SystemClock(),
@@ -150,13 +158,16 @@ def _keeper(
     )
 
 
+def _show(bar: Progress, task: TaskID, done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total)
+
+
 def _first_sync(keeper: Keeper, connected: Connected, as_json: bool) -> None:
     """Fill back to the head, with a progress bar for people."""
     if as_json:
-        keeper.discovery.advance(connected.head)
+        advance_all(keeper.discoveries, connected.head)
         return
     with progress_bar(stderr_console()) as bar:
-        task = bar.add_task("borrowers", total=1)
-        keeper.discovery.advance(
-            connected.head, lambda done, total: bar.update(task, completed=done, total=total)
-        )
+        for name, discovery in keeper.discoveries.items():
+            task = bar.add_task(f"borrowers of {name}", total=1)
+            discovery.advance(connected.head, functools.partial(_show, bar, task))

@@ -35,11 +35,16 @@ def alert_of(event: str, fields: Mapping[str, Any]) -> Alert | None:
     """
     match event:
         case "verdict" if (level := _VERDICTS.get(fields["reason"])) is not None:
-            text = f"{fields['account']} at block {fields['block']}: {fields['action']}, {fields['detail']}"
-            return Alert(level, fields["reason"], text, {"account": fields["account"]})
+            text = f"{_who(fields)} at block {fields['block']}: {fields['action']}, {fields['detail']}"
+            return Alert(level, fields["reason"], text, _about(fields))
         case "transaction" if (level := _TRANSACTIONS.get(fields["kind"])) is not None:
-            who = fields["account"] or "the key"
-            return Alert(level, fields["kind"], f"{who}: {fields['detail']}", {"account": str(who)})
+            who = _who(fields) if fields["account"] else "the key"
+            about = _about(fields) if fields["account"] else {"account": who}
+            return Alert(level, fields["kind"], f"{who}: {fields['detail']}", about)
+        case "market_unknown":
+            key = f"market.{fields['protocol']}"
+            text = f"{fields['protocol']} is unknown, and nobody acts there: {fields['error']}"
+            return Alert(Level.CRITICAL, key, text, {"protocol": fields["protocol"]})
         case "limit":
             return Alert(Level.WARNING, f"limit.{fields['limit']}", fields["detail"])
         case "trouble":
@@ -62,6 +67,17 @@ def alert_of(event: str, fields: Mapping[str, Any]) -> Alert | None:
             return None
 
 
+def _who(fields: Mapping[str, Any]) -> str:
+    """Return the account and the market that it is in."""
+    return (
+        f"{fields['account']} on {fields['protocol']}" if fields.get("protocol") else str(fields["account"])
+    )
+
+
+def _about(fields: Mapping[str, Any]) -> dict[str, str | int]:
+    return {name: str(fields[name]) for name in ("account", "protocol") if fields.get(name)}
+
+
 class AlertListener:
     """Hands the events that are worth it to the sinks, and closes a matter when it is over."""
 
@@ -79,6 +95,8 @@ class AlertListener:
             self._over(self._open & _VERDICTS.keys() - fields["reasons"].keys())
         elif event == "recovered":
             self._over({"trouble"})
+        elif event == "market_known":
+            self._over({f"market.{fields['protocol']}"})
         elif event == "balance" and not fields["low"]:
             self._over({"balance"})
 

@@ -20,7 +20,7 @@ from keeper.compose import Connected, connect
 from keeper.config import KeeperConfig, Mode, wei_of_eth
 from keeper.journal import Identity, Journal, require_same
 from keeper.rpc import TxCall
-from keeper.view import HeadView
+from keeper.view import Views
 from simulation.amm.uniswap_v3 import amount_out_exact_in, encode_path
 from simulation.types import SwapHop
 
@@ -67,7 +67,7 @@ def run_checks(config: KeeperConfig, config_file: Path) -> list[Checked]:
             results.append(Checked(name, False, str(error)))
 
     found: list[Connected] = []
-    views: list[HeadView] = []
+    views: list[Views] = []
 
     def connection() -> str:
         found.append(connect(config))
@@ -75,8 +75,9 @@ def run_checks(config: KeeperConfig, config_file: Path) -> list[Checked]:
 
     def market() -> str:
         # With one account, any one, so that the lens is asked too.
-        views.append(found[0].reader().read(found[0].head, [config.protocols[0].provider]))
-        return _market(views[0])
+        reads = {market.name: [market.provider] for market in found[0].markets}
+        views.append(found[0].reader().read_all(found[0].head, reads))
+        return _markets(found[0], views[0])
 
     check("configuration", lambda: f"{config_file}, mode {config.mode}")
     check("journal file", lambda: _journal(config))
@@ -87,7 +88,7 @@ def run_checks(config: KeeperConfig, config_file: Path) -> list[Checked]:
     check("journal's owner", lambda: _journal_owner(connected))
     check("age of the head", lambda: _age(connected))
     check("simulation", lambda: _simulation(connected))
-    check("market", market)
+    check("markets" if len(connected.markets) > 1 else "market", market)
     if views:
         quoter = None if config.router is None else config.router.quoter
         check("reference prices", lambda: _references(views[0]))
@@ -118,44 +119,56 @@ def _simulation(connected: Connected) -> str:
     return "eth_call only: each liquidation is simulated alone, without gas"
 
 
-def _market(view: HeadView) -> str:
-    unknown = view.protocol.unknown()
-    if unknown:
-        raise CheckFailed(f"the protocol's oracle has no price for {', '.join(unknown)}")
-    if not view.book.known[0]:
-        raise CheckFailed(
-            "positions cannot be read", fix="set contracts.multicall, or use a node with state overrides"
-        )
-    return f"{len(view.protocol.prices)} assets priced, {len(view.pools)} pools"
+def _markets(connected: Connected, views: Views) -> str:
+    """Say what is there of each market, or what is wrong with any of them."""
+    broken = [f"{name}: {why}" for name, why in views.unread.items()]
+    for name, view in views.markets.items():
+        scale = connected.market(name).base_decimals
+        unknown = [asset for asset in view.protocol.prices if view.protocol.price_at(asset, scale) is None]
+        if unknown:
+            broken.append(f"{name}: the protocol's oracle has no price for {', '.join(unknown)}")
+        if not view.book.known[0]:
+            broken.append(f"{name}: positions cannot be read")
+    if broken:
+        raise CheckFailed("; ".join(broken), fix=_UNREAD if "cannot be read" in "".join(broken) else None)
+    told = [f"{name}: {len(view.protocol.prices)} assets priced" for name, view in views.markets.items()]
+    pools = max(len(view.pools) for view in views.markets.values())
+    return f"{'; '.join(told)}; {pools} pools"
 
 
-def _references(view: HeadView) -> str:
-    doubts = [f"{asset}: {'; '.join(p.reasons)}" for asset, p in view.reference.prices.items() if p.reasons]
-    without = [symbol for symbol in view.protocol.prices if symbol not in view.reference.prices]
+_UNREAD: Final = "set contracts.multicall, or use a node with state overrides"
+
+
+def _references(views: Views) -> str:
+    reference = next(iter(views.markets.values())).reference
+    doubts = [f"{asset}: {'; '.join(p.reasons)}" for asset, p in reference.prices.items() if p.reasons]
+    symbols = dict.fromkeys(symbol for view in views.markets.values() for symbol in view.protocol.prices)
+    without = [symbol for symbol in symbols if symbol not in reference.prices]
     if without:
         doubts.append(f"no reference for {', '.join(without)}: accounts that need one are unknown")
     if doubts:
         raise CheckFailed("; ".join(doubts))
-    return f"{len(view.reference.prices)} assets have a reference that stands"
+    return f"{len(reference.prices)} assets have a reference that stands"
 
 
-def _quoter(connected: Connected, view: HeadView, quoter: str) -> str:
+def _quoter(connected: Connected, views: Views, quoter: str) -> str:
     """Compare our own arithmetic of one sale in each pool with the quoter's."""
-    for pool in view.pools.values():
+    pools = next(iter(views.markets.values())).pools
+    for pool in pools.values():
         key = pool.key
         if not pool.liquidity:
             continue
         hop = SwapHop(key.address, key.token0, key.token1, key.fee_pips)
         amount = max(pool.liquidity * 2**96 // pool.sqrt_price_x96 // _QUOTED_PART, 1)
-        ours = amount_out_exact_in(view.pools, (hop,), amount)
+        ours = amount_out_exact_in(pools, (hop,), amount)
         call = QUOTE_EXACT_INPUT.call(quoter, encode_path((hop,)), amount)
-        (answer,) = connected.node.read([call], view.head)
+        (answer,) = connected.node.read([call], views.head)
         if answer is None:
             raise CheckFailed(f"router.quoter: {quoter} refuses a quote in pool {key.address}")
         theirs = call.decode(answer)[0]
         if theirs != ours:
             raise CheckFailed(f"pool {key.address}: the quoter says {theirs}, we say {ours}")
-    return f"{len(view.pools)} pools quoted alike"
+    return f"{len(pools)} pools quoted alike"
 
 
 def _liquidator(connected: Connected) -> str:

@@ -6,23 +6,30 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from eth_utils.address import is_address, to_checksum_address
 
-from contracts_abi.errors import ChainError, InputError, RpcError, UnknownNameError
+from contracts_abi.calls import Call
+from contracts_abi.errors import ChainError, DataError, InputError, RpcError, UnknownNameError
 from contracts_abi.multicall import MULTICALL3_ADDRESS
 from keeper.commands.keeper_setup import ZERO_ADDRESS, endpoint_option
-from keeper.compose import chain_id_of, check_code, check_router, find_pools, read_layout
+from keeper.compose import chain_id_of, check_code, check_router, find_pools
 from keeper.config import FeesSection, Mode, RouterSection, Secret, resolve_secret
 from keeper.fees import FeePolicy, market_fees
+from keeper.markets import aave_kind, read_layout
 from keeper.rpc import Head, Node
 from keeper.signer import Signer, UnsignedTx
 from oracle.sources.chainlink import complete, resolve
 from simulation.chain.artifacts import own
 from simulation.chain.rpc import masked
-from simulation.protocols.aave_v3 import AaveLayout
+from simulation.protocols.aave_v3 import AaveLayout, run_stages
+from simulation.protocols.morpho_blue import MorphoBlue, discover_layout
+from simulation.protocols.morpho_blue.layout import market_id
+from simulation.types import Asset
 
 RECEIPT_WAIT_S = 180.0
 DEPLOY_GAS_MARGIN = 12  # tenths
@@ -44,7 +51,7 @@ def address_option(text: str, option: str) -> str:
 def init(
     *,
     rpc_url: str,
-    provider: str,
+    provider: str | None,
     config_file: Path,
     uniswap_factory: str | None,
     router: str | None,
@@ -54,34 +61,39 @@ def init(
     receiver: str | None,
     deploy: bool,
     as_json: bool,
+    morpho: str | None = None,
+    morpho_markets: tuple[str, ...] = (),
 ) -> None:
     """Discover a deployment and write the keeper's configuration; see the command's help."""
     _check_options(config_file, keystore, password_file, receiver, deploy)
-    provider = address_option(provider, "--provider")
+    provider = None if provider is None else address_option(provider, "--provider")
+    morpho = None if morpho is None else address_option(morpho, "--morpho")
+    _check_morpho_options(provider, morpho, morpho_markets)
     references = [_reference(text) for text in reference]
     swaps = _router(uniswap_factory, router)
     rpc_url, endpoint = endpoint_option(rpc_url)
     node = Node.connect(endpoint.reveal())
     chain_id = chain_id_of(node, "--rpc", masked(endpoint.reveal()))
     head = node.head()
-    check_code(node, {"--provider": provider})
-    layout = read_layout(node, head, provider, "--provider")
-    symbols = [r.asset.symbol for r in layout.reserves]
+    named = {"--provider": provider, "--morpho": morpho}
+    check_code(node, {option: address for option, address in named.items() if address is not None})
+    found = _discovered(node, head, provider, morpho, morpho_markets)
+    symbols = list(dict.fromkeys(asset.symbol for asset in found.assets))
     _check_references(references, symbols, node, head)
     if swaps is not None:
         check_code(node, {"--uniswap-factory": swaps.factory, "--router": swaps.router})
         check_router(swaps, node, head, "--")
-    pools = find_pools(swaps, [r.asset.address for r in layout.reserves], node, head, "--uniswap-factory")
+    tokens = list(dict.fromkeys(asset.address for asset in found.assets))
+    pools = find_pools(swaps, tokens, node, head, "--uniswap-factory")
     multicall = MULTICALL3_ADDRESS if node.code([MULTICALL3_ADDRESS])[0] else None
     liquidator = None
     if deploy:
         with contextlib.closing(_signer(keystore, password_file, chain_id)) as signer:
-            liquidator = _deploy(node, signer, layout, swaps, receiver)
+            liquidator = _deploy(node, signer, found, swaps, receiver)
     text = render_config(
         rpc_url=rpc_url,
         chain_id=chain_id,
-        layout=layout,
-        from_block=deployment_block(node, layout.pool, head),
+        tables=found.tables,
         swaps=swaps,
         multicall=multicall,
         liquidator=liquidator,
@@ -98,23 +110,26 @@ def init(
         deployed = "" if liquidator is None else f"; the Liquidator stands at {liquidator}"
         raise InputError(f"--config: cannot write {config_file}: {error.strerror}{deployed}") from None
     with_reference = {symbol for symbol, _ in references}
-    found = {
+    told = {
         "config": str(config_file),
         "rpc": masked(endpoint.reveal()),
         "chain_id": chain_id,
-        "pool": layout.pool,
-        "oracle": layout.oracle,
+        "protocols": [table["kind"] for table in found.tables],
+        "pool": None if found.layout is None else found.layout.pool,
+        "oracle": None if found.layout is None else found.layout.oracle,
+        "morpho": morpho,
         "assets": symbols,
         "pools": len(pools),
         "references": sorted(with_reference),
         "liquidator": liquidator,
     }
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(told))
         return
-    print(
-        f"{config_file}: chain {chain_id}, pool {layout.pool}, {len(symbols)} assets, {len(pools)} swap pools"
-    )
+    where = f"pool {found.layout.pool}" if found.layout is not None else f"Morpho {morpho}"
+    print(f"{config_file}: chain {chain_id}, {where}, {len(symbols)} assets, {len(pools)} swap pools")
+    if morpho_markets:
+        print(f"{len(morpho_markets)} markets of Morpho Blue at {morpho}")
     without = [s for s in symbols if s not in with_reference]
     if without:
         print(f"no reference for {', '.join(without)}: accounts that need one are unknown, and are held")
@@ -145,6 +160,80 @@ def _check_options(
                 f"--receiver {receiver} is for a new Liquidator", fix="add --deploy, or leave it out"
             )
         address_option(receiver, "--receiver")
+
+
+def _check_morpho_options(provider: str | None, morpho: str | None, markets: Sequence[str]) -> None:
+    """Refuse options that name no market, or half of one."""
+    if provider is None and morpho is None:
+        raise InputError("--provider: is missing", fix="give it, or --morpho with --morpho-market, or both")
+    if (morpho is None) != (not markets):
+        raise InputError("--morpho and --morpho-market go together", fix="give both, or none")
+    for i, text in enumerate(markets):
+        try:
+            market_id(text)
+        except InputError as error:
+            raise InputError(f"--morpho-market: {error.message}", fix=error.fix) from None
+        if market_id(text) in [market_id(other) for other in markets[:i]]:
+            raise InputError(f"--morpho-market: {text} is given twice", fix="give each market once")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the options led to.
+
+    Attributes
+    ----------
+    layout
+        Aave's market; None without one.
+    morpho
+        The contract of Morpho Blue; None without one.
+    assets
+        Those of all markets.
+    tables
+        The configuration's ``[[protocols]]``, one for each market.
+    """
+
+    layout: AaveLayout | None
+    morpho: str | None
+    assets: tuple[Asset, ...]
+    tables: tuple[Mapping[str, str | int], ...]
+
+
+def _discovered(
+    node: Node, head: Head, provider: str | None, morpho: str | None, markets: Sequence[str]
+) -> _Found:
+    """Find every market that the options name.
+
+    Raises
+    ------
+    InputError
+        Naming the option that leads to none.
+    """
+
+    def execute(calls: Sequence[Call[Any]]) -> list[bytes | None]:
+        return node.read(list(calls), head)
+
+    layout: AaveLayout | None = None
+    assets: list[Asset] = []
+    tables: list[Mapping[str, str | int]] = []
+    if provider is not None:
+        layout = read_layout(execute, provider, "--provider")
+        assets += [reserve.asset for reserve in layout.reserves]
+        from_block = deployment_block(node, layout.pool, head)
+        kind = aave_kind(execute, layout)
+        tables.append({"kind": kind, "provider": layout.provider, "from_block": from_block})
+    if morpho is not None:
+        from_block = deployment_block(node, morpho, head)
+        for text in markets:
+            try:
+                found = run_stages(discover_layout(morpho, text), execute)
+            except DataError as error:
+                raise InputError(f"--morpho-market: {error.message}", fix=error.fix) from None
+            assets += [found.loan, found.collateral]
+            tables.append(
+                {"kind": MorphoBlue.kind, "contract": morpho, "market": found.id, "from_block": from_block}
+            )
+    return _Found(layout, morpho, tuple(assets), tuple(tables))
 
 
 def _check_references(
@@ -191,15 +280,18 @@ def _signer(keystore: Path | None, password_file: Path | None, chain_id: int) ->
 def _deploy(
     node: Node,
     signer: Signer,
-    layout: AaveLayout,
+    found: _Found,
     swaps: RouterSection | None,
     receiver: str | None,
 ) -> str:
     """Deploy the Liquidator from the keeper's key and return its address."""
     target = signer.address if receiver is None else address_option(receiver, "--receiver")
-    # Without a router only liquidations from inventory run; the pool stands in, and swaps nothing.
-    router = layout.pool if swaps is None else swaps.router
-    code = own("Liquidator").creation_code(signer.address, target, layout.pool, ZERO_ADDRESS, router)
+    pool = ZERO_ADDRESS if found.layout is None else found.layout.pool
+    morpho = found.morpho or ZERO_ADDRESS
+    # Without a router only liquidations from inventory run; a venue stands in, and swaps nothing.
+    stand_in = morpho if found.layout is None else pool
+    router = stand_in if swaps is None else swaps.router
+    code = own("Liquidator").creation_code(signer.address, target, pool, morpho, router)
     tick = node.tick(signer.address)
     assert tick.sender is not None
     fees = market_fees(tick.fees, FeePolicy.from_config(FeesSection()))
@@ -263,8 +355,7 @@ def render_config(
     *,
     rpc_url: str,
     chain_id: int,
-    layout: AaveLayout,
-    from_block: int,
+    tables: Sequence[Mapping[str, str | int]],
     swaps: RouterSection | None,
     multicall: str | None,
     liquidator: str | None,
@@ -280,12 +371,10 @@ def render_config(
         "",
         "[rpc]",
         f"url = {_text(rpc_url)}",
-        "",
-        "[[protocols]]",
-        'kind = "aave-v3"',
-        f"provider = {_text(layout.provider)}",
-        f"from_block = {from_block}",
     ]
+    for table in tables:
+        lines += ["", "[[protocols]]"]
+        lines += [f"{key} = {v if isinstance(v, int) else _text(v)}" for key, v in table.items()]
     if keystore is not None and password_file is not None:
         lines += [
             "",

@@ -59,16 +59,21 @@ class RunLog:
     assets
         The market's assets by address, so that amounts read as tokens.
     base_decimals
-        Scale of the market's base currency.
+        Scale of a market's base currency, by its name; with several, lines about accounts name the market.
     """
 
     def __init__(
-        self, console: Console, clock: Clock, assets: Mapping[str, Asset], *, base_decimals: int = 8
+        self,
+        console: Console,
+        clock: Clock,
+        assets: Mapping[str, Asset],
+        *,
+        base_decimals: Mapping[str, int] | None = None,
     ) -> None:
         self._console = console
         self._clock = clock
         self._assets = assets
-        self._base_decimals = base_decimals
+        self._base_decimals = base_decimals or {}
         self._reasons: Mapping[str, int] | None = None  # None before the first head, which is always told
         self._spoken_at = clock.monotonic()
         self._quiet_heads = 0
@@ -160,16 +165,17 @@ class RunLog:
             return None
         reason = str(fields["reason"])
         text = Text.assemble((str(fields["action"]), ACTION_COLOURS[str(fields["action"])]))
-        text.append(f"  {address_text(fields['account'], _COLUMNS)}  ").append(reason, _style(reason))
+        text.append(f"  {self._who(fields)}  ").append(reason, _style(reason))
         return text.append(f"  {' '.join(str(fields['detail']).split())}", "dim")
 
     def _on_waited(self, fields: Mapping[str, Any]) -> Text:
         cost = fields["cost_base"]
-        told = "unknown" if cost is None else amount_text(int(cost), self._base_decimals)
+        scale = self._base_decimals.get(str(fields.get("protocol")), 8)
+        told = "unknown" if cost is None else amount_text(int(cost), scale)
         return _labelled(
             "waited",
             "yellow",
-            f"{address_text(fields['account'], _COLUMNS)} from block {fields['armed_block']} to "
+            f"{self._who(fields)} from block {fields['armed_block']} to "
             f"{fields['block']} for the protocol's feed, which cost {told}",
         )
 
@@ -178,17 +184,28 @@ class RunLog:
         return _labelled(
             "sent",
             "green",
-            f"{address_text(fields['account'], _COLUMNS)} nonce {fields['nonce']}, simulated profit {profit}",
+            f"{self._who(fields)} nonce {fields['nonce']}, simulated profit {profit}",
         )
 
     def _on_transaction(self, fields: Mapping[str, Any]) -> Text:
         kind = str(fields["kind"])
-        who = address_text(fields["account"], _COLUMNS) + " " if fields["account"] else ""
+        who = self._who(fields) + " " if fields["account"] else ""
         text = _labelled(kind, _style(kind), f"{who}{fields['detail']}")
         profit_raw = fields.get("realised_profit_raw")
         if profit_raw is not None:
             text.append(f", profit {self._tokens(fields.get('debt_asset'), profit_raw)}", "bold green")
         return text
+
+    def _who(self, fields: Mapping[str, Any]) -> str:
+        """Return the account, and in which market where there are several."""
+        account = address_text(fields["account"], _COLUMNS)
+        return f"{account} on {fields['protocol']}" if len(self._base_decimals) > 1 else account
+
+    def _on_market_unknown(self, fields: Mapping[str, Any]) -> Text:
+        return _labelled("unknown", "bold red", f"{fields['protocol']}: {fields['error']}; nobody acts there")
+
+    def _on_market_known(self, fields: Mapping[str, Any]) -> Text:
+        return _labelled("known again", "bold green", str(fields["protocol"]))
 
     def _tokens(self, token: str | None, raw: str) -> str:
         asset = self._assets.get(token or "")

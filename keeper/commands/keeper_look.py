@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,70 +23,83 @@ from keeper.commands.console import (
     stdout_console,
 )
 from keeper.commands.keeper_init import address_option
-from keeper.commands.keeper_setup import configured, discovery_of
+from keeper.commands.keeper_setup import configured, discoveries_of
 from keeper.compose import Connected, connect
-from keeper.decide import Decision, decide, prices_of
+from keeper.decide import Decision, decide_all, prices_of
 from keeper.explain import trigger_prices
 from keeper.fees import FeePolicy, market_fees
 from keeper.journal import Journal
 from keeper.loop import plan_settings
 from keeper.sync import MemoryScanStore
-from keeper.view import HeadView
+from keeper.view import QUOTE, HeadView, Views
 from simulation.types import Action, Asset, LiquidationPlan, MarginReport, PositionKind, Reason, Verdict
 
 _ORDER: Final = (Action.ACT, Action.ARM, Action.HOLD, Action.LEAVE)
 _UNREMARKABLE: Final = frozenset({Reason.HEALTHY, Reason.NO_DEBT})
 
 
-def look(connected: Connected, accounts: Sequence[str] | None = None) -> tuple[HeadView, Decision]:
-    """Read the head once and decide on accounts; on every borrower without any given."""
+def look(connected: Connected, accounts: Sequence[str] | None = None) -> tuple[Views, Decision]:
+    """Read the head once and decide on accounts in every market; on every borrower without any given."""
     config = connected.config
+    names = [market.name for market in connected.markets]
     if accounts is None:
-        store = MemoryScanStore()
+        # A store each: in memory nothing says which market a cursor is of.
+        stores = {name: MemoryScanStore() for name in names}
         path = config.path(config.journal.path)
         if path.exists():
             with Journal.read_only(path) as known:
-                store = MemoryScanStore.of(known, connected.adapter.name)
-        discovery = discovery_of(connected, store)
-        discovery.advance(connected.head)
-        accounts = discovery.borrowers
-    view = connected.reader().read(connected.head, accounts)
+                stores = {name: MemoryScanStore.of(known, name) for name in names}
+        wanted = {}
+        for name in names:
+            discovery = discoveries_of(connected, stores[name])[name]
+            discovery.advance(connected.head)
+            wanted[name] = discovery.borrowers
+    else:
+        wanted = {name: tuple(accounts) for name in names}
+    views = connected.reader().read_all(connected.head, wanted)
     tick = connected.node.tick()
     fees = market_fees(tick.fees, FeePolicy.from_config(config.fees))
     gas_price_wei = tick.fees.next_base_fee_wei + fees.priority_fee_wei
-    settings = plan_settings(config, connected.assets, gas_price_wei, view.funds_raw)
-    decision = decide(
-        view,
-        connected.adapter,
+    settings = plan_settings(config, connected.assets, gas_price_wei, views.funds_raw)
+    decision = decide_all(
+        views,
+        {market.name: market.adapter for market in connected.markets},
         connected.policy(),
         settings,
-        next_timestamp=view.head.timestamp,
+        next_timestamp=views.head.timestamp,
         every=True,
     )
-    return view, decision
+    return views, decision
 
 
 # ----------------------------------------------------------------------------------------------------- scan
 
 
-def scan(*, config_file: Path, list_all: bool, as_json: bool) -> None:
-    """List what the policy would do with every borrower."""
+def scan(*, config_file: Path, list_all: bool, as_json: bool, protocol: str | None = None) -> None:
+    """List what the policy would do with every borrower, of all markets or of one."""
     connected = connect(configured(config_file))
-    view, decision = look(connected)
+    if protocol is not None:
+        connected = replace(connected, markets=(connected.market(protocol),))
+    views, decision = look(connected)
+    unknown = {**views.unread, **decision.undecided}
     verdicts = sorted(decision.verdicts, key=_urgency)
     shown = [v for v in verdicts if list_all or v.reason not in _UNREMARKABLE]
     if as_json:
         record = {
-            "block": view.head.number,
-            "timestamp": view.head.timestamp,
-            "borrowers": len(view.book),
+            "block": views.head.number,
+            "timestamp": views.head.timestamp,
+            "borrowers": views.borrowers,
+            "protocols": {name: len(view.book) for name, view in views.markets.items()},
+            "unknown": unknown,
             "reasons": Counter(v.reason.value for v in verdicts),
             "verdicts": [verdict_json(v) for v in shown],
             "plans": [plan_json(p) for p in decision.plans],
         }
         print(json.dumps(record))
         return
-    _print_scan(stdout_console(), view, verdicts, shown, decision.plans)
+    _print_scan(stdout_console(), views, verdicts, shown, decision.plans)
+    for name, why in unknown.items():
+        stdout_console().print(f"[red]{name} is unknown: {escape(why)}[/]", soft_wrap=True)
 
 
 def _urgency(verdict: Verdict) -> tuple[int, int, str]:
@@ -97,20 +110,31 @@ def _urgency(verdict: Verdict) -> tuple[int, int, str]:
 
 def _print_scan(
     console: Console,
-    view: HeadView,
+    views: Views,
     verdicts: Sequence[Verdict],
     shown: Sequence[Verdict],
     plans: Sequence[LiquidationPlan],
 ) -> None:
     counts = Counter(v.reason.value for v in verdicts)
     summary = ", ".join(f"{n} {reason}" for reason, n in counts.most_common()) or "nobody borrows"
-    console.print(f"[bold]block {view.head.number}[/], {len(view.book)} borrowers: {summary}")
+    console.print(f"[bold]block {views.head.number}[/], {views.borrowers} borrowers: {summary}")
     if not shown:
         return
-    by_account = {plan.account: plan_line(plan, view.book.assets) for plan in plans}
-    rows = [(_cells(v, console.width), by_account.get(v.account, "")) for v in shown]
-    columns = ("account", "action", "reason", "health", "at ref.", "debt")
-    console.print(remarked_table(console, columns, "plan", rows, right=columns[3:]))
+    by_account = {
+        (plan.protocol, plan.account): plan_line(plan, views.markets[plan.protocol].book.assets)
+        for plan in plans
+    }
+    # With one market its name says nothing, and 80 columns are few.
+    several = len(views.markets) + len(views.unread) > 1
+    columns = ("account", "action", "reason", "health", "at ref.", "debt", *(("market",) if several else ()))
+    rows = [
+        (
+            (*_cells(v, console.width), *((v.protocol_margin.protocol,) if several else ())),
+            by_account.get((v.protocol_margin.protocol, v.account), ""),
+        )
+        for v in shown
+    ]
+    console.print(remarked_table(console, columns, "plan", rows, right=columns[3:6]))
     if any(v.action is not Action.LEAVE for v in shown):
         console.print("why: marginline keeper explain ACCOUNT")
 
@@ -152,34 +176,65 @@ def _tokens(raw: int, asset: Asset) -> str:
 # -------------------------------------------------------------------------------------------------- explain
 
 
-def explain(account: str, *, config_file: Path, as_json: bool) -> None:
-    """Explain one account, planned for as if it were alone."""
+def explain(account: str, *, config_file: Path, as_json: bool, protocol: str | None = None) -> None:
+    """Explain one account in every market that it is in, or in one; planned for as if it were alone.
+
+    Raises
+    ------
+    InputError
+        If it is in none.
+    """
     config = configured(config_file)
     address = address_option(account, "ACCOUNT")
     connected = connect(config)
-    view, decision = look(connected, [address])
-    (verdict,) = decision.verdicts
-    if verdict.reason is Reason.NO_DEBT and not _positions(view):
+    if protocol is not None:
+        connected = replace(connected, markets=(connected.market(protocol),))
+    views, decision = look(connected, [address])
+    unknown = {**views.unread, **decision.undecided}
+    verdicts = {v.protocol_margin.protocol: v for v in decision.verdicts}
+    there = [
+        name
+        for name, verdict in verdicts.items()
+        if verdict.reason is not Reason.NO_DEBT or _positions(views.markets[name])
+    ]
+    if not there and not unknown:
+        venues = " or ".join(market.adapter.venue.address for market in connected.markets)
         raise InputError(
-            f"ACCOUNT: {address} has no position in {connected.adapter.layout.pool} at block "
-            f"{view.head.number}",
+            f"ACCOUNT: {address} has no position in {venues} at block {views.head.number}",
             fix="check the address and the chain",
         )
-    plan = next(iter(decision.plans), None)
-    triggers = trigger_prices(view.book, 0, prices_of(view.book, view.protocol))
+    plans = {plan.protocol: plan for plan in decision.plans}
     if as_json:
-        record = {
-            "block": view.head.number,
-            "timestamp": view.head.timestamp,
-            **verdict_json(verdict),
-            "positions": _positions(view),
-            "prices": _prices_json(view),
-            "liquidatable_at": triggers,
-            "plan": None if plan is None else plan_json(plan),
-        }
-        print(json.dumps(record))
+        # The first market's parts stand on top as well, where they are when there is no other.
+        parts = [_explained_json(views.markets[n], verdicts[n], plans.get(n)) for n in there]
+        print(json.dumps({**(parts[0] if parts else {}), "markets": parts, "unknown": unknown}))
         return
-    _print_explained(stdout_console(), view, verdict, plan, triggers)
+    for name in there:
+        view = views.markets[name]
+        triggers = trigger_prices(view.book, 0, prices_of(view, view.protocol))
+        _print_explained(
+            stdout_console(),
+            view,
+            verdicts[name],
+            plans.get(name),
+            triggers,
+            several=len(connected.markets) > 1,
+        )
+    for name, why in unknown.items():
+        stdout_console().print(f"[red]{name} is unknown: {escape(why)}[/]", soft_wrap=True)
+
+
+def _explained_json(view: HeadView, verdict: Verdict, plan: LiquidationPlan | None) -> dict[str, Any]:
+    return {
+        "block": view.head.number,
+        "timestamp": view.head.timestamp,
+        **verdict_json(verdict),
+        "positions": _positions(view),
+        "quote": view.protocol.quote,
+        "prices": _prices_json(view),
+        "liquidatable_at": trigger_prices(view.book, 0, prices_of(view, view.protocol)),
+        "plan": None if plan is None else plan_json(plan),
+    }
 
 
 def _print_explained(
@@ -188,10 +243,13 @@ def _print_explained(
     verdict: Verdict,
     plan: LiquidationPlan | None,
     triggers: Mapping[str, float | None],
+    *,
+    several: bool = False,
 ) -> None:
     colour = ACTION_COLOURS[verdict.action.value]
     console.print(
-        f"[bold]{verdict.account}[/] at block {view.head.number}: "
+        f"[bold]{verdict.account}[/]"
+        f"{f' on {verdict.protocol_margin.protocol}' if several else ''} at block {view.head.number}: "
         f"[{colour}]{verdict.action.value}[/], [bold]{verdict.reason.value}[/]",
         soft_wrap=True,
     )
@@ -205,8 +263,8 @@ def _print_explained(
             position["kind"],
             symbol,
             f"{position['amount']:,.4f}",
-            _dollars(prices[symbol]["protocol_e8"]),
-            _dollars(prices[symbol]["reference_e8"]),
+            _priced(prices[symbol]["protocol_e8"], view.protocol.quote),
+            _priced(prices[symbol]["reference_e8"], QUOTE),
             "no price" if triggers.get(symbol) is None else f"{triggers[symbol]:,.4f}",
         )
     console.print(table)
@@ -238,8 +296,10 @@ def _print_plan(console: Console, plan: LiquidationPlan, assets: Sequence[Asset]
     )
 
 
-def _dollars(price_e8: str | None) -> str:
-    return "unknown" if price_e8 is None else f"{int(price_e8) / 1e8:,.4f}"
+def _priced(price_e8: str | None, quote: str) -> str:
+    if price_e8 is None:
+        return "unknown"
+    return f"{int(price_e8) / 1e8:,.4f}{'' if quote == QUOTE else f' {quote}'}"
 
 
 def _positions(view: HeadView) -> list[dict[str, Any]]:
@@ -278,6 +338,7 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
     """Return a verdict as JSON; health factors are text."""
     reference = verdict.reference_margin
     return {
+        "protocol": verdict.protocol_margin.protocol,
         "account": verdict.account,
         "action": verdict.action.value,
         "reason": verdict.reason.value,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +18,7 @@ from keeper.commands.keeper_setup import configured
 from keeper.commands.margin_run import dollars, method_named
 from keeper.commands.oracle_replay import LateBar
 from keeper.compose import connect
+from keeper.view import QUOTE
 from simulation.margin.derive_auction import DeriveAuction, Manager, cash_to_bid
 from simulation.margin.derive_exact import decided_margin
 from simulation.margin.result import MarginResult, PortfolioMethod
@@ -41,16 +43,27 @@ def scan_book(method_text: str, path: Path, *, market: Path | None, list_all: bo
     _report(method, book.portfolios, book.market, [], list_all=list_all, as_json=as_json)
 
 
-def scan_chain(method_text: str, config_file: Path, *, list_all: bool, as_json: bool) -> None:
-    """Hold every borrower of the configured market against a margin method, at the protocol's own prices.
+def scan_chain(
+    method_text: str, config_file: Path, *, list_all: bool, as_json: bool, protocol: str | None = None
+) -> None:
+    """Hold every borrower of one market against a margin method, at the protocol's own prices.
 
     Raises
     ------
     InputError
-        If configuration or method cannot be read.
+        If configuration or method cannot be read, there are several markets and none is named, or the
+        market's prices are not in US dollars.
     """
     method = method_named(method_text)
-    view, _ = look(connect(configured(config_file)))
+    connected = connect(configured(config_file))
+    watched = connected.market(protocol)
+    if watched.quote != QUOTE:
+        raise InputError(
+            f"{watched.name} prices in {watched.quote}, and a margin method wants {QUOTE}",
+            fix="name another market with --protocol",
+        )
+    views, _ = look(replace(connected, markets=(watched,)))
+    view = views.markets[watched.name]
     portfolios, market, unknown = portfolios_of(view.book, view.protocol)
     lost = [
         {

@@ -88,13 +88,17 @@ def load_signer(connected: Connected, *, exclusive: bool = True) -> Signer:
     return signer
 
 
-def discovery_of(connected: Connected, store: ScanStore) -> Discovery:
-    """Return the discovery of the market's borrowers, which keeps its cursor in `store`."""
-    return Discovery(
-        connected.node,
-        store,
-        connected.adapter,
-        connected.adapter.layout.pool,
-        from_block=connected.protocol.from_block,
-        range_blocks=connected.config.rpc.logs_range_blocks,
-    )
+def discoveries_of(connected: Connected, store: ScanStore) -> dict[str, Discovery]:
+    """Return the discovery of each market's borrowers by its name; they keep their cursors in `store`."""
+    return {
+        market.name: Discovery(
+            connected.node,
+            store,
+            market.adapter,
+            market.emitter,
+            from_block=market.from_block,
+            range_blocks=connected.config.rpc.logs_range_blocks,
+            log_filter=market.log_filter,
+        )
+        for market in connected.markets
+    }

@@ -34,6 +34,7 @@ from contracts_abi import uniswap_v3 as uniswap
 from contracts_abi.aave_v3 import APPROVE
 from contracts_abi.calls import function
 from keeper.clock import SystemClock
+from keeper.commands.keeper_setup import discoveries_of
 from keeper.compose import Connected, connect
 from keeper.config import KeeperConfig, Mode, Secret
 from keeper.decide import prices_of
@@ -43,7 +44,6 @@ from keeper.loop import Keeper, realised_profit
 from keeper.rpc import Head
 from keeper.signer import TOY_COST, Signer, create_keystore
 from keeper.submit import Submitter
-from keeper.sync import Discovery
 from keeper.types import Attempt
 from keeper.view import HeadView, Reader
 from simulation.chain.anvil import Anvil, AnvilEvm, AnvilOptions
@@ -122,11 +122,11 @@ REQUESTS = "requests and answers"
 MEASURED: tuple[tuple[Any, str, str], ...] = (
     (JsonRpc, "_post", REQUESTS),
     (Submitter, "settle", "follow what was sent"),
-    (Discovery, "advance", "new borrowers"),
-    (Reader, "read", "decode"),
+    (keeper.loop, "advance_all", "new borrowers"),
+    (Reader, "read_all", "decode"),
     (keeper.decide, "examined_rows", "screen"),
-    (keeper.loop, "decide", "exact margins, verdicts"),
-    (keeper.decide, "plan_bundle", "plan"),
+    (keeper.loop, "decide_all", "exact margins, verdicts"),
+    (keeper.decide, "plan_markets", "plan"),
     (Keeper, "_stopped", "limits"),
     (keeper.loop, "prepare", "calldata, simulations"),
     (Submitter, "submit", "orders to intents"),
@@ -286,14 +286,14 @@ def keeper_on(stage: Stage, journal: str) -> Iterator[Keeper]:
 
 
 def _keeper(connected: Connected, journal: Journal, signer: Signer) -> Keeper:
-    config, node, adapter = connected.config, connected.node, connected.adapter
+    config, node = connected.config, connected.node
     return Keeper(
         config=config,
         node=node,
-        adapter=adapter,
+        markets={market.name: market for market in connected.markets},
         policy=connected.policy(),
         reader=connected.reader(),
-        discovery=Discovery(node, journal, adapter, adapter.layout.pool),
+        discoveries=discoveries_of(connected, journal),
         submitter=Submitter(
             journal=journal,
             node=node,
@@ -314,7 +314,7 @@ def fall_for(view: HeadView, accounts: int) -> Fraction:
     """Return the part of its price to which Ether must fall so that about `accounts` are liquidatable."""
     book = view.book
     screen = build_screen(book, AAVE_V3_0)
-    before = prices_of(book, view.protocol)
+    before = prices_of(view, view.protocol)
     ether = [asset.symbol in FALLING for asset in book.assets]
     large = {
         row
@@ -397,7 +397,7 @@ def _settle_memory() -> None:
 def first_view(stage: Stage) -> HeadView:
     """Return what the keeper sees before anything falls."""
     with keeper_on(stage, "first.sqlite") as keeper_:
-        return keeper_.work(keeper_.submitter.tick()).view
+        return next(iter(keeper_.work(keeper_.submitter.tick()).views.markets.values()))
 
 
 def measure(state: SeededState, sizes: Sequence[int], turns: int, profile: bool) -> Report:

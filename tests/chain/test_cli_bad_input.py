@@ -118,6 +118,10 @@ def keyed(section: str, key: str, value: Callable[[Local], str]) -> Callable[[Lo
     return edit
 
 
+def morpho_table(contract: str, market: str = "0x" + "11" * 32) -> str:
+    return f'[[protocols]]\nkind = "morpho-blue"\ncontract = "{contract}"\nmarket = "{market}"\n'
+
+
 CASES: dict[str, tuple[Callable[[Local, str], str], tuple[str, ...]]] = {
     "chain id": (
         swap(lambda s: f"chain_id = {s.market.chain_id}", lambda _: "chain_id = 1"),
@@ -237,7 +241,23 @@ CASES: dict[str, tuple[Callable[[Local, str], str], tuple[str, ...]]] = {
     ),
     "two markets": (
         lambda s, t: t + f'[[protocols]]\nkind = "aave-v3"\nprovider = "{s.market.provider}"\n',
-        ("protocols: 2 markets", "one is supported", "run one keeper per market"),
+        ("protocols.1: the same market as protocols.0, aave-v3", "remove one of them"),
+    ),
+    "the same market under another label": (
+        lambda s, t: t + f'[[protocols]]\nkind = "aave-v3"\nlabel = "b"\nprovider = "{s.market.provider}"\n',
+        ("protocols.1: the same market as protocols.0, aave-v3", "remove one of them"),
+    ),
+    "another version than the pool's": (
+        swap(lambda _: 'kind = "aave-v3"', lambda _: 'kind = "aave-v3.6"'),
+        ("protocols.0.kind: the pool of 0x", "is aave-v3, not aave-v3.6", 'write kind = "aave-v3"'),
+    ),
+    "no contract at Morpho's address": (
+        lambda s, t: t + morpho_table(NOBODY),
+        ("protocols.1.contract (morpho-blue)", f"no code at {NOBODY}", "check the address"),
+    ),
+    "another contract than Morpho": (
+        lambda s, t: t + morpho_table(s.market.pool),
+        ("protocols.1.market: read market parameters failed", "check"),
     ),
     "keystore that is not there": (
         keyed("signer", "keystore_file", lambda _: "nowhere.json"),

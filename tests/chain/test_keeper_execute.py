@@ -38,7 +38,7 @@ class Crash:
 
     @property
     def adapter(self) -> Executable:
-        return self.running.connected.adapter
+        return self.running.connected.markets[0].adapter
 
     def prepare(
         self,
@@ -79,7 +79,7 @@ def crashed(stage: Stage, keeper: Running, **changes: Any) -> Crash:
     view = connected.reader().read(head, [a.address for a in stage.book])
     settings = PlanSettings(gas_price_wei=GAS_PRICE, native_asset=connected.assets["WETH"], **changes)
     decision = decide(
-        view, connected.adapter, connected.policy(), settings, next_timestamp=head.timestamp + 12
+        view, connected.markets[0].adapter, connected.policy(), settings, next_timestamp=head.timestamp + 12
     )
     assert len(decision.plans) >= 8
     return Crash(stage, keeper, head, decision.plans)

@@ -325,7 +325,7 @@ def test_loop_works_on_each_new_head_once_and_ignores_older_ones(stage: Stage) -
         blocks = [e["block"] for e in keeper.events("head")]
         assert blocks == [older, older + 2]  # the newest wins, and none is worked on twice
 
-        known = keeper.keeper.discovery.borrowers
+        known = keeper.borrowers
         stage.anvil.rpc.call("anvil_rollback", [1])
         stage.proxy.posts.clear()
         assert not keeper.run_for(lambda: True, timeout_s=1.0)
@@ -336,7 +336,7 @@ def test_loop_works_on_each_new_head_once_and_ignores_older_ones(stage: Stage) -
         keeper.run_until(lambda: len(keeper.events("head")) > len(blocks))
         assert keeper.events("head")[-1]["block"] == older + 2
         assert keeper.events("reorganisation")[-1]["common_ancestor"] == older + 1
-        assert set(known) <= set(keeper.keeper.discovery.borrowers)
+        assert set(known) <= set(keeper.borrowers)
 
 
 def test_loop_runs_from_crash_to_confirmation(stage: Stage) -> None:
@@ -409,7 +409,8 @@ def test_audit_finds_that_the_screen_missed_nobody(stage: Stage) -> None:
             keeper.keeper.audit_due.set()
             result = step(keeper)
             audit = keeper.events("audit")[-1]
-            assert audit == {"block": stage.head(), "accounts": len(stage.book), "missed": []}
+            counts = {"protocol": "aave-v3", "accounts": len(stage.book), "missed": []}
+            assert audit == {"block": stage.head(), **counts}
             assert len(result.verdicts) == len(stage.book)
             found = {
                 v.account for v in result.verdicts if v.protocol_margin.status is MarginStatus.LIQUIDATABLE
@@ -427,7 +428,7 @@ def test_audit_tells_what_a_broken_screen_misses(stage: Stage, monkeypatch: pyte
         settled(keeper)
         stage.fall(60)
         missed = stage.liquidatable()
-        monkeypatch.setattr(loop, "examined_rows", lambda view, watched: [])
+        monkeypatch.setattr(loop, "examined_rows", lambda view, adapter, watched: [])
         keeper.keeper.audit_due.set()
         step(keeper)
         assert set(keeper.events("audit")[-1]["missed"]) == missed

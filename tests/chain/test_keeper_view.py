@@ -127,7 +127,7 @@ def test_protocol_view_is_what_the_oracle_says_and_margin_what_the_pool_says(
     for symbol in stage.market.assets:
         assert view.protocol.price_e8(symbol) == stage.price_e8(symbol)
     assert view.reference.price_e8("WETH") == stage.first_price_e8("WETH")
-    adapter = connected.adapter
+    adapter = connected.markets[0].adapter
     for account, exact in zip(view.book.accounts, view.book.exact, strict=True):
         assert exact is not None
         margin = adapter.margin(view.market, exact, view.market.prices_base)
@@ -144,7 +144,7 @@ def test_lens_pretended_or_deployed_multicall_and_single_reads_give_one_book(
     empty, stranger = labelled_address("nobody"), labelled_address("no debt")
     names = [*accounts(stage), empty, stranger]
     head = connected.node.head()
-    layout = connected.adapter.layout
+    layout = connected.markets[0].adapter.layout
     assert layout.lens == LENS_ADDRESS
     assert connected.node.code([LENS_ADDRESS]) == [b""]
     code: Mapping[str, bytes] = {str(LENS_ADDRESS): own("AccountLens").deployed_bytecode}
@@ -174,7 +174,7 @@ def test_more_small_reads_than_one_multicall_takes(stage: Stage, connected: Conn
     stage.mine()
     reader = Reader(
         connected.node,
-        connected.adapter,
+        connected.markets[0].adapter,
         pools=[narrow, *copies],
         multicall=stage.market.multicall,
         code={LENS_ADDRESS: own("AccountLens").deployed_bytecode},
@@ -190,7 +190,7 @@ def test_more_small_reads_than_one_multicall_takes(stage: Stage, connected: Conn
 
 
 def test_address_that_is_no_multicall_is_named(stage: Stage, connected: Connected) -> None:
-    reader = Reader(connected.node, connected.adapter, multicall=stage.market.pool)
+    reader = Reader(connected.node, connected.markets[0].adapter, multicall=stage.market.pool)
     with pytest.raises(DataError, match=r"multicall at 0x\w+ refused .* contracts\.multicall"):
         reader.read(connected.node.head(), ())
 

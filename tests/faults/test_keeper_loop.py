@@ -63,19 +63,19 @@ def test_head_that_cannot_be_read_is_trouble_and_the_next_look_makes_it_good(
         settled(keeper)
         stage.fall(60)
         head = stage.head()
-        known = keeper.keeper.discovery.borrowers
+        known = keeper.borrowers
         stage.proxy.spoil(spoil, method)
         keeper.run_until(lambda: bool(keeper.events("trouble")))
         assert stage.proxy.sent() == []
         assert keeper.journal.intents() == []
-        assert keeper.keeper.discovery.borrowers == known
+        assert keeper.borrowers == known
         assert set(known) == borrowers(stage)
 
         keeper.run_until(lambda: bool(keeper.events("sent")))
         assert len(keeper.events("trouble")) == 1
         # The same head, which nobody had worked on yet.
         assert {e["block"] for e in keeper.events("sent")} == {head}
-        assert keeper.keeper.discovery.borrowers == known
+        assert keeper.borrowers == known
         finish(stage, keeper)
 
 
@@ -88,7 +88,7 @@ def test_node_that_is_down_for_a_while_is_told_once_and_nobody_is_forgotten(stag
         keeper.run_until(lambda: bool(keeper.events("recovered")))
         assert len(keeper.events("trouble")) == 1
         assert keeper.events("recovered")[0]["failures"] == 6
-        assert set(keeper.keeper.discovery.borrowers) == {*borrowers(stage), new}
+        assert set(keeper.borrowers) == {*borrowers(stage), new}
         assert keeper.events("sent")
         finish(stage, keeper)
 
@@ -135,7 +135,7 @@ def test_node_behind_the_one_that_named_the_head_is_refused(stage: Stage) -> Non
         assert stage.proxy.sent() == []
         behind_for = ()
         keeper.run_until(lambda: bool(keeper.events("sent")))
-        assert set(keeper.keeper.discovery.borrowers) == borrowers(stage)
+        assert set(keeper.borrowers) == borrowers(stage)
 
 
 # ------------------------------------------------------------------------------------------- lost on the way
@@ -236,4 +236,4 @@ def test_reorganisation_in_the_middle_of_a_head_is_trouble_and_no_mixture(stage:
         keeper.run_until(lambda: keeper.events("head")[-1]["block"] == stage.head())
         assert stage.proxy.sent() == []
         assert keeper.events("head")[-1]["reasons"] == {}
-        assert set(keeper.keeper.discovery.borrowers) == borrowers(stage)
+        assert set(keeper.borrowers) == borrowers(stage)

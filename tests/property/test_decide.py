@@ -147,7 +147,7 @@ def allowed(verdict: Verdict, policy: ThreePricePolicy, *, in_flight: bool) -> s
 def test_nobody_is_overlooked_and_every_reason_has_its_grounds(case: Case) -> None:
     view = case.view
     exact = [margins(view, row) for row in range(len(view.book))]
-    examined = set(examined_rows(view, case.watched))
+    examined = set(examined_rows(view, ADAPTER, case.watched))
     for row, pair in enumerate(exact):
         if any(remarkable(margin) for margin in pair) or view.book.accounts[row] in case.watched:
             assert row in examined
@@ -223,17 +223,17 @@ def test_threshold_is_met_to_the_last_unit_of_the_price(seed: int, row: int, uni
         low, high = (middle, high) if liquidatable(middle) else (low, middle)
     price = max(1, low + units)
     view = view_at(accounts, {symbol: price}, {})
-    assert not liquidatable(price) or row in examined_rows(view, ())
+    assert not liquidatable(price) or row in examined_rows(view, ADAPTER, ())
     # And when it is the reference that says so.
     view = view_at(accounts, {}, {**FIRST_E8, symbol: price})
-    assert not liquidatable(price) or row in examined_rows(view, ())
+    assert not liquidatable(price) or row in examined_rows(view, ADAPTER, ())
 
 
 @given(st.dictionaries(st.sampled_from(SYMBOLS), st.none() | st.integers(1, 10**14), min_size=1))
 @settings(deadline=None, max_examples=20)
 def test_price_vector_has_a_hole_where_a_price_is_unknown(prices: dict[str, int | None]) -> None:
     view = view_at(seeded_accounts(ACCOUNTS, 0)[:2], prices, {})
-    vector = prices_of(view.book, view.protocol)
+    vector = prices_of(view, view.protocol)
     wanted = [{**FIRST_E8, **prices}[symbol] for symbol in SYMBOLS]
     assert [a.address for a in view.book.assets] == [token(s) for s in SYMBOLS]
     assert np.isnan(vector).tolist() == [price is None for price in wanted]

@@ -135,7 +135,32 @@ def test_configuration_that_is_not_there(inside: Inside, tmp_path: Path) -> None
         (
             'kind = "aave-v3"',
             'kind = "morpho-blue"',
-            "protocols.0.kind: there is a model of morpho-blue, and no keeper for it yet; a keeper runs on",
+            "protocols.0.provider: means nothing for morpho-blue; it knows kind, contract, market",
+        ),
+        (
+            'kind = "aave-v3"\nprovider = "0x5fbdb2315678afecb367f032d93f642f64180aa3"',
+            'kind = "aave-v3.6"',
+            "protocols.0.provider: is missing; aave-v3.6 is found from Aave's PoolAddressesProvider",
+        ),
+        (
+            'kind = "aave-v3"\nprovider =',
+            'kind = "morpho-blue"\ncontract =',
+            "protocols.0.market: is missing; morpho-blue is found from the market's id",
+        ),
+        (
+            'kind = "aave-v3"\nprovider = ',
+            'kind = "morpho-blue"\nlabel = "x"\ncontract = ',
+            "protocols.0.label: means nothing for morpho-blue",
+        ),
+        (
+            "[[protocols]]",
+            '[[protocols]]\nmarket = "0x12"',
+            "protocols.0.market = '0x12': not a market id of 32 bytes in hex",
+        ),
+        (
+            "[[protocols]]",
+            '[[protocols]]\nlabel = "Prime Market"',
+            "protocols.0.label = 'Prime Market': not a",
         ),
         ("[rpc]", '[policy]\nkind = "x"\n[rpc]', "policy.kind: unknown policy 'x'; known: three-price"),
         ("[rpc]", "[guards.jmup]\n[rpc]", "guards.jmup: unknown guard 'jmup'; did you mean 'jump'"),

@@ -37,7 +37,7 @@ def usage(*losses: Loss, in_flight: int = 0, block: int = 1_000) -> Any:
 
 def test_nothing_trips_without_a_reason() -> None:
     assert global_breach(limits(), usage(), TICK, now=NOW) is None
-    assert account_breach(limits(), usage(), ALICE) is None
+    assert account_breach(limits(), usage(), ALICE, "p") is None
     assert room(limits(max_per_block=5), usage()) == 5
 
 
@@ -68,7 +68,7 @@ def test_losses_age_out_by_block_time() -> None:
     old = usage(loss(age_s=DAY_S), loss(age_s=HOUR_S), loss(age_s=HOUR_S - 1))
     assert old.gas_loss_day_wei == 2 * ETHER // 100
     assert old.reverts_hour == 1
-    assert len(old.reverts[ALICE]) == 2
+    assert len(old.reverts["p", ALICE]) == 2
 
 
 def test_cancellations_cost_but_are_no_reverts() -> None:
@@ -77,10 +77,10 @@ def test_cancellations_cost_but_are_no_reverts() -> None:
 
 
 def test_account_lists() -> None:
-    assert account_breach(limits(deny_accounts=[ALICE]), usage(), ALICE) is not None
-    assert account_breach(limits(deny_accounts=[ALICE]), usage(), BOB) is None
-    assert account_breach(limits(allow_accounts=[ALICE]), usage(), ALICE) is None
-    breach = account_breach(limits(allow_accounts=[ALICE]), usage(), BOB)
+    assert account_breach(limits(deny_accounts=[ALICE]), usage(), ALICE, "p") is not None
+    assert account_breach(limits(deny_accounts=[ALICE]), usage(), BOB, "p") is None
+    assert account_breach(limits(allow_accounts=[ALICE]), usage(), ALICE, "p") is None
+    breach = account_breach(limits(allow_accounts=[ALICE]), usage(), BOB, "p")
     assert breach is not None
     assert breach.limit is Limit.NOT_ALLOWED
 
@@ -89,18 +89,18 @@ def test_account_lists() -> None:
 def test_loser_backs_off_by_blocks_that_double(reverts: int, waits: int) -> None:
     some = limits(revert_backoff_blocks=1, max_reverts_per_account=10)
     losses = [loss(block=1_000 - i) for i in range(reverts)]
-    before = account_breach(some, usage(*losses, block=1_000 + waits - 1), ALICE)
+    before = account_breach(some, usage(*losses, block=1_000 + waits - 1), ALICE, "p")
     assert before is not None
     assert before.limit is Limit.BACKOFF
-    assert account_breach(some, usage(*losses, block=1_000 + waits), ALICE) is None
+    assert account_breach(some, usage(*losses, block=1_000 + waits), ALICE, "p") is None
 
 
 def test_account_that_keeps_reverting_is_left_alone_and_the_others_are_not() -> None:
     losses = [loss(block=10 + i) for i in range(6)]
-    breach = account_breach(limits(), usage(*losses), ALICE)
+    breach = account_breach(limits(), usage(*losses), ALICE, "p")
     assert breach is not None
     assert breach.limit is Limit.ACCOUNT_REVERTS
-    assert account_breach(limits(), usage(*losses), BOB) is None
+    assert account_breach(limits(), usage(*losses), BOB, "p") is None
 
 
 def test_room_is_what_both_limits_leave() -> None:
