@@ -222,6 +222,8 @@ class Choice(NamedTuple):
         That the venue pays.
     profit
         US dollars, before gas.
+    largest
+        Whether it repays all that the rules allow.
     """
 
     debt_slot: int
@@ -231,6 +233,7 @@ class Choice(NamedTuple):
     fee: float
     bonus: float
     profit: float
+    largest: bool
 
 
 @numba.njit(cache=True)
@@ -296,7 +299,7 @@ def best_liquidation(
     offset = v * layout.tokens
     have, owe = account_values(i, layout, coll, debt, supply_index, borrow_index, oracle)
     ltv = owe / have if have > 0.0 else np.inf
-    best = Choice(-1, -1, 0.0, 0.0, 0.0, 0.0, -np.inf)
+    best = Choice(-1, -1, 0.0, 0.0, 0.0, 0.0, -np.inf, False)
     for d in range(debt.shape[1]):
         rb = layout.debt_at[i, d]
         b = rb - offset
@@ -338,7 +341,7 @@ def best_liquidation(
                     continue
                 profit = _profit(repaid, taken - fee, a, b, market, sold, bought, size, lost)
                 if profit > best.profit:
-                    best = Choice(d, c, repaid, taken, fee, bonus, profit)
+                    best = Choice(d, c, repaid, taken, fee, bonus, profit, h == 0)
     return best
 
 
@@ -524,7 +527,7 @@ def settle_paths(
                 continue
             used += 1
             totals[p, v, _FAILED] += rivals
-            written = _carry_out(
+            written = carry_out(
                 p,
                 i,
                 keeper,
@@ -592,7 +595,7 @@ def _row_bonus(i: int, layout: Layout, coll: Float64) -> float:
 
 
 @numba.njit(cache=True)
-def _carry_out(
+def carry_out(
     p: int,
     i: int,
     keeper: int,

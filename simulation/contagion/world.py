@@ -371,6 +371,11 @@ def _parameters(
                 r.ltv_bps / BPS,
                 r.liquidation_bonus_bps / BPS,
             )
+        if venue.kind == "morpho-blue":
+            # The factor follows from the LLTV to 18 decimals; whole basis points in the book only round it.
+            own[2, v * len(tokens) : (v + 1) * len(tokens)] = morpho_bonus(
+                own[0, v * len(tokens) : (v + 1) * len(tokens)]
+            )
     out = np.where(used, own[:, at], 0.0)
     for v, venue in enumerate(book.lending):
         for mode in venue.emodes:
@@ -379,6 +384,14 @@ def _parameters(
             for k, bps in enumerate(_mode_bps(mode)):
                 out[k][picked] = bps / BPS
     return out[0], out[1], out[2]
+
+
+def morpho_bonus(lltv: Float64) -> Float64:
+    """Return the liquidation bonus of Morpho Blue, ``min(0.15, 1 / (1 - 0.3 (1 - lltv)) - 1)``.
+
+    `ConstantsLib.sol` and `_liquidationIncentiveFactor` of `Morpho.sol`.
+    """
+    return np.asarray(np.minimum(0.15, 1.0 / (1.0 - 0.3 * (1.0 - lltv)) - 1.0))
 
 
 def _mode_bps(mode: EMode) -> tuple[int, int, int]:

@@ -15,6 +15,10 @@ BONUS = 0.05
 THRESHOLD = 0.8
 
 
+WHOLE = {"kind": "close-factor", "close_factor": 1.0}
+"""All of a debt may be repaid at once: the density of sales is then that of the debts."""
+
+
 def even_book(density: float, deepest: float, accounts: int) -> tuple[Float64, Float64]:
     """Return accounts of which `density` dollars are sold for each unit that the log price falls.
 
@@ -32,7 +36,8 @@ def test_a_shock_is_multiplied_by_one_over_one_less_lambda_rho(feedback: float) 
     settings = {"keepers": {}}
     if feedback:
         settings["impact"] = {"tokens": {"ETH": {"depth_usd": depth, "permanent": 1.0}}}
-    run = run_of(one_pair_book(collateral, debt), settings, steps=400, shock=-shock)
+    run = run_of(one_pair_book(collateral, debt, kind="aave-v3"), settings, steps=400, shock=-shock)
+    run = apply_policies(run, [build_policy(WHOLE)])
     result = run_paths(run, 1, 0, 1)
     moved = -np.log(result.price[0, 0])
     assert moved == pytest.approx(shock / (1.0 - feedback), rel=2e-3)
@@ -48,7 +53,8 @@ def test_beyond_one_the_book_is_sold_out(feedback: float) -> None:
         "keepers": {},
         "impact": {"tokens": {"ETH": {"depth_usd": density / feedback, "permanent": 1.0}}},
     }
-    run = run_of(one_pair_book(collateral, debt), settings, steps=400, shock=-shock)
+    run = run_of(one_pair_book(collateral, debt, kind="aave-v3"), settings, steps=400, shock=-shock)
+    run = apply_policies(run, [build_policy(WHOLE)])
     result = run_paths(run, 1, 0, 1)
     assert result.totals[0, 0, Total.LIQUIDATIONS] == 2_000
     assert -np.log(result.price[0, 0]) == pytest.approx(shock + feedback * deepest, rel=1e-9)
