@@ -10,7 +10,9 @@ percent times leverage); shares by water-filling after T. Chitra and others on a
 in summary and not verified against the paper: an equal fraction of every winner's profit until the deficit is
 covered; who is at his own limit does not stop the others.
 
-Money is conserved exactly: what the parts of a loss add up to, by `math.fsum`, is the loss to the last bit.
+Money is conserved: haircuts that cover a deficit add up to it, by `math.fsum`, to the last bit; where nearly
+all profit there is goes, within one last bit for each winner. What stays uncovered is rounded once, since a
+difference of two floats need not be one.
 """
 
 from __future__ import annotations
@@ -178,13 +180,17 @@ def _missing(target: float, haircut: Float64) -> float:
 
 
 def _settled(haircut: Float64, target: float, most: Float64) -> None:
-    """Move what rounding left over, some bits of the one with room, so that haircuts add up to `target`."""
-    for _ in range(8):
-        if math.fsum(haircut.tolist()) == target:
-            return
+    """Make the haircuts add up to `target`: in units of its last bit, where sums are exact."""
+    if math.fsum(haircut.tolist()) == target:
+        return
+    unit = math.ulp(target)
+    haircut[:] = np.floor(haircut / unit) * unit
+    room = np.floor(np.minimum(most - haircut, target) / unit) * unit
+    for i in np.argsort(-room, kind="stable").tolist():
         gap = _missing(target, haircut)
-        i = int(np.argmax(most - haircut if gap > 0.0 else haircut))
-        haircut[i] = min(max(haircut[i] + gap, 0.0), most[i])
+        if gap == 0.0:
+            return
+        haircut[i] += min(max(gap, -haircut[i]), room[i])
 
 
 def adl_queue(deficit: float, profit: ArrayLike, score: ArrayLike) -> Deleveraged:
