@@ -298,7 +298,7 @@ class _Run:
             for heard in pool.wait(left_s):
                 self._hear(pool, heard)
             if self.kept + len(self._failed) > before:
-                sync_folder(self._folder / PARTS)
+                self._sync_names()
                 self._report(self._progress())
             if not self._stopping:
                 # Also where nothing was heard from: a dead worker's tasks are for whoever has least.
@@ -394,6 +394,12 @@ class _Run:
         self.bytes += message["bytes"]
         self._cpu_s += message["cpu_s"]
         self._task_wall_s += message["wall_s"]
+
+    def _sync_names(self) -> None:
+        try:
+            sync_folder(self._folder / PARTS)
+        except StorageFull:  # the parts are there; whoever resumes finds those that last
+            self.full = self._stopping = True
 
     def _no_room(self, index: int) -> None:
         self._give_back([index])

@@ -18,7 +18,7 @@ import pytest
 
 from contracts_abi.errors import CheckFailed, InputError
 from keeper.sweeps import run as sweeps
-from keeper.sweeps.pool import ONE_THREAD
+from keeper.sweeps.pool import ONE_THREAD, Pool
 from keeper.sweeps.run import SweepInterrupted, SweepOutcome, sweep
 from simulation.backtest import store
 from simulation.backtest.parts import content_sha256, part_table
@@ -166,6 +166,26 @@ def test_a_signal_ends_it_soon_and_the_same_call_completes_it(
     assert {index: part_file(folder, index).stat().st_mtime_ns for index in kept} == stamps
 
 
+def test_workers_that_are_told_to_stop_leave_what_they_have_ahead(tmp_path: Path) -> None:
+    wake, ring = os.pipe()
+    answered = 0
+    with store.opened(tmp_path / "s", plan_of({"slow_s": 0.2})), Pool(tmp_path / "s", wake=wake) as pool:
+        pool.start()
+        (worker,) = pool.workers
+        while pool.workers:
+            heard = list(pool.wait(20.0))
+            assert heard, "the worker waits for more"
+            for message in (one.message for one in heard if one.message is not None):
+                if "ready" in message:
+                    pool.give(worker, [0, 1, 2, 3, 4])
+                elif (answered := answered + 1) == 1:
+                    pool.stop()
+    os.close(wake)
+    os.close(ring)
+    assert 1 <= answered < 5
+    assert len(worker.held) == 5 - answered
+
+
 def test_tasks_that_take_longer_than_the_grace_are_abandoned(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     with sweeper(folder, 2, slow_s=600.0) as process:
@@ -252,15 +272,16 @@ def test_a_worker_without_room_ends_the_sweep_and_it_resumes(tmp_path: Path, cal
     assert outcome.resumed == 4
 
 
-def test_room_that_is_missed_only_when_a_part_is_synced(
-    tmp_path: Path, calm: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("last", [5, 6, 7, 8])
+def test_room_that_is_missed_only_when_something_is_synced(
+    tmp_path: Path, calm: str, monkeypatch: pytest.MonkeyPatch, last: int
 ) -> None:
     folder, plan = tmp_path / "s", plan_of({}, task="losses")
     real, calls = os.fsync, []
 
     def fsync(handle: int) -> None:
         calls.append(handle)
-        if len(calls) > 6:  # plan and folder take two
+        if len(calls) > last:  # the plan took two; a part or the folder's names are next
             raise OSError(28, "No space left on device")
         real(handle)
 
