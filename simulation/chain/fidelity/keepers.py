@@ -107,7 +107,7 @@ class OnChainKeepers:
             raise InputError("bytecode runs one path at a time", fix="paths = 1 with --fidelity revm")
         memo = self.own.prepare(batch)
         evm = self.make_evm(GENESIS)
-        pools = open_pools(evm, batch.world)
+        pools = open_pools(evm, batch.world, interest=self.interest)
         start = evm.timestamp()
         return {"memo": memo, "evm": evm, "pools": pools, "start": start}
 

@@ -89,8 +89,15 @@ def account_address(wallet: str) -> str:
     return labelled_address(f"account {wallet}")
 
 
-def open_pools(evm: Evm, world: World) -> dict[str, Pool]:
-    """Deploy every lending venue of the book on its tokens, and open its accounts.
+def open_pools(evm: Evm, world: World, *, interest: bool) -> dict[str, Pool]:
+    """Deploy every lending venue of the book on its tokens, and open its accounts, all in one second.
+
+    Parameters
+    ----------
+    evm, world
+        Where, and what.
+    interest
+        Whether the reserves have the book's rate curves; otherwise they have none.
 
     Raises
     ------
@@ -107,9 +114,11 @@ def open_pools(evm: Evm, world: World) -> dict[str, Pool]:
             transact(evm, DEPLOYER, address, MINT, holder, _FUNDS_RAW)
     pools: dict[str, Pool] = {}
     for v, venue in enumerate(book.lending):
-        open_venue = _open_morpho if venue.kind == "morpho-blue" else _open_aave
         try:
-            pools[venue.name] = open_venue(evm, world, v, tokens)
+            if venue.kind == "morpho-blue":
+                pools[venue.name] = _open_morpho(evm, world, v, tokens)
+            else:
+                pools[venue.name] = _open_aave(evm, world, v, tokens, interest=interest)
         except CallReverted as error:
             raise InputError(
                 f"the contracts of {venue.name} ({venue.kind}) refuse the book: {error.message}",
@@ -243,12 +252,14 @@ def _held(evm: Evm, token: str) -> int:
     return int(read(evm, aave.BALANCE_OF.call(token, LIQUIDATOR)))
 
 
-def _open_aave(evm: Evm, world: World, v: int, tokens: Mapping[str, str]) -> AavePool:
+def _open_aave(evm: Evm, world: World, v: int, tokens: Mapping[str, str], *, interest: bool) -> AavePool:
     book, venue = world.book, world.book.lending[v]
     modes = {t: mode.id for mode in venue.emodes for t in mode.tokens}
     market = MarketSpec(
         market_id=venue.name,
-        assets=tuple(_aave_asset(book, venue, r.token, modes.get(r.token, 0)) for r in venue.reserves),
+        assets=tuple(
+            _aave_asset(book, venue, r.token, modes.get(r.token, 0), interest) for r in venue.reserves
+        ),
         emodes=tuple(
             EModeSpec(
                 m.id,
@@ -271,11 +282,13 @@ def _open_aave(evm: Evm, world: World, v: int, tokens: Mapping[str, str]) -> Aav
     for holder in (SUPPLIER, LIQUIDATOR):
         for reserve in venue.reserves:
             transact(evm, holder, tokens[reserve.token], aave.APPROVE, deployed.pool, MAX_UINT256)
+    start = evm.timestamp()
     decimals = {t.symbol: t.decimals for t in book.tokens}
     for reserve in venue.reserves:
         raw = raw_units(reserve.idle_supply + reserve.reserves, decimals[reserve.token])
         if raw:
             transact(evm, SUPPLIER, deployed.pool, aave.SUPPLY, tokens[reserve.token], raw, SUPPLIER, 0)
+            evm.warp(start)
     rows = range(int(world.venue_ptr[v]), int(world.venue_ptr[v + 1]))
     for i in rows:
         account = account_address(book.wallets[world.row_wallet[i]])
@@ -283,11 +296,13 @@ def _open_aave(evm: Evm, world: World, v: int, tokens: Mapping[str, str]) -> Aav
             raw = raw_units(amount, decimals[symbol])
             if raw:
                 transact(evm, SUPPLIER, deployed.pool, aave.SUPPLY, tokens[symbol], raw, account, 0)
+                evm.warp(start)
     emode = _emodes(world, v)
     for i in rows:
         account = account_address(book.wallets[world.row_wallet[i]])
         if emode.get(i):
             transact(evm, account, deployed.pool, aave.SET_USER_EMODE, emode[i])
+            evm.warp(start)
         held = [symbol for symbol, _ in slots(world, world.coll_at, world.coll, i)]
         owed = slots(world, world.debt_at, world.debt, i)
         for symbol in held:
@@ -298,13 +313,17 @@ def _open_aave(evm: Evm, world: World, v: int, tokens: Mapping[str, str]) -> Aav
                 evm.set_storage(sources[symbol], 0, market.asset(symbol).price_e8)
             if raw:
                 transact(evm, account, deployed.pool, aave.BORROW, tokens[symbol], raw, 2, 0, account)
+                # A second later the first ones would owe interest before the book's moment.
+                evm.warp(start)
         for symbol in held:
             evm.set_storage(sources[symbol], 0, market.asset(symbol).price_e8)
     pool.first.update(pool._indices_ray())
     return pool
 
 
-def _aave_asset(book: SharedBook, venue: LendingVenue, symbol: str, category: int) -> AssetSpec:
+def _aave_asset(
+    book: SharedBook, venue: LendingVenue, symbol: str, category: int, interest: bool
+) -> AssetSpec:
     r = venue.reserve(symbol)
     token = next(t for t in book.tokens if t.symbol == symbol)
     collateral = r.liquidation_threshold_bps > 0
@@ -318,7 +337,7 @@ def _aave_asset(book: SharedBook, venue: LendingVenue, symbol: str, category: in
         liquidation_bonus_bps=10_000 + r.liquidation_bonus_bps if collateral else 0,
         liquidation_protocol_fee_bps=r.protocol_fee_bps,
         reserve_factor_bps=r.reserve_factor_bps,
-        rate=_rate(r.rate),
+        rate=_rate(r.rate) if interest else RateSpec(8_000, 0, 0, 0),
         emode_category=category,
     )
 
