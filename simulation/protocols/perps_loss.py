@@ -221,9 +221,10 @@ def adl_queue(deficit: float, profit: ArrayLike, score: ArrayLike) -> Deleverage
         if covered:
             break
         if available[i] > 0.0:
-            haircut[i] = min(_missing(deficit, haircut), available[i])
+            missing = _missing(deficit, haircut)
+            haircut[i] = min(missing, available[i])
             taken.append(i)
-            covered = math.fsum(haircut.tolist()) >= deficit
+            covered = missing <= available[i]
     if covered:
         _settled(haircut, deficit, np.where(haircut > 0.0, available, 0.0))
     return Deleveraged(

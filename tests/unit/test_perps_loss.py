@@ -100,3 +100,12 @@ def test_a_queue_falls_on_few_and_shares_on_all() -> None:
     queue, shares = adl_queue(100, profit, np.arange(10.0)), adl_pro_rata(100, profit)
     assert [int(np.count_nonzero(found.haircut)) for found in (queue, shares)] == [1, 10]
     assert queue.total == shares.total == 100
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_haircut_finer_than_the_deficits_last_bit_does_not_cost_a_bit(step: int) -> None:
+    deficit = 853_251_172_933.0 + step * math.ulp(853_251_172_933.0)
+    for fine in (0.5, 0.25, 0.75):
+        profit = [fine * math.ulp(deficit), 1e12]
+        assert adl_queue(deficit, profit, [2, 1]).total == deficit
+        assert adl_pro_rata(deficit, profit, limit=profit).total == deficit
