@@ -171,7 +171,7 @@ class CompoundV3:
 
     def _asset_info(self, offset: int, info: Sequence[Any]) -> AssetInfo:
         asset, feed = self.layout.collaterals[offset], self.layout.price_feeds[offset]
-        if (info[1], info[2]) != (asset.address, feed):
+        if [str(a).lower() for a in info[1:3]] != [asset.address.lower(), feed.lower()]:
             raise DataError(
                 f"Comet {self.layout.comet} has changed its asset {offset}, {asset.symbol}",
                 fix="lay it out again",
