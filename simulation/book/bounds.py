@@ -78,7 +78,7 @@ def check_book(book: SharedBook, where: str = "book", *, over_limit: bool = Fals
         for key, token in (("token", exit_.token), ("quote", exit_.quote)):
             if token != USD or key == "token":
                 require_known("token", token, known, f"{where}: exit.{i}.{key}")
-    _check_positions(book, where)
+    _check_positions(book, where, over_limit=over_limit)
     if not over_limit:
         check_limits(book, where)
     _check_liquidity(book, where)
@@ -354,7 +354,7 @@ def check_perp_venue(venue: PerpVenue, tokens: Iterable[str], where: str) -> Non
 # ------------------------------------------------------------------------------------------------- accounts
 
 
-def _check_positions(book: SharedBook, where: str) -> None:
+def _check_positions(book: SharedBook, where: str, *, over_limit: bool) -> None:
     """Refuse a position in what a venue does not list, or that its rules do not know."""
     rows, names = book.positions, [token.symbol for token in book.tokens]
     for i in np.flatnonzero(~(np.isfinite(rows.amount) & (rows.amount > 0)))[:1]:
@@ -378,10 +378,10 @@ def _check_positions(book: SharedBook, where: str) -> None:
                     f"{_account(book, where, v, rows.wallet[i])}: {doing} {names[rows.token[i]]}",
                     fix=f"{venue.kind} lends {names[lent]} only, and takes the others as collateral",
                 )
-        _check_emodes(book, v, venue, where)
+        _check_emodes(book, v, venue, where, over_limit=over_limit)
 
 
-def _check_emodes(book: SharedBook, v: int, venue: LendingVenue, where: str) -> None:
+def _check_emodes(book: SharedBook, v: int, venue: LendingVenue, where: str, *, over_limit: bool) -> None:
     rows, names = book.positions, [token.symbol for token in book.tokens]
     mine = rows.venue == v
     categories = {category.id: category for category in venue.emodes}
@@ -396,6 +396,8 @@ def _check_emodes(book: SharedBook, v: int, venue: LendingVenue, where: str) -> 
             raise InputError(f"{at}: {venue.name} has no eMode category {emode}", fix=f"known: {known}")
         category = categories[int(emode)]
         allowed = category.tokens if category.borrowable is None else category.borrowable
+        if over_limit:
+            continue  # what a category may borrow is changed by governance too
         members = [names.index(token) for token in allowed]
         for i in np.flatnonzero(inside & (rows.side == Side.DEBT) & ~np.isin(rows.token, members))[:1]:
             raise InputError(

@@ -148,6 +148,8 @@ def _head(book: SharedBook, beside: str | None, order: Sequence[int]) -> list[st
     lines += [f"timestamp = {moment}", f"block = {book.block}"]
     if allow:
         lines.append('over_limit = "allow"  # some owe more than they could borrow at these prices')
+    if book.unknown:
+        lines.append(f"unknown = {_list(book.unknown)}")
     if list(order) != list(range(len(book.wallets))):
         lines.append(f"wallets = {_list(book.wallets)}")
     if beside is not None:

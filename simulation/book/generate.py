@@ -161,6 +161,31 @@ class BookSpec:
             raise InputError(f"utilisation: {self.utilisation} is not inside 0 and 1", fix="say 0.85")
 
 
+SHARES: Final = {
+    Archetype.LOOPER: "loopers",
+    Archetype.SHORT: "shorts",
+    Archetype.HEDGER: "hedgers",
+    Archetype.TRADER: "traders",
+}
+"""Field of `BookSpec` by archetype; borrowers are the rest."""
+
+
+def fitted(spec: BookSpec) -> tuple[BookSpec, tuple[str, ...]]:
+    """Return the specification without the archetypes that its market cannot hold, and their names."""
+    dropped = tuple(
+        name
+        for archetype, name in SHARES.items()
+        if getattr(spec, name)
+        and not (spec.market.perps if _is_trader(archetype) else _routes(spec, archetype))
+    )
+    changes: dict[str, Any] = dict.fromkeys(dropped, 0.0)
+    return replace(spec, **changes), dropped
+
+
+def _is_trader(archetype: Archetype) -> bool:
+    return archetype is Archetype.TRADER
+
+
 @dataclass(frozen=True, slots=True)
 class _Route:
     """One way in which wallets of an archetype use a venue.
@@ -235,10 +260,15 @@ def generate(spec: BookSpec, seed: int) -> SharedBook:
         exits=market.exits,
         block=market.block,
         timestamp=market.timestamp,
-        source=f"generated from seed {seed}, {spec.accounts} accounts, over: {market.source or 'a market'}",
+        source=f"generated from seed {seed}, {spec.accounts} accounts, over: {_origin(market)}",
     )
     check_book(book, "generated book")
     return book
+
+
+def _origin(market: SharedBook) -> str:
+    """Return where the market comes from; its hash is not that of the book, and so no longer stands last."""
+    return market.source.replace("; sha256 ", ", sha256 ") or "a market"
 
 
 def _sizes(spec: BookSpec, rng: np.random.Generator) -> Float64:

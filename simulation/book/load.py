@@ -256,6 +256,8 @@ class BookFile(StrictModel):
         A CSV or Parquet of positions beside this file.
     wallets
         Their order, where it is not that of their first use.
+    unknown
+        Accounts that could not be read when the book was pulled, as ``venue:wallet``.
     account, option, exit
         Positions and exits written here.
     """
@@ -267,6 +269,7 @@ class BookFile(StrictModel):
     over_limit: Literal["refuse", "allow"] = "refuse"
     positions: Name | None = None
     wallets: tuple[Name, ...] = ()
+    unknown: tuple[Name, ...] = ()
     tokens: dict[str, TokenTable]
     lending: tuple[LendingTable, ...] = ()
     perps: tuple[PerpVenueTable, ...] = ()
@@ -360,6 +363,7 @@ def parse_book(data: bytes, where: str = "book", *, folder: Path | None = None) 
         block=file.block,
         timestamp=file.timestamp,
         source=f"{file.origin}; {mark}" if file.origin else mark,
+        unknown=file.unknown,
     )
     # What there is before who holds it: a row is understood where its venue and token are in order.
     check_book(market, where)
@@ -735,6 +739,7 @@ def _assembled(market: SharedBook, rows: Rows, first: tuple[str, ...], where: st
         block=market.block,
         timestamp=market.timestamp,
         source=market.source,
+        unknown=market.unknown,
     )
 
 
@@ -898,7 +903,7 @@ def equal_books(a: SharedBook, b: SharedBook, *, source: bool = True) -> bool:
 
     def plain(book: SharedBook) -> tuple[object, ...]:
         return (
-            *(book.tokens, book.lending, book.perps, book.wallets, book.block, book.timestamp),
+            *(book.tokens, book.lending, book.perps, book.wallets, book.block, book.timestamp, book.unknown),
             *((book.source,) if source else ()),
             *((e.token, e.quote, e.venue, e.date, e.source) for e in book.exits),
         )

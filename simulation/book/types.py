@@ -370,6 +370,9 @@ class SharedBook:
         When; block 0 off chain.
     source
         Where the book comes from: a file's sha256, a chain at a block, or a generator with its seed.
+    unknown
+        Accounts that were found on a chain and could not be read, as ``venue:wallet``. Their positions are in
+        none of the columns, and nobody knows whether they are healthy.
     """
 
     tokens: tuple[Token, ...]
@@ -383,6 +386,7 @@ class SharedBook:
     block: int = 0
     timestamp: int = 0
     source: str = ""
+    unknown: tuple[str, ...] = ()
 
     def token_index(self) -> dict[str, int]:
         """Return the index of every token by its symbol."""

@@ -109,7 +109,7 @@ def test_another_market_and_other_shares() -> None:
     assert len(book.perp_positions) == 0
     with pytest.raises(InputError, match="can hold a looper"):
         generate(BookSpec(accounts=500, market=small, **{**none, "loopers": 0.5}), 1)
-    with pytest.raises(InputError, match="traders: .* without a venue of perpetuals"):
+    with pytest.raises(InputError, match=r"traders: .* without a venue of perpetuals"):
         generate(BookSpec(accounts=500, market=small, **{**none, "traders": 0.5}), 1)
 
 
