@@ -11,7 +11,7 @@ import numpy as np
 from contracts_abi.errors import InputError
 from simulation.book.types import raw_units
 from simulation.chain.evm import Evm
-from simulation.chain.fidelity.pools import Liquidated, Pool, account_address, open_pools
+from simulation.chain.fidelity.pools import Liquidated, Pool, Size, account_address, open_pools
 from simulation.contagion.batch import Batch
 from simulation.contagion.channels.keepers import KeepersChannel, KeepersMemo
 from simulation.contagion.engine import PathResults, Run, run_paths
@@ -249,7 +249,7 @@ class OnChainKeepers:
             collateral.symbol,
             raw_units(choice.repaid, debt.decimals),
             raw_units(choice.taken, collateral.decimals),
-            choice.taken >= held or choice.largest,
+            _size(choice, held),
         )
         self.chain_events.append(ChainEvent(batch.step, i, rb, ra, choice, done))
         if done.revert is not None:
@@ -323,6 +323,12 @@ def _owed_less_claims(batch: Batch) -> Float64:
     state = batch.state
     owed = (state.borrowed + state.outside_debt) * state.borrow_index
     return np.asarray(owed - (state.supplied + state.idle) * state.supply_index)
+
+
+def _size(choice: Choice, held: float) -> Size:
+    if choice.taken >= held:
+        return Size.ALL_COLLATERAL
+    return Size.ALL_DEBT if choice.largest else Size.AMOUNT
 
 
 def world_amount(world: World, side: int, i: int, k: int) -> float:

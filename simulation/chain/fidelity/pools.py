@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final, Protocol
 
 from contracts_abi import aave_v3 as aave
@@ -30,6 +31,14 @@ _GENEROUS: Final = 1_000
 """Collateral is worth this many times more while accounts are opened: the book says what they owe, not when
 they borrowed it."""
 SUPPORTED: Final = ("aave-v3", "aave-v3.6", "morpho-blue")
+
+
+class Size(Enum):
+    """How much a liquidation is meant to do; rounding decides neither of the first two."""
+
+    ALL_COLLATERAL = "all collateral"
+    ALL_DEBT = "all debt that may be repaid"
+    AMOUNT = "an amount"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +87,9 @@ class Pool(Protocol):
         ...
 
     def liquidate(
-        self, account: str, debt: str, collateral: str, repay_raw: int, taken_raw: int, whole: bool
+        self, account: str, debt: str, collateral: str, repay_raw: int, taken_raw: int, size: Size
     ) -> Liquidated:
-        """Liquidate: `repay_raw` or, when `whole`, as much as the contract lets."""
+        """Liquidate as much as `size` says; amounts count for `Size.AMOUNT` only."""
         ...
 
 
@@ -229,13 +238,15 @@ class AavePool:
         return int(read(self.evm, aave.BALANCE_OF.call(self.tokens[token], reserve.a_token)))
 
     def liquidate(
-        self, account: str, debt: str, collateral: str, repay_raw: int, taken_raw: int, whole: bool
+        self, account: str, debt: str, collateral: str, repay_raw: int, taken_raw: int, size: Size
     ) -> Liquidated:
         """See `Pool`."""
         evm, paid, got = self.evm, self.tokens[debt], self.tokens[collateral]
         before = (_held(evm, paid), _held(evm, got))
         held = self.amounts_raw(account, collateral)[0]
-        call = aave.LIQUIDATION_CALL.encode(got, paid, account, MAX_UINT256 if whole else repay_raw, False)
+        call = aave.LIQUIDATION_CALL.encode(
+            got, paid, account, repay_raw if size is Size.AMOUNT else MAX_UINT256, False
+        )
         now = evm.timestamp()
         result = evm.send(LIQUIDATOR, self.deployed.pool, call)
         # Read at the transaction's own second: a second later the balances have earned interest.
@@ -421,14 +432,17 @@ class MorphoPool:
         return int(read(self.evm, aave.BALANCE_OF.call(self.tokens[token], self.address)))
 
     def liquidate(
-        self, account: str, debt: str, collateral: str, repay_raw: int, taken_raw: int, whole: bool
+        self, account: str, debt: str, collateral: str, repay_raw: int, taken_raw: int, size: Size
     ) -> Liquidated:
         """See `Pool`."""
         evm, paid, got = self.evm, self.tokens[debt], self.tokens[collateral]
         before = (_held(evm, paid), _held(evm, got))
         _, shares, held = read(evm, morpho.POSITION.call(self.address, self.id, account))
-        by_shares = whole and taken_raw < held
-        seized, repaid_shares = (0, shares) if by_shares else (held if whole else taken_raw, 0)
+        seized, repaid_shares = taken_raw, 0
+        if size is Size.ALL_DEBT:
+            seized, repaid_shares = 0, shares
+        elif size is Size.ALL_COLLATERAL:
+            seized = held
         call = morpho.LIQUIDATE.encode(self.params.words(), account, seized, repaid_shares, b"")
         now = evm.timestamp()
         result = evm.send(LIQUIDATOR, self.address, call)
