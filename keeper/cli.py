@@ -14,7 +14,6 @@ import typer
 from typer.exceptions import TyperException
 
 from contracts_abi.errors import InputError, MarginlineError
-from keeper.commands.book_cli import book_app
 
 app = typer.Typer(
     name="marginline",
@@ -27,6 +26,9 @@ chain_app = typer.Typer(no_args_is_help=True, help="A local chain with a real Aa
 keeper_app = typer.Typer(no_args_is_help=True, help="The keeper: find, explain and clear unsafe accounts.")
 oracle_app = typer.Typer(no_args_is_help=True, help="Price oracles: how they failed, and how one is now.")
 margin_app = typer.Typer(no_args_is_help=True, help="Margin of portfolio files, and venues' own test cases.")
+book_app = typer.Typer(
+    no_args_is_help=True, help="Shared books: who holds and owes what on all protocols; see docs/book.md."
+)
 app.add_typer(chain_app, name="chain")
 app.add_typer(keeper_app, name="keeper")
 app.add_typer(oracle_app, name="oracle")
@@ -42,6 +44,12 @@ Accounts = Annotated[list[str] | None, typer.Option("--account", help="Only this
 OneProtocol = Annotated[
     str | None, typer.Option("--protocol", help="Only this market, by its name; morpho-blue:b323495f.")
 ]
+BookOut = Annotated[Path, typer.Option(help="The .toml file; a table of positions goes beside it.")]
+Positions = Annotated[
+    str | None,
+    typer.Option(help="inline, csv or parquet; without it inline up to 500 rows, and parquet beyond."),
+]
+BookPath = Annotated[Path, typer.Argument(help="A book: .toml, see docs/book.md.")]
 Config = Annotated[Path, typer.Option("--config", "-c", help="The keeper's TOML configuration.")]
 
 
@@ -549,6 +557,110 @@ def margin_cross(
         alpha=alpha,
         as_json=json_,
     )
+
+
+@book_app.command("pull")
+def book_pull(
+    protocol: Annotated[str, typer.Option(help="aave-v3, aave-v3.6 or morpho-blue.")],
+    rpc: Annotated[str, typer.Option(help="Endpoint of the chain: a URL, or env:NAME or file:PATH of one.")],
+    out: BookOut,
+    block: Annotated[int | None, typer.Option(min=0, help="Block to read at; the latest without it.")] = None,
+    provider: Annotated[str | None, typer.Option(help="Address of Aave's PoolAddressesProvider.")] = None,
+    morpho: Annotated[str | None, typer.Option(help="Address of Morpho Blue.")] = None,
+    market: Annotated[
+        str | None, typer.Option(help="Id of the Morpho Blue market, 0x and 64 digits.")
+    ] = None,
+    pools: Annotated[
+        list[str] | None,
+        typer.Option(help="Uniswap V3 pool to quote exits in; addresses with commas, or repeated."),
+    ] = None,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(help="SYMBOL=DOLLARS of a Morpho market's loan token, which it has no price of."),
+    ] = None,
+    from_block: Annotated[
+        int | None, typer.Option(min=0, help="First block that can hold a borrower; else found out.")
+    ] = None,
+    range_blocks: Annotated[int, typer.Option(min=1, help="Blocks per query of logs.")] = 2_000,
+    name: Annotated[str | None, typer.Option(help="The venue's name in the book.")] = None,
+    positions: Positions = None,
+    json_: JsonFlag = False,
+) -> None:
+    """Read a market and all of its borrowers at one block. Exit 1 when accounts are unknown: they are named.
+
+    A read that is not whole (a price or a reserve that is missing, borrowers that do not owe what the
+    protocol counts) is refused with exit 2, and nothing is written.
+    """
+    from keeper.commands.book import pull
+
+    pull(
+        protocol=protocol,
+        rpc_url=rpc,
+        out=out,
+        block=block,
+        provider=provider,
+        morpho=morpho,
+        market=market,
+        pools=[part.strip() for text in pools or () for part in text.split(",") if part.strip()],
+        prices=price or (),
+        from_block=from_block,
+        range_blocks=range_blocks,
+        name=name,
+        form=positions,
+        as_json=json_,
+    )
+
+
+@book_app.command("generate")
+def book_generate(
+    out: BookOut,
+    accounts: Annotated[int, typer.Option(min=1, max=2_000_000, help="Wallets.")] = 10_000,
+    seed: Seed = 1,
+    market: Annotated[
+        Path | None, typer.Option(help="A book whose tokens, venues and exits to use; its accounts are not.")
+    ] = None,
+    leverage: Annotated[
+        float | None, typer.Option(help="Mean of assets over equity; 1.65 without it.")
+    ] = None,
+    positions: Positions = None,
+    json_: JsonFlag = False,
+) -> None:
+    """Generate a book from a seed: borrowers, loopers, whales, hedgers, calibrated to published leverage."""
+    from keeper.commands.book import generate_book
+
+    generate_book(
+        accounts=accounts,
+        seed=seed,
+        out=out,
+        market=market,
+        leverage=leverage,
+        form=positions,
+        as_json=json_,
+    )
+
+
+@book_app.command("show")
+def book_show(book: BookPath, json_: JsonFlag = False) -> None:
+    """Show a book: venues, tokens, totals, leverage, health factors. Exit 1 when it has unknown accounts."""
+    from keeper.commands.book import show
+
+    show(book, as_json=json_)
+
+
+@book_app.command("check")
+def book_check(book: BookPath, json_: JsonFlag = False) -> None:
+    """Check a book: names, bounds, limits, liquidity. Exit 2 with what is wrong, 1 with unknown accounts."""
+    from keeper.commands.book import check
+
+    check(book, as_json=json_)
+
+
+@book_app.command("schema")
+def book_schema() -> None:
+    """Print the JSON Schema of book files, for editors and for checks of your own."""
+    from keeper.commands.book import schema
+
+    schema()
 
 
 def main() -> None:
