@@ -12,7 +12,9 @@ the proportion for granted; the size found is then put to the protocol's model, 
 
 from __future__ import annotations
 
+import bisect
 import heapq
+import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -55,6 +57,8 @@ _PATHS_PER_LENGTH = 4
 """Paths kept of each length where not every one is asked."""
 _SIZE_BITS = 4
 """Sizes within this power of two of each other share their paths."""
+_BONUS_STEPS = 10**6
+"""Collateral for debt is the same for two accounts when it differs by less than a part in this many."""
 _LEAST_DIVISIBLE = 1_000
 """Sizes of which small parts are taken seriously: below, rounding to raw units is all that one sees."""
 
@@ -397,6 +401,26 @@ class _Means:
 
 
 @dataclass(frozen=True, slots=True)
+class _Found:
+    """What planning one pair came to, and what it stands on.
+
+    Attributes
+    ----------
+    result
+        As `plan_pairs` answers it.
+    proportional
+        Whether nothing but the size of the account decided: one of the same pair with less to liquidate and
+        as much collateral for it does no better. Not so where the protocol refused a size.
+    paths
+        Paths that were asked.
+    """
+
+    result: PairResult
+    proportional: bool = False
+    paths: Sequence[Path] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class _Planner(Generic[M, S]):
     """What all plans of one head share. The two dictionaries remember what does not change within it."""
 
@@ -411,7 +435,7 @@ class _Planner(Generic[M, S]):
     def pairs(self, account: S, means: _Means) -> list[PairResult]:
         """Return the best of every pair, in the protocol's order."""
         return [
-            self._pair(account, debt, collateral, means)
+            self.pair(account, debt, collateral, self.allowed(account, debt, collateral), means).result
             for debt, collateral in self.model.liquidation_pairs(self.market, account)
         ]
 
@@ -421,11 +445,11 @@ class _Planner(Generic[M, S]):
         paying = [r.plan for r in results if r.plan is not None and r.no_plan is None]
         if paying:
             return max(paying, key=self.value)
-        refused = [r.no_plan for r in results if r.no_plan is not None]
-        if not refused:
-            return NoPlan(Reason.NO_COLLATERAL, "bad debt: nothing is left to take")
-        # The pair that came furthest says most.
-        return min(refused, key=lambda n: _CAME_FURTHEST.index(n.reason))
+        return _furthest([r.no_plan for r in results if r.no_plan is not None])
+
+    def allowed(self, account: S, debt: str, collateral: str) -> Outcome:
+        """Return the most that the protocol lets be liquidated; pools have no part in it."""
+        return self.model.liquidation_quote(self.market, account, debt, collateral, MAX_UINT256)
 
     def value(self, plan: LiquidationPlan) -> Fraction:
         """Return the net profit in the quote currency of the protocol's prices."""
@@ -433,14 +457,14 @@ class _Planner(Generic[M, S]):
         price_e8 = self.prices.price_e8(asset.symbol) or 0
         return Fraction(plan.net_profit_raw * price_e8, 10 ** (asset.decimals + _E8_DECIMALS))
 
-    def _pair(self, account: S, debt: str, collateral: str, means: _Means) -> PairResult:
-        def none(reason: Reason, detail: str) -> PairResult:
-            return PairResult(
-                debt, collateral, None, NoPlan(reason, f"{self._pair_name(debt, collateral)}: {detail}")
-            )
+    def pair(self, account: S, debt: str, collateral: str, allowed: Outcome, means: _Means) -> _Found:
+        """Return the best of one pair, of which `allowed` may be liquidated."""
 
-        model, market, settings, pools = self.model, self.market, self.settings, means.pools
-        allowed = model.liquidation_quote(market, account, debt, collateral, MAX_UINT256)
+        def none(reason: Reason, detail: str) -> _Found:
+            why = NoPlan(reason, f"{self._pair_name(debt, collateral)}: {detail}")
+            return _Found(PairResult(debt, collateral, None, why))
+
+        settings, pools = self.settings, means.pools
         if allowed.revert_code is not None:
             return none(
                 Reason.SIMULATION_FAILED, f"the protocol refuses with {allowed.revert_code or 'no code'}"
@@ -464,10 +488,11 @@ class _Planner(Generic[M, S]):
         if sale is None:
             return none(Reason.NO_ROUTE, f"no size can be sold whole over {len(paths)} paths")
         size, path = sale
-        # A protocol may refuse a size that it does not refuse in full, for what would be left over.
-        plan = self._plan(account, debt, collateral, size, path, pools, per_wei) or self._plan(
-            account, debt, collateral, largest, path, pools, per_wei
-        )
+        plan = self._plan(account, debt, collateral, size, path, pools, per_wei)
+        proportional = plan is not None
+        if plan is None:
+            # A protocol may refuse a size that it does not refuse in full, for what would be left over.
+            plan = self._plan(account, debt, collateral, largest, path, pools, per_wei)
         if plan is None:
             return none(
                 Reason.SIMULATION_FAILED, f"the protocol refuses {size} raw, and {largest} do not sell"
@@ -478,8 +503,9 @@ class _Planner(Generic[M, S]):
                 f"{self._pair_name(debt, collateral)}: profit {plan.profit_raw} less gas {plan.gas_cost_raw} "
                 f"is below {max(1, least)} raw"
             )
-            return PairResult(debt, collateral, plan, NoPlan(Reason.UNPROFITABLE, detail))
-        return PairResult(debt, collateral, plan, None)
+            unprofitable = NoPlan(Reason.UNPROFITABLE, detail)
+            return _Found(PairResult(debt, collateral, plan, unprofitable), proportional, paths)
+        return _Found(PairResult(debt, collateral, plan, None), proportional, paths)
 
     def _best_sale(
         self, pools: Pools, paths: Sequence[Path], allowed: Outcome, largest: int, per_wei: Fraction
@@ -640,6 +666,13 @@ _CAME_FURTHEST = (
 )
 
 
+def _furthest(refused: Sequence[NoPlan]) -> NoPlan:
+    """Return why an account is not liquidated: the pair that came furthest says most."""
+    if not refused:
+        return NoPlan(Reason.NO_COLLATERAL, "bad debt: nothing is left to take")
+    return min(refused, key=lambda n: _CAME_FURTHEST.index(n.reason))
+
+
 def _ceil(value: Fraction) -> int:
     return ceil_div(value.numerator, value.denominator)
 
@@ -694,6 +727,32 @@ def plan_liquidation(
     return _planner(model, market, prices, settings).best(account, _Means(pools, settings.inventory_raw))
 
 
+# --- bundles -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MarketBook:
+    """The accounts of one market that a bundle is made from.
+
+    Attributes
+    ----------
+    model, market
+        The protocol's adapter, and its market at the time of the block that the bundle is meant for.
+    accounts
+        Key to exact state.
+    prices
+        Prices of the market's tokens, in the currency that all markets of the bundle are compared in.
+    settings
+        Gas, least profit and funding in this market. Own funds are those of the first market for all.
+    """
+
+    model: LiquidationModel[Any, Any]
+    market: Any
+    accounts: Mapping[Any, Any]
+    prices: PriceSnapshot
+    settings: PlanSettings
+
+
 def plan_bundle(
     model: LiquidationModel[M, S],
     market: M,
@@ -702,40 +761,261 @@ def plan_bundle(
     prices: PriceSnapshot,
     settings: PlanSettings,
 ) -> dict[K, LiquidationPlan | Reason]:
-    """Plan for many accounts against one set of pools, the most profitable first.
-
-    Each plan sees the pools, and own funds, as the plans before it leave them. An account whose turn comes is
-    planned again when another was planned since, and goes back in line when that costs it its place; a plan
-    that no longer pays is dropped.
+    """Plan for many accounts of one market; see `plan_markets`.
 
     Returns
     -------
     dict
-        Key of `accounts` to plan or reason: plans in the order in which they are to be executed, then those
-        without one in the order given. Other parameters are as for `plan_liquidation`.
+        Key of `accounts` to plan or reason. Other parameters are as for `plan_liquidation`.
     """
-    planner = _planner(model, market, prices, settings)
-    means = _Means(pools, settings.inventory_raw)
-    keys = list(accounts)
-    plans: dict[K, LiquidationPlan | Reason] = {}
-    refused: dict[K, Reason] = {}
-    # Value negated (a heap gives the least first), place in `keys`, number of plans it was worked out behind.
-    line: list[tuple[Fraction, int, int, LiquidationPlan]] = []
+    return plan_markets([MarketBook(model, market, accounts, prices, settings)], pools)
 
-    def line_up(place: int) -> None:
-        found = planner.best(accounts[keys[place]], means)
-        if isinstance(found, NoPlan):
-            refused[keys[place]] = found.reason
-        else:
-            heapq.heappush(line, (-planner.value(found), place, len(plans), found))
 
-    for place in range(len(keys)):
-        line_up(place)
-    while line:
-        _, place, behind, plan = heapq.heappop(line)
-        if behind < len(plans):
-            line_up(place)
-            continue
+def plan_markets(
+    books: Sequence[MarketBook], pools: Pools, *, most: int | None = None
+) -> dict[Any, LiquidationPlan | Reason]:
+    """Plan for many accounts of several markets against one set of pools, the most profitable first.
+
+    Each plan sees the pools, and own funds, as the plans before it leave them. A plan is made again only when
+    its turn comes and something that it stands on was used since; it goes back in line when that costs it its
+    place, and is dropped when it no longer pays.
+
+    Of the accounts that can be liquidated in the same pair at the same bonus only the one with most to
+    liquidate is in line: none behind it can do better, and when it does not pay, neither does any of them.
+
+    Parameters
+    ----------
+    books
+        Accounts by market; keys must differ over all of them.
+    pools
+        Pools by address, all at one block.
+    most
+        Plans to make at most; the accounts behind them that would pay too get `Reason.LIMIT`.
+
+    Returns
+    -------
+    dict
+        Key to plan or reason: plans in the order in which they are to be executed, then those without one in
+        the order given.
+    """
+    keys = [key for book in books for key in book.accounts]
+    if len(set(keys)) < len(keys):
+        raise InputError("two accounts of a bundle have the same key", fix="name the market in it")
+    line = _Line(_Means(pools, books[0].settings.inventory_raw if books else None))
+    place = 0
+    for number, book in enumerate(books):
+        planner = _planner(book.model, book.market, book.prices, book.settings)
+        for account in book.accounts.values():
+            line.add(number, place, planner, account)
+            place += 1
+    plans: dict[Any, LiquidationPlan | Reason] = {}
+    for place, plan in line.plans(most):
         plans[keys[place]] = plan
-        means = means.after(plan)
-    return plans | {key: refused[key] for key in keys if key in refused}
+    return plans | {key: line.refusal(place) for place, key in enumerate(keys) if key not in plans}
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """An account and one of the pairs that it can be liquidated in.
+
+    Attributes
+    ----------
+    place, number
+        Of the account among all, and of the pair among the account's.
+    """
+
+    place: int
+    number: int
+    planner: _Planner[Any, Any]
+    account: Any
+    debt: str
+    collateral: str
+    allowed: Outcome
+
+    def found(self, means: _Means) -> _Found:
+        """Plan it on what there is."""
+        return self.planner.pair(self.account, self.debt, self.collateral, self.allowed, means)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """What planning a pair looked at: the means, and the part of them that it can touch."""
+
+    means: _Means
+    debt: str
+    touched: frozenset[str]
+
+    def holds(self, means: _Means) -> bool:
+        """Return whether nothing of it was used since."""
+        funds = {(m.inventory_raw or {}).get(self.debt) for m in (self.means, means)}
+        return len(funds) == 1 and all(means.pools[p] is self.means.pools[p] for p in self.touched)
+
+
+@dataclass(slots=True)
+class _Kin:
+    """Candidates of one pair at one bonus, those with most to liquidate first.
+
+    Attributes
+    ----------
+    members, next
+        The candidates, and how many were called.
+    sight
+        What the last one that was planned saw.
+    """
+
+    members: list[_Candidate] = field(default_factory=list)
+    next: int = 0
+    sight: _Sight | None = None
+
+    def rest(self) -> list[_Candidate]:
+        """Return those that were not called, and count them as if they had been."""
+        rest, self.next = self.members[self.next :], len(self.members)
+        return rest
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A candidate in line, with its plan and what that stands on."""
+
+    candidate: _Candidate
+    kin: _Kin
+    plan: LiquidationPlan
+    sight: _Sight
+
+
+class _Line:
+    """Candidates waiting for their turn, worth most first."""
+
+    def __init__(self, means: _Means) -> None:
+        self._means = means
+        self._kin: dict[tuple[int, str, str, int], _Kin] = {}
+        self._pairs: dict[int, list[tuple[_Candidate, _Kin]]] = {}
+        self._refused: dict[int, NoPlan] = {}
+        self._limited: set[int] = set()
+        self._planned: set[int] = set()
+        # Value negated (a heap gives the least first), place and number of the pair.
+        self._heap: list[tuple[Fraction, int, int, _Turn]] = []
+
+    def add(self, book: int, place: int, planner: _Planner[Any, Any], account: Any) -> None:
+        """Put an account among its kin, once for each pair."""
+        self._pairs[place] = []
+        pairs = planner.model.liquidation_pairs(planner.market, account)
+        for number, (debt, collateral) in enumerate(pairs):
+            allowed = planner.allowed(account, debt, collateral)
+            candidate = _Candidate(place, number, planner, account, debt, collateral, allowed)
+            least_raw = min(allowed.debt_repaid_raw, allowed.to_liquidator_raw)
+            if allowed.revert_code is not None or least_raw <= 0:
+                why = candidate.found(self._means).result.no_plan
+                if why is not None:
+                    self._refuse(place, why)
+                continue
+            bonus = round(math.log(allowed.to_liquidator_raw / allowed.debt_repaid_raw) * _BONUS_STEPS)
+            kin = self._kin.setdefault((book, debt, collateral, bonus), _Kin())
+            kin.members.append(candidate)
+            self._pairs[place].append((candidate, kin))
+
+    def plans(self, most: int | None) -> Iterator[tuple[int, LiquidationPlan]]:
+        """Yield places and plans in order, each on the means that those before it leave."""
+        for kin in self._kin.values():
+            kin.members.sort(key=lambda c: (-c.allowed.debt_repaid_raw, c.place))
+            self._call(kin)
+        while self._heap or self._called_again():
+            if most is not None and len(self._planned) >= most:
+                self._stop()
+                return
+            _, place, _, turn = heapq.heappop(self._heap)
+            if place in self._planned:
+                self._call(turn.kin)
+            elif not turn.sight.holds(self._means):
+                if not self._line_up(turn.candidate, turn.kin):
+                    self._call(turn.kin)
+            else:
+                plan = self._best_now(turn)
+                self._planned.add(place)
+                self._means = self._means.after(plan)
+                yield place, plan
+                self._call(turn.kin)
+
+    def refusal(self, place: int) -> Reason:
+        """Return why an account has no plan."""
+        if place in self._limited:
+            return Reason.LIMIT
+        return self._refused.get(place, _furthest([])).reason
+
+    def _called_again(self) -> bool:
+        """Call those once more who were refused before others sold the other way; return whether one came."""
+        for kin in self._kin.values():
+            if kin.sight is not None and not kin.sight.holds(self._means):
+                kin.next = 0
+                self._call(kin)
+        return bool(self._heap)
+
+    def _best_now(self, turn: _Turn) -> LiquidationPlan:
+        """Return the best of all pairs of the account whose turn it is.
+
+        Another pair than the one in line can only be better where others sold the other way since.
+        """
+        value, plans = turn.candidate.planner.value, [turn.plan]
+        for candidate, kin in self._pairs[turn.candidate.place]:
+            if candidate is not turn.candidate and not (kin.sight and kin.sight.holds(self._means)):
+                result = candidate.found(self._means).result
+                plans += [result.plan] if result.plan is not None and result.no_plan is None else []
+        return max(plans, key=value)
+
+    def _call(self, kin: _Kin) -> None:
+        """Have the next of its kin line up, and those behind it until one stands for the rest."""
+        while kin.next < len(kin.members):
+            candidate = kin.members[kin.next]
+            kin.next += 1
+            if candidate.place not in self._planned and self._line_up(candidate, kin):
+                return
+
+    def _line_up(self, candidate: _Candidate, kin: _Kin) -> bool:
+        """Plan a candidate and put it in line, or refuse it, and with it those that cannot do better.
+
+        Returns
+        -------
+        bool
+            Whether it stands for the rest of its kin, which do no better.
+        """
+        found = candidate.found(self._means)
+        kin.sight = self._sight(found)
+        if (why := found.result.no_plan) is None:
+            self._push(candidate, kin, found)
+            return found.proportional
+        alike = kin.rest() if found.proportional or why.reason is Reason.LIMIT else []
+        for refused in (candidate, *alike):
+            self._refuse(refused.place, why)
+        return found.proportional
+
+    def _refuse(self, place: int, why: NoPlan) -> None:
+        """Remember why an account is not liquidated: the pair that came furthest says most."""
+        self._refused[place] = _furthest([why, *([self._refused[place]] if place in self._refused else [])])
+
+    def _sight(self, found: _Found) -> _Sight:
+        touched = frozenset(hop.pool for path in found.paths for hop in path)
+        return _Sight(self._means, found.result.debt_asset, touched)
+
+    def _push(self, candidate: _Candidate, kin: _Kin, found: _Found) -> None:
+        plan = found.result.plan
+        assert plan is not None
+        worth = candidate.planner.value(plan)
+        turn = _Turn(candidate, kin, plan, self._sight(found))
+        heapq.heappush(self._heap, (-worth, candidate.place, candidate.number, turn))
+
+    def _stop(self) -> None:
+        """Tell those that would still pay from those that would not, without planning for each."""
+        waiting = [turn.candidate for *_, turn in self._heap]
+        for kin in self._kin.values():
+            rest = kin.rest()
+            pays = bisect.bisect_left(rest, True, key=self._is_refused)
+            waiting += rest[:pays]
+            if pays < len(rest):
+                why = rest[pays].found(self._means).result.no_plan
+                assert why is not None
+                for candidate in rest[pays:]:
+                    self._refuse(candidate.place, why)
+        self._limited = {candidate.place for candidate in waiting} - self._planned
+
+    def _is_refused(self, candidate: _Candidate) -> bool:
+        return candidate.found(self._means).result.no_plan is not None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from simulation.amm.uniswap_v3 import BeyondKnownTicks, PoolState, SwapReverted, quote_exact_in
 from simulation.fixed_point import MAX_UINT256
-from simulation.liquidation import PlanSettings, find_paths, plan_bundle, plan_liquidation
-from simulation.types import LiquidationPlan
+from simulation.liquidation import NoPlan, PlanSettings, find_paths, plan_bundle, plan_liquidation
+from simulation.types import LiquidationPlan, Reason
 from tests.lending_model import (
     ASSETS,
     BTC,
@@ -195,3 +196,72 @@ def test_a_bundle_executed_in_order_pays_what_it_says(case: Case, others: list[B
         assert value(plans[0]) == max(worth)
     else:
         assert not plans
+
+
+def plain_bundle(
+    lender: Lender, accounts: dict[int, Borrower], pools: dict[str, PoolState], plan_settings: PlanSettings
+) -> dict[int, LiquidationPlan | Reason]:
+    """Plan everybody again at every turn and take the best, the first of equals."""
+    left, plans = dict(accounts), {}
+    while True:
+        found = {
+            i: plan_liquidation(lender, PRICES_E8, borrower, pools, snapshot(), plan_settings)
+            for i, borrower in left.items()
+        }
+        paying = {i: plan for i, plan in found.items() if isinstance(plan, LiquidationPlan)}
+        if not paying:
+            refused = {i: no.reason for i, no in found.items() if isinstance(no, NoPlan)}
+            return {**plans, **refused}
+        best = max(paying, key=lambda i: value(paying[i]))
+        plans[best] = paying[best]
+        pools = quote_exact_in(pools, paying[best].path, paying[best].seized_raw)[1]
+        del left[best]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.integers(20, 400) | st.integers(9_990, 10_010) | st.integers(20, 60_000), max_size=10),
+    st.integers(3_000_000, 40_000_000),
+    st.sampled_from([0, 10**8]),
+)
+def test_a_bundle_is_what_planning_everybody_again_comes_to(
+    usd: list[int], depth_usd: int, least_e8: int
+) -> None:
+    # One pool that takes every account whole, but has paid so little by the end that some are left out.
+    pools = pools_of(pool(ETH, USD, depth_usd=depth_usd))
+    lender = Lender(bonus_bps=10_500, premium_bps=0)
+    accounts = {
+        i: Borrower(f"0x{i}", {USD: amount * 10**6}, {ETH: amount * 2 * 10**16})
+        for i, amount in enumerate(usd)
+    }
+    # No gas, which would be bought at the first price in the one and at that of the turn in the other.
+    plan_settings = PlanSettings(gas_price_wei=0, native_asset=ETH, min_net_profit_e8=least_e8)
+    answer = plan_bundle(lender, PRICES_E8, accounts, pools, snapshot(), plan_settings)
+    plain = plain_bundle(lender, accounts, pools, plan_settings)
+    plans = [[p for p in found.values() if isinstance(p, LiquidationPlan)] for found in (answer, plain)]
+    if all(plan.full for plan in plans[1]):
+        assert answer == plain
+        assert list(answer) == list(plain)
+    else:
+        # Where the pool pays for a part only, a part is as good as another, to what a size is found to.
+        worth = [sum(map(value, found)) for found in plans]
+        assert worth[0] == pytest.approx(worth[1], rel=2e-3, abs=0.1)
+
+
+@settings(deadline=None, max_examples=40)
+@given(cases(), st.lists(borrowers(), min_size=1, max_size=8))
+def test_what_a_bundle_leaves_out_does_not_pay_where_it_leaves_the_pools(
+    case: Case, others: list[Borrower]
+) -> None:
+    accounts = {i: Borrower(f"0x{i}", b.debts, b.collaterals) for i, b in enumerate([case.borrower, *others])}
+    plan_settings = PlanSettings(gas_price_wei=0, native_asset=ETH, min_net_profit_e8=10**7)
+    answer = plan_bundle(case.lender, PRICES_E8, accounts, case.pools, snapshot(), plan_settings)
+    pools = case.pools
+    for plan in answer.values():
+        if isinstance(plan, LiquidationPlan):
+            pools = quote_exact_in(pools, plan.path, plan.seized_raw)[1]
+    for i, reason in answer.items():
+        if isinstance(reason, Reason):
+            alone = plan_liquidation(case.lender, PRICES_E8, accounts[i], pools, snapshot(), plan_settings)
+            assert isinstance(alone, NoPlan)
+            assert alone.reason is reason

@@ -14,12 +14,14 @@ from simulation import liquidation
 from simulation.amm.uniswap_v3 import PoolState, amount_out_exact_in, quote_exact_in, swap
 from simulation.fixed_point import MAX_UINT256
 from simulation.liquidation import (
+    MarketBook,
     NoPlan,
     PlanSettings,
     find_paths,
     maximise,
     plan_bundle,
     plan_liquidation,
+    plan_markets,
     plan_pairs,
 )
 from simulation.types import LiquidationPlan, Reason
@@ -381,6 +383,112 @@ def test_own_funds_are_spent_once() -> None:
 
 def test_an_empty_bundle_is_empty() -> None:
     assert plan_bundle(Lender(), PRICES_E8, {}, DEEP, snapshot(), SETTINGS) == {}
+
+
+def test_a_bundle_plans_again_only_what_was_touched_and_can_be_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+    pair = liquidation._Planner.pair
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return pair(*arguments)
+
+    monkeypatch.setattr(liquidation._Planner, "pair", counted)
+    pools = pools_of(pool(ETH, USD, depth_usd=400_000_000), pool(BTC, USD, depth_usd=400_000_000))
+    # Of nearly the same size, so that each plan makes most others worth less than the one before was.
+    accounts = crowd(*range(10_000, 10_200)) | {
+        f"0xb{i}": Borrower(f"0xb{i}", {USD: 10**10 + i}, {BTC: 5 * 10**8}) for i in range(100)
+    }
+    answer = plan_bundle(Lender(), PRICES_E8, accounts, pools, snapshot(), SETTINGS)
+    assert all(isinstance(plan, LiquidationPlan) for plan in answer.values())
+    assert asked < 2 * len(accounts)
+    asked = 0
+    shallow = pools_of(pool(ETH, USD, depth_usd=100_000))
+    answer = plan_bundle(Lender(), PRICES_E8, crowd(*range(10_000, 10_200)), shallow, snapshot(), SETTINGS)
+    plans = sum(isinstance(plan, LiquidationPlan) for plan in answer.values())
+    assert 0 < plans < 20
+    assert asked < 3 * plans + 5, "those that cannot pay are not asked one by one"
+
+
+def test_an_account_that_must_be_taken_whole_does_not_stand_for_smaller_ones() -> None:
+    # The largest may not leave a debt, and whole it does not sell; those behind it do.
+    shallow = pools_of(pool(ETH, USD, depth_usd=700_000))
+    lender = Lender(least_left_raw=10**13)
+    accounts = crowd(300_000, 5_000, 250_000, 4_000)
+    answer = plan_bundle(lender, PRICES_E8, accounts, shallow, snapshot(), SETTINGS)
+    assert list(answer) == ["0x01", "0x03", "0x00", "0x02"]
+    assert [isinstance(answer[k], LiquidationPlan) for k in answer] == [True, True, False, False]
+
+
+def test_who_was_refused_is_asked_again_when_others_sold_the_other_way() -> None:
+    # ETH is dear in the only pool: what owes it does not pay, until what holds it was sold.
+    pools = pools_of(pool(ETH, USD, depth_usd=2_000_000, off_bps=-700))
+    accounts = {
+        "owes": Borrower("owes", {ETH: 10**19}, {USD: 3_000 * 10**6}),
+        "holds": Borrower("holds", {USD: 40_000 * 10**6}, {ETH: 1_000 * 10**18}),
+    }
+    answer = plan_bundle(Lender(), PRICES_E8, accounts, pools, snapshot(), SETTINGS)
+    assert refused(accounts["owes"], pools=pools).reason is Reason.UNPROFITABLE
+    assert list(answer) == ["holds", "owes"]
+    assert all(isinstance(plan, LiquidationPlan) for plan in answer.values())
+
+
+def test_an_account_of_two_pairs_takes_the_one_that_others_made_better() -> None:
+    pools = pools_of(pool(ETH, USD, depth_usd=3_000_000, off_bps=0), pool(DAI, BTC, depth_usd=10_000_000))
+    two = Borrower("two", {ETH: 10**20, DAI: 9_000 * 10**18}, {USD: 11_000 * 10**6, BTC: 2 * 10**8})
+    seller = Borrower("seller", {USD: 60_000 * 10**6}, {ETH: 1_000 * 10**18})
+    answer = plan_bundle(Lender(), PRICES_E8, {"two": two, "seller": seller}, pools, snapshot(), SETTINGS)
+    first, second = answer.values()
+    assert isinstance(first, LiquidationPlan)
+    assert isinstance(second, LiquidationPlan)
+    assert (first.account, second.account) == ("seller", "two")
+    pools = quote_exact_in(pools, first.path, first.seized_raw)[1]
+    assert second == planned(two, pools=pools) != planned(two, pools=DEEP)
+
+
+def test_markets_share_pools_and_the_order_is_over_all_of_them() -> None:
+    pools = pools_of(pool(ETH, USD, depth_usd=10_000_000))
+    books = [
+        MarketBook(Lender(), PRICES_E8, {("a", 0): who(30_000), ("a", 1): who(500)}, snapshot(), SETTINGS),
+        MarketBook(
+            Lender(name="other", bonus_bps=10_800),
+            PRICES_E8,
+            {("b", 0): who(30_000), ("b", 1): who(10_000)},
+            snapshot(),
+            SETTINGS,
+        ),
+    ]
+    answer = plan_markets(books, pools)
+    plans = [plan for plan in answer.values() if isinstance(plan, LiquidationPlan)]
+    assert list(answer) == [("b", 0), ("a", 0), ("b", 1), ("a", 1)]
+    assert [plan.protocol for plan in plans] == ["other", "lender", "other", "lender"]
+    assert executed(pools, plans) == [plan.proceeds_raw for plan in plans]
+    same = replace(books[1], accounts=books[0].accounts)
+    with pytest.raises(InputError, match="same key"):
+        plan_markets([books[0], same], pools)
+    assert plan_markets([], pools) == {}
+
+
+def who(usd: int) -> Borrower:
+    return Borrower("0xAa", {USD: usd * 10**6}, {ETH: usd * 2 * 10**16})
+
+
+def test_of_more_than_are_wanted_the_best_are_planned_and_the_rest_are_told_why() -> None:
+    accounts = crowd(1_000, 30_000, 5_000, 20, 30_001, 4_000)
+    pools = pools_of(pool(ETH, USD, depth_usd=10_000_000))
+    book = MarketBook(Lender(), PRICES_E8, accounts, snapshot(), SETTINGS)
+    whole = plan_markets([book], pools)
+    answer = plan_markets([book], pools, most=2)
+    assert list(answer)[:2] == list(whole)[:2] == ["0x04", "0x01"]
+    assert {k: v for k, v in answer.items() if isinstance(v, Reason)} == {
+        "0x00": Reason.LIMIT,
+        "0x02": Reason.LIMIT,
+        "0x03": Reason.UNPROFITABLE,
+        "0x05": Reason.LIMIT,
+    }
+    assert set(plan_markets([book], pools, most=0).values()) == {Reason.LIMIT, Reason.UNPROFITABLE}
+    assert plan_markets([book], pools, most=9) == whole
 
 
 @pytest.mark.parametrize(
