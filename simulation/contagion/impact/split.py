@@ -52,7 +52,8 @@ def split_sale(
         return [np.minimum(model.quantity_to(state, price, level), total) for model, state in pairs]
 
     best = np.max([model.price(state, price) for model, state in zip(models, states, strict=True)], axis=0)
-    high, low = np.log(best), np.log(best) - 200.0
+    # A little above every price, so that nothing is sold there, not even where a price is level at first.
+    high, low = np.log(best) + 1e-6, np.log(best) - 200.0
     for _ in range(_ROUNDS):
         middle = (low + high) / 2
         enough = sum(amounts(np.exp(middle)), np.zeros_like(total)) >= total

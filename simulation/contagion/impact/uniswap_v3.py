@@ -181,6 +181,9 @@ class UniswapV3:
                 ended = wanted <= 0.0
             at = np.clip(np.searchsorted(-above, -wanted, side="left") - 1, 0, last)
             across = 1 / (1 / bounds[at + 1] + (wanted - above[at + 1]) / liquidity[at])
+        # Where rounding ends a trade in a gap without liquidity, and no further back than where it left.
+        across = np.where(liquidity[at] > 0, across, far)
+        across = np.minimum(across, far) if down else np.maximum(across, far)
         stays = put <= room
         root = np.where(put == 0, s, np.where(stays, within, across))
         ended = ended & ~stays
