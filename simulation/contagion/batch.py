@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -37,8 +38,8 @@ class Batch:
         What the gas of one liquidation costs, shape (P,).
     room
         Liquidations that fit into the step, shape (P,).
-    depth
-        What trades lose on each path, see `Depth`.
+    ask_depth
+        Returns what trades lose on each path now, see `Depth`.
     memos
         What each channel keeps from step to step, by its kind.
     series
@@ -57,7 +58,7 @@ class Batch:
     step: int
     gas_usd: Float64
     room: Int64
-    depth: Depth
+    ask_depth: Callable[[], Depth]
     memos: dict[str, Any] = field(default_factory=dict)
     series: dict[str, list[Float64]] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)

@@ -174,7 +174,7 @@ def run_paths(
         step=0,
         gas_usd=np.zeros(count),
         room=np.zeros(count, dtype=np.int64),
-        depth=unlimited_depth(count, len(world.tokens)),
+        ask_depth=lambda: unlimited_depth(count, len(world.tokens)),
         recording=record,
     )
     state.exogenous[:] = exogenous[:, 0]

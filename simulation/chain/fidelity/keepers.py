@@ -12,11 +12,11 @@ from contracts_abi.errors import InputError
 from simulation.book.types import raw_units
 from simulation.chain.evm import Evm
 from simulation.chain.fidelity.pools import Liquidated, Pool, Size, account_address, open_pools
-from simulation.contagion.batch import Batch
+from simulation.contagion.batch import Batch, unlimited_depth
 from simulation.contagion.channels.keepers import KeepersChannel, KeepersMemo
 from simulation.contagion.engine import PathResults, Run, run_paths
 from simulation.contagion.scan import touch
-from simulation.contagion.settle import Choice, best_liquidation, carry_out
+from simulation.contagion.settle import Choice, Depth, best_liquidation, carry_out
 from simulation.contagion.world import MORPHO_BLUE, World
 from simulation.types import Float64
 
@@ -62,9 +62,12 @@ class OnChainKeepers:
         The scenario's keepers.
     make_evm
         Returns a new EVM at a time.
-    chain_events, indices, calls
-        Filled: all liquidations, the largest distance of an index from the model's over the run, and how
-        often the EVM was called.
+    interest
+        Whether the contracts accrue.
+    chain_events, indices
+        Filled: all liquidations, and the indices of every step.
+    depth
+        What trades lose in the step that is under way.
     """
 
     kind: ClassVar[str] = "keepers"
@@ -77,6 +80,7 @@ class OnChainKeepers:
     interest: bool
     chain_events: list[ChainEvent] = field(default_factory=list)
     indices: list[tuple[Float64, Float64]] = field(default_factory=list)
+    depth: Depth = field(default_factory=lambda: unlimited_depth(1, 1))
 
     @property
     def keepers(self) -> Any:
@@ -157,6 +161,9 @@ class OnChainKeepers:
     ) -> None:
         """Order and choose as `settle_paths` does, and let the contract carry it out."""
         state, world = batch.state, batch.world
+        if not below:
+            return
+        self.depth = batch.ask_depth()
         sold, bought = np.zeros(len(world.tokens)), np.zeros(len(world.tokens))
         ranked = []
         for k in below:
@@ -219,8 +226,8 @@ class OnChainKeepers:
             state.cash[0],
             sold,
             bought,
-            batch.depth.size[0],
-            batch.depth.lost[0],
+            self.depth.size[0],
+            self.depth.lost[0],
             np.inf,
         )
 
