@@ -639,6 +639,21 @@ def book_generate(
     )
 
 
+@book_app.command("merge")
+def book_merge(
+    books: Annotated[
+        list[Path], typer.Argument(help="Books to put together, two or more; see docs/book.md.")
+    ],
+    out: BookOut,
+    positions: Positions = None,
+    json_: JsonFlag = False,
+) -> None:
+    """Put books together: markets pulled one by one become one book in which a wallet is one owner."""
+    from keeper.commands.book import merge
+
+    merge(books, out=out, form=positions, as_json=json_)
+
+
 @book_app.command("show")
 def book_show(book: BookPath, json_: JsonFlag = False) -> None:
     """Show a book: venues, tokens, totals, leverage, health factors. Exit 1 when it has unknown accounts."""

@@ -41,6 +41,7 @@ from simulation.book.from_chain import Pulled, aave_book, morpho_book, pool_exit
 from simulation.book.generate import BookSpec, fitted, generate
 from simulation.book.health import lending_accounts, perp_accounts, token_prices, wallet_leverage
 from simulation.book.load import json_schema, load_book, origin_of
+from simulation.book.merge import merge_books
 from simulation.book.types import SharedBook, Side
 from simulation.chain.artifacts import own
 from simulation.chain.rpc import masked
@@ -331,6 +332,18 @@ def generate_book(
     files = save_book(book, out, written_as)
     notes = [f"no {name}: no venue of the market can hold them" for name in dropped]
     _tell_written(book, files, notes, as_json)
+
+
+def merge(paths: Sequence[Path], *, out: Path, form: str | None, as_json: bool) -> None:
+    """Write several books as one; see the command's help."""
+    written_as = form_option(form)
+    require_writable("--out", out)
+    if len(paths) < 2:
+        raise InputError(f"{len(paths)} book to merge", fix="name two or more")
+    book = merge_books([load_book(path) for path in paths])
+    files = save_book(book, out, written_as)
+    _tell_written(book, files, (), as_json)
+    _require_known(book)
 
 
 def check(path: Path, *, as_json: bool) -> None:
