@@ -1,0 +1,28 @@
+"""Options accounts: healthy or not under any margin method, and sold in Derive's Dutch auction."""
+
+from __future__ import annotations
+
+from simulation.protocols.options_account.auction import (
+    AuctionState,
+    AuctionView,
+    Booked,
+    Flow,
+    Party,
+    Phase,
+    withdrawals_blocked,
+)
+from simulation.protocols.options_account.columns import Columns, columns_of
+from simulation.protocols.options_account.model import OptionsAccount
+
+__all__ = [
+    "AuctionState",
+    "AuctionView",
+    "Booked",
+    "Columns",
+    "Flow",
+    "OptionsAccount",
+    "Party",
+    "Phase",
+    "columns_of",
+    "withdrawals_blocked",
+]
