@@ -1015,7 +1015,7 @@ class _Line:
                 assert why is not None
                 for candidate in rest[pays:]:
                     self._refuse(candidate.place, why)
-        self._limited = {candidate.place for candidate in waiting} - self._planned
+        self._limited = {candidate.place for candidate in waiting}
 
     def _is_refused(self, candidate: _Candidate) -> bool:
         return candidate.found(self._means).result.no_plan is not None

@@ -421,6 +421,40 @@ def test_an_account_that_must_be_taken_whole_does_not_stand_for_smaller_ones() -
     assert [isinstance(answer[k], LiquidationPlan) for k in answer] == [True, True, False, False]
 
 
+@dataclass(frozen=True)
+class Stingy(Lender):
+    """Gives no bonus for those whose name says so."""
+
+    def liquidation_quote(
+        self,
+        market: Mapping[str, int],
+        account: Borrower,
+        debt_asset: str,
+        collateral_asset: str,
+        debt_to_cover_raw: int,
+    ) -> Outcome:
+        of = Lender(bonus_bps=10_000) if account.account.startswith("stingy") else Lender()
+        return of.liquidation_quote(market, account, debt_asset, collateral_asset, debt_to_cover_raw)
+
+
+def test_an_account_without_a_bonus_does_not_stand_for_those_with_one() -> None:
+    accounts = {name: replace(who(usd), account=name) for name, usd in (("stingy", 9_000), ("fair", 5_000))}
+    answer = plan_bundle(Stingy(), PRICES_E8, accounts, DEEP, snapshot(), SETTINGS)
+    assert list(answer) == ["fair", "stingy"]
+    assert answer["stingy"] is Reason.UNPROFITABLE
+
+
+def test_own_funds_are_spent_once_over_all_pairs() -> None:
+    settings = replace(SETTINGS, from_inventory=True, inventory_raw={USD: 12_000 * 10**6})
+    accounts = {
+        "eth": Borrower("eth", {USD: 10_000 * 10**6}, {ETH: 200 * 10**18}),
+        "btc": Borrower("btc", {USD: 9_000 * 10**6}, {BTC: 4 * 10**8}),
+    }
+    answer = plan_bundle(Lender(), PRICES_E8, accounts, DEEP, snapshot(), settings)
+    plans = [plan for plan in answer.values() if isinstance(plan, LiquidationPlan)]
+    assert [plan.debt_to_cover_raw for plan in plans] == [10_000 * 10**6, 2_000 * 10**6]
+
+
 def test_who_was_refused_is_asked_again_when_others_sold_the_other_way() -> None:
     # ETH is dear in the only pool: what owes it does not pay, until what holds it was sold.
     pools = pools_of(pool(ETH, USD, depth_usd=2_000_000, off_bps=-700))
@@ -464,6 +498,10 @@ def test_markets_share_pools_and_the_order_is_over_all_of_them() -> None:
     assert list(answer) == [("b", 0), ("a", 0), ("b", 1), ("a", 1)]
     assert [plan.protocol for plan in plans] == ["other", "lender", "other", "lender"]
     assert executed(pools, plans) == [plan.proceeds_raw for plan in plans]
+    # What does not pay in one market by its own rules says nothing of the other.
+    dear = replace(books[0], settings=replace(SETTINGS, min_net_profit_e8=10**12), model=books[1].model)
+    answer = plan_markets([dear, books[1]], pools)
+    assert [k for k, plan in answer.items() if isinstance(plan, LiquidationPlan)] == [("b", 0), ("b", 1)]
     same = replace(books[1], accounts=books[0].accounts)
     with pytest.raises(InputError, match="same key"):
         plan_markets([books[0], same], pools)
