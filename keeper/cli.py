@@ -534,7 +534,7 @@ def margin_cross(
     prices: Annotated[
         Path | None, typer.Option(help="TOML of a price process for random paths; else out and back.")
     ] = None,
-    paths: Annotated[int, typer.Option(min=1, help="Random paths.")] = 200,
+    paths: Annotated[int, typer.Option(min=1, help="How many random paths.")] = 200,
     steps: Annotated[int, typer.Option(min=1, help="Steps of a random path.")] = 144,
     step: Annotated[float, typer.Option(min=1, help="Seconds of such a step.")] = 600.0,
     seed: Seed = 1,
