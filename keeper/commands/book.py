@@ -40,8 +40,9 @@ from simulation.book.dump import Form, save_book
 from simulation.book.from_chain import Pulled, aave_book, morpho_book, pool_exits
 from simulation.book.generate import BookSpec, fitted, generate
 from simulation.book.health import lending_accounts, perp_accounts, token_prices, wallet_leverage
-from simulation.book.load import json_schema, load_book, origin_of
+from simulation.book.load import load_book, origin_of
 from simulation.book.merge import merge_books
+from simulation.book.tables import json_schema
 from simulation.book.types import SharedBook, Side
 from simulation.chain.artifacts import own
 from simulation.chain.rpc import masked

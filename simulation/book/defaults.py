@@ -13,7 +13,7 @@ from typing import Final
 
 from simulation.book.bounds import AAVE_V3_6, COMPOUND_V3, MORPHO_BLUE, morpho_bonus_bps
 from simulation.book.exits import ExitModel, table_of_model
-from simulation.book.load import NO_POSITIONS
+from simulation.book.rows import NO_POSITIONS
 from simulation.book.types import (
     USD,
     Backing,

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from contracts_abi.errors import InputError
 from simulation.book.bounds import check_limits
-from simulation.book.load import SIDES, origin_of
+from simulation.book.load import origin_of
+from simulation.book.tables import SIDES
 from simulation.book.types import (
     EMode,
     ExitLiquidity,

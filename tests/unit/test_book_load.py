@@ -12,11 +12,12 @@ import pytest
 from pyarrow import parquet
 
 from contracts_abi.errors import InputError
-from simulation.book import load
+from simulation.book import load, rows
 from simulation.book.bounds import check_book, morpho_bonus_bps
 from simulation.book.dump import Form, dump_book, save_book
 from simulation.book.health import lending_accounts, perp_accounts, wallet_leverage
-from simulation.book.load import equal_books, json_schema, load_book, origin_of, parse_book
+from simulation.book.load import equal_books, load_book, origin_of, parse_book
+from simulation.book.tables import json_schema
 from simulation.book.types import BackingKind, SharedBook, Side
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -236,7 +237,7 @@ def test_prices_may_have_moved_where_the_book_says_so() -> None:
 
 def test_sizes_have_a_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(load, "MAX_TOML_BYTES", 1 << 20)
-    monkeypatch.setattr(load, "MAX_ROWS", 3)
+    monkeypatch.setattr(rows, "MAX_ROWS", 3)
     big = tmp_path / "big.toml"
     big.write_bytes(HEDGED.encode() + b"#" * (1 << 20))
     with pytest.raises(InputError, match="larger than 1 MiB"):
