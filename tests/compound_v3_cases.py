@@ -25,7 +25,7 @@ from simulation.chain.parity import compound_v3_record
 from simulation.chain.parity.compound_v3 import Case, CompoundV3Parity
 from simulation.chain.parity.compound_v3_record import judge
 from simulation.chain.parity.harness import backend_evm
-from simulation.protocols.compound_v3 import comet, comet_math
+from simulation.protocols.compound_v3 import adapter, comet, comet_math
 
 VARIABLE = "MARGINLINE_COMET_SOURCE"
 KEPT = Path(__file__).parent / "golden" / "compound-v3.jsonl"
@@ -265,20 +265,11 @@ def _run(module: ModuleType, text: str) -> None:
 
 
 def _rebind() -> None:
-    """Let those who took functions by name take them anew."""
-    for user in (comet, compound_v3_record, _adapter()):
-        for name in ("mul_factor", "mul_price", "signed_mul_price", "div_price", "per_second"):
-            if hasattr(user, name):
-                setattr(user, name, getattr(comet_math, name))
-        for name in ("kept_factor", "kept_cap"):
-            if hasattr(user, name):
-                setattr(user, name, getattr(comet_math, name))
-
-
-def _adapter() -> ModuleType:
-    from simulation.protocols.compound_v3 import adapter
-
-    return adapter
+    """Let those who took a function by its name take it anew."""
+    for user in (comet, compound_v3_record, adapter):
+        for name, value in vars(comet_math).items():
+            if callable(value) and hasattr(user, name):
+                setattr(user, name, value)
 
 
 def checkout() -> Path:
@@ -296,9 +287,9 @@ def kept() -> list[dict[str, Any]]:
 
 def drawn(source: Path, cases: int) -> Iterator[tuple[dict[str, Any], set[str]]]:
     """Yield records of Comets of a checkout, and what each is counted as, its reverts among it."""
-    adapter = CompoundV3Parity(comet_artifacts(source))
+    parity = CompoundV3Parity(comet_artifacts(source))
     with backend_evm("revm") as evm:
-        world = adapter.prepare(evm)
+        world = parity.prepare(evm)
         for number in range(cases):
             snapshot = evm.snapshot()
             case = Case(evm, world, np.random.default_rng([SEED, number]))

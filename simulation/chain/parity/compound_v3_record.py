@@ -14,9 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from eth_utils.address import to_checksum_address
-from eth_utils.crypto import keccak
-
+from simulation.chain.evm import labelled_address
 from simulation.chain.parity.harness import Mismatch
 from simulation.protocols.compound_v3 import comet, errors
 from simulation.protocols.compound_v3.adapter import CompoundV3
@@ -25,7 +23,6 @@ from simulation.protocols.compound_v3.layout import CometLayout
 from simulation.protocols.compound_v3.types import (
     AbsorbOutcome,
     AssetInfo,
-    BuyOutcome,
     CometAccount,
     CometMarket,
     CometParams,
@@ -43,19 +40,14 @@ _WORDS: Final = 9
 """Of a state before those of its assets: eight of `CometTotals`, and the base tokens held."""
 
 
-def address_of(label: str) -> str:
-    """Return an address that nobody has a key of, the same on every run."""
-    return str(to_checksum_address(keccak(text=f"marginline: comet {label}")[12:]))
-
-
 def account_address(number: int) -> str:
     """Return the address of an account of a record."""
-    return address_of(f"account {number}")
+    return labelled_address(f"comet account {number}")
 
 
 def token_address(number: int) -> str:
     """Return an address that stands for a token of a record where there is no chain."""
-    return address_of(f"token {number}")
+    return labelled_address(f"comet token {number}")
 
 
 # --- states as lists of numbers ---------------------------------------------------------------------------
@@ -70,7 +62,7 @@ def built(config: Mapping[str, Any]) -> CometParams:
 
     return CometParams(
         base=Asset("BASE", token_address(BASE), config["decimals"]),
-        base_price_feed=address_of("base feed"),
+        base_price_feed=labelled_address("comet base feed"),
         supply_curve=curve(*rates[:4]),
         borrow_curve=curve(*rates[4:]),
         store_front_price_factor_wad=config["store_front"],
@@ -82,7 +74,7 @@ def built(config: Mapping[str, Any]) -> CometParams:
         assets=tuple(
             AssetInfo(
                 asset=Asset(f"C{i}", token_address(i), decimals),
-                price_feed=address_of(f"feed {i}"),
+                price_feed=labelled_address(f"comet feed {i}"),
                 borrow_collateral_factor_wad=kept_factor(borrow_wad),
                 liquidate_collateral_factor_wad=kept_factor(liquidate_wad),
                 liquidation_factor_wad=kept_factor(liquidation_wad),
@@ -334,7 +326,7 @@ def _check_margins(
     """Hold the margin of each account against whether the contract would absorb it."""
     if any(code == errors.PAUSED for code in absorbable):
         return
-    adapter = adapter_of(market.params, address_of("comet"))
+    adapter = adapter_of(market.params, labelled_address("comet"))
     for account, code in zip(accounts, absorbable, strict=True):
         report = adapter.margin(market, account, market.prices_base)
         if report.status is MarginStatus.LIQUIDATABLE:
@@ -365,6 +357,6 @@ def returns_early(market: CometMarket, account: CometAccount) -> tuple[bool, boo
     return False, False
 
 
-def is_bad_debt(outcome: AbsorbOutcome | BuyOutcome) -> bool:
+def is_bad_debt(outcome: AbsorbOutcome) -> bool:
     """Return whether a market paid out more than what it seized was worth."""
-    return isinstance(outcome, AbsorbOutcome) and any(a.bad_debt_e8 for a in outcome.absorptions)
+    return any(absorption.bad_debt_e8 for absorption in outcome.absorptions)
