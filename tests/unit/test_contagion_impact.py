@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from scipy.integrate import quad
 from contracts_abi.errors import InputError, UnknownNameError
 from simulation.book.types import ExitLiquidity
 from simulation.contagion.impact import ImpactModel, bisected_sale, build, impact_models
+from simulation.contagion.impact.book import average_move
 from simulation.contagion.impact.cont_schaanning import ContSchaanning
 from simulation.contagion.impact.cpmm import Cpmm
 from simulation.contagion.impact.depth import Depth
@@ -315,6 +317,17 @@ def test_the_most_profitable_sale_breaks_even(kind: str, bonus: float, costs: fl
     assert model.max_profitable_sale(state, price, 0.0, 0.01)[0] == 0
     # An oracle above the market: the bonus does not make it up.
     assert model.max_profitable_sale(state, price, bonus, costs, price * 1.2)[0] == 0
+
+
+def test_the_move_of_an_average_price() -> None:
+    ratios = 1 - np.array(
+        [-0.2, 0, 1e-15, 1e-12, 1e-8, 1e-6, 9e-5, 1.1e-4, 1e-2, 0.1, 0.5, 0.9, 0.999, 1 - 1e-6]
+    )
+    moves = average_move(ratios)
+    assert moves[:2].tolist() == [0, 0]
+    with mpmath.workdps(40):
+        lost = [float(1 + mpmath.expm1(-mpmath.mpf(z)) / mpmath.mpf(z)) for z in moves[2:]]
+    np.testing.assert_allclose(lost, 1 - ratios[2:], rtol=1e-11)
 
 
 def test_sales_that_always_pay() -> None:

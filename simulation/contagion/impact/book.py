@@ -11,9 +11,10 @@ Time takes ``n`` back to 0, and of the displacement that vanishes the part `perm
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
+from scipy.special import lambertw
 
 from contracts_abi.errors import InputError
 from simulation.contagion.impact import Fill, Flow, ImpactModel, bisected_sale, least_average, sizes
@@ -21,6 +22,8 @@ from simulation.types import Float64
 
 SOLD, PERMANENT, DEPTH = 0, 1, 2
 """Columns of the state."""
+
+_NEAR_ONE: Final = 1e-4
 
 
 class Book:
@@ -168,6 +171,59 @@ def checked_share(share: Float64) -> Float64:
         bad = share[~((share >= 0) & (share < 1))][0]
         raise InputError(f"share of liquidity is {bad:g}", fix="use a part in [0, 1)")
     return share
+
+
+class ExponentialBook(Book):
+    """A book whose price falls exponentially with what a sale adds; its liquidations have a closed form."""
+
+    __slots__ = ()
+
+    def _rate(self) -> float:
+        """Return by how much a unit of size lowers the logarithm of the price."""
+        raise NotImplementedError
+
+    def _log_relative(self, sold: Float64, reference: Float64) -> Float64:
+        return np.asarray(-self._rate() * sold)
+
+    def _area(self, before: Float64, after: Float64, reference: Float64) -> Float64:
+        scale = np.exp(-self._rate() * before) / self._rate()
+        return np.asarray(-scale * np.expm1(-self._rate() * (after - before)))
+
+    def _sold_at(self, relative: Float64, reference: Float64) -> Float64:
+        with np.errstate(divide="ignore"):
+            return np.asarray(-np.log(relative) / self._rate())
+
+    def max_profitable_sale(
+        self,
+        state: Float64,
+        price: Float64,
+        bonus: Float64 | float,
+        costs: Float64 | float = 0.0,
+        seized_at: Float64 | None = None,
+    ) -> Float64:
+        """Return the most to seize and sell without a loss; see `ImpactModel.max_profitable_sale`.
+
+        A sale that lowers the logarithm by ``z`` brings ``(1 - exp(-z)) / z`` of the price before it.
+        """
+        least = least_average(price, bonus, costs, seized_at)
+        move = average_move(least / self.price(state, price))
+        return np.asarray(move / self._rate() * state[:, DEPTH] / self._unit(state, _reference(state, price)))
+
+
+def average_move(ratio: Float64) -> Float64:
+    """Return z of ``(1 - exp(-z)) / z = ratio``, 0 where the ratio is 1 or more.
+
+    With Lambert's W it is ``1 / r + W(-exp(-1 / r) / r)``, which near 1 has few digits: a step of Newton's
+    brings them back, and next to 1 there is the series.
+    """
+    r = np.clip(ratio, 1e-300, 1.0)
+    less = 1 - r
+    series = less * (2 + less * (4 / 3 + less * 10 / 9))
+    inverse = 1 / np.minimum(r, 1 - _NEAR_ONE)
+    argument: Any = -inverse * np.exp(-inverse)
+    z = inverse + lambertw(argument).real
+    z -= (-np.expm1(-z) * inverse - z) / (np.exp(-z) * inverse - 1)
+    return np.where(less > _NEAR_ONE, z, series)
 
 
 def _reference(state: Float64, price: Float64) -> Float64:

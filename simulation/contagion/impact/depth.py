@@ -10,16 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from simulation.contagion.impact import impact_models
-from simulation.contagion.impact.book import Book
-from simulation.types import Float64
+from simulation.contagion.impact.book import ExponentialBook
 
 
 @impact_models.register("depth")
 @dataclass(frozen=True, slots=True)
-class Depth(Book):
+class Depth(ExponentialBook):
     """Exponential inverse demand with a depth in tokens.
 
     Attributes
@@ -41,13 +38,5 @@ class Depth(Book):
     def __post_init__(self) -> None:
         self._check(depth_tokens=self.depth_tokens)
 
-    def _log_relative(self, sold: Float64, reference: Float64) -> Float64:
-        return np.asarray(-sold / self.depth_tokens)
-
-    def _area(self, before: Float64, after: Float64, reference: Float64) -> Float64:
-        scale = self.depth_tokens * np.exp(-before / self.depth_tokens)
-        return np.asarray(-scale * np.expm1(-(after - before) / self.depth_tokens))
-
-    def _sold_at(self, relative: Float64, reference: Float64) -> Float64:
-        with np.errstate(divide="ignore"):
-            return np.asarray(-self.depth_tokens * np.log(relative))
+    def _rate(self) -> float:
+        return 1 / self.depth_tokens

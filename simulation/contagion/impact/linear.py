@@ -14,13 +14,13 @@ from typing import ClassVar
 import numpy as np
 
 from simulation.contagion.impact import impact_models
-from simulation.contagion.impact.book import SOLD, Book
+from simulation.contagion.impact.book import SOLD, ExponentialBook
 from simulation.types import Float64
 
 
 @impact_models.register("linear")
 @dataclass(frozen=True, slots=True)
-class Linear(Book):
+class Linear(ExponentialBook):
     """Log impact in proportion to the dollars sold.
 
     Attributes
@@ -45,13 +45,5 @@ class Linear(Book):
     def _unit(self, state: Float64, reference: Float64) -> Float64:
         return np.asarray(reference * np.exp(-self.per_dollar * state[:, SOLD]))
 
-    def _log_relative(self, sold: Float64, reference: Float64) -> Float64:
-        return np.asarray(-self.per_dollar * sold)
-
-    def _area(self, before: Float64, after: Float64, reference: Float64) -> Float64:
-        scale = np.exp(-self.per_dollar * before) / self.per_dollar
-        return np.asarray(-scale * np.expm1(-self.per_dollar * (after - before)))
-
-    def _sold_at(self, relative: Float64, reference: Float64) -> Float64:
-        with np.errstate(divide="ignore"):
-            return np.asarray(-np.log(relative) / self.per_dollar)
+    def _rate(self) -> float:
+        return self.per_dollar

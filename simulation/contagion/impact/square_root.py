@@ -1,6 +1,6 @@
 """The square-root law: ``ln p`` falls by ``Y sigma sqrt(Q / V)``, ``V`` the tokens traded in a day.
 
-Found in executed orders of many markets (Almgren and others 2005; Tóth and others 2011; ``Y`` is near one).
+Found in executed orders of many markets (Tóth and others 2011; ``Y`` is of the order of one).
 ``Q`` is the whole order: what was sold before and has not recovered counts, else ten small sales would move
 the price more than one large one. With ``x = Y sigma sqrt(Q / V)`` a sale brings ``p0 Q 2 (1 - exp(-x)(1 +
 x)) / x**2``, the integral down the curve. A sale without end brings ``2 p0 V / (Y sigma)**2``.
