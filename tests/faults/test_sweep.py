@@ -62,12 +62,12 @@ def sweeper(folder: Path, workers: int, **play: Any) -> Iterator[subprocess.Pope
             process.kill()
 
 
-def wait_for(process: subprocess.Popen[str], done: int) -> None:
-    """Return when so many tasks are kept."""
+def wait_for(process: subprocess.Popen[str], done: int) -> int:
+    """Wait until so many tasks are kept; returns how many there are."""
     assert process.stdout is not None
     for line in process.stdout:
         if int(line) >= done:
-            return
+            return int(line)
     raise AssertionError("the sweep ended first")
 
 
@@ -149,13 +149,13 @@ def test_a_signal_ends_it_soon_and_the_same_call_completes_it(
 ) -> None:
     folder, play = tmp_path / "s", {"slow_s": 0.25}
     with sweeper(folder, 2, **play) as process:
-        wait_for(process, 3)
+        before = wait_for(process, 3)
         os.killpg(process.pid, number)  # as a terminal does: to all of its processes
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     kept = parts(folder)
     # Tasks at hand were finished, those ahead were not begun.
-    assert 3 <= len(kept) < TASKS
+    assert before < len(kept) < TASKS
     assert clutter(folder) == []
     says = f"interrupted: {len(kept)} of 12 tasks are safe in {folder}; run the same command again to go on"
     assert err == f"error: {says}\n"
@@ -205,12 +205,27 @@ def test_a_sweep_that_is_killed_leaves_no_worker_and_no_lock(tmp_path: Path, cal
         process.kill()
         process.wait()
     assert len(workers) == 2
+    gone(workers)
+    assert digest(sweep(plan_of({"slow_s": 0.1}), folder=folder, workers=2)) == calm
+    assert clutter(folder) == []
+
+
+def test_a_worker_in_the_middle_of_a_task_does_not_outlive_its_sweep(tmp_path: Path) -> None:
+    with sweeper(tmp_path / "s", 1, slow_s=600.0) as process:
+        wait_for(process, 0)
+        time.sleep(0.5)
+        (worker,) = children(process.pid)
+        process.kill()
+        process.wait()
+    gone([worker])
+
+
+def gone(workers: list[int]) -> None:
+    """Wait until processes are gone."""
     until = time.monotonic() + 10
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < until, "a worker outlived its sweep"
         time.sleep(0.02)
-    assert digest(sweep(plan_of({"slow_s": 0.1}), folder=folder, workers=2)) == calm
-    assert clutter(folder) == []
 
 
 def children(process: int) -> list[int]:

@@ -142,6 +142,8 @@ def test_a_task_has_a_scenario_of_its_own() -> None:
 def test_the_same_work_has_the_same_id_in_another_grid() -> None:
     small, large = planned("days=2", paths=8), planned("days=1,2", paths=12)
     assert [small.task_id(i) for i in range(2)] == [large.task_id(i) for i in (3, 4)]
+    # The third chunk has two paths here and four there.
+    assert planned(paths=10).task_id(2) != planned(paths=12).task_id(2)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,16 @@ def test_pairs_of_opposites_are_seen_through() -> None:
 
 @pytest.mark.parametrize(
     ("n", "level", "rank"),
-    [(20, 0.95, 19), (20, 0.05, 1), (1, 0.5, 1), (7, 0.5, 4), (100, 0.99, 99), (10, 0.001, 1), (3, 0.999, 3)],
+    [
+        (20, 0.95, 19),
+        (20, 0.05, 1),
+        (1, 0.5, 1),
+        (7, 0.5, 4),
+        (100, 0.99, 99),
+        (10, 0.001, 1),
+        (3, 0.999, 3),
+        (100, 0.07, 7),
+    ],
 )
 def test_a_quantile_is_one_of_the_values(n: int, level: float, rank: int) -> None:
     assert quantile(np.arange(1.0, n + 1), level).value == rank
