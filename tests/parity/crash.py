@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,16 @@ from simulation.chain.aave_v3_6 import deploy_aave_v3_6
 from simulation.chain.artifacts import own
 from simulation.chain.deploy import DeployAave, deploy_market
 from simulation.chain.evm import ZERO_ADDRESS, Evm, labelled_address, read, transact
-from simulation.chain.market import DEFAULT_MARKET, GENESIS, DeployedPool, Deployment
-from simulation.chain.seed import SeedAccount, draw_book, open_book
+from simulation.chain.market import DEFAULT_MARKET, GENESIS, DeployedPool, Deployment, with_morpho
+from simulation.chain.seed import (
+    MorphoSeedAccount,
+    SeedAccount,
+    draw_book,
+    open_book,
+    open_morpho_book,
+)
 from simulation.chain.solc import is_compiled
+from simulation.liquidation import Executable
 from simulation.protocols.aave_v3 import AaveAccount
 from simulation.protocols.aave_v3.adapter import AaveV3
 from simulation.protocols.aave_v3.layout import discover_layout, run_stages
@@ -58,20 +65,47 @@ VERSIONS = [
 
 
 class Crash:
-    """A seeded book after a crash that the pools follow to within half a per cent."""
+    """A seeded book after a crash that the pools follow to within half a per cent.
 
-    def __init__(self, accounts: int, seed: int, version: Version = V3_0) -> None:
-        self.evm: Evm = revm.RevmEvm(timestamp=GENESIS)
-        self.deployment: Deployment = deploy_market(self.evm, deploy_aave=version.deploy)
+    Parameters
+    ----------
+    accounts, seed, version
+        Aave's book, and which Aave.
+    morpho
+        Accounts on Morpho Blue beside it; without any it is not deployed.
+    evm
+        Where; in process by default.
+    fall
+        Prices after the crash in per cent of those before.
+    """
+
+    def __init__(
+        self,
+        accounts: int,
+        seed: int,
+        version: Version = V3_0,
+        *,
+        morpho: Sequence[MorphoSeedAccount] = (),
+        evm: Evm | None = None,
+        fall: Mapping[str, int] = FALL,
+    ) -> None:
+        self.evm: Evm = revm.RevmEvm(timestamp=GENESIS) if evm is None else evm
+        market = with_morpho(DEFAULT_MARKET) if morpho else DEFAULT_MARKET
+        self.deployment: Deployment = deploy_market(self.evm, market, deploy_aave=version.deploy)
         self.book: tuple[SeedAccount, ...] = draw_book(DEFAULT_MARKET, accounts, seed)
         open_book(self.evm, self.deployment, self.book)
+        second = ZERO_ADDRESS
+        if self.deployment.morpho is not None:
+            second = self.deployment.morpho.address
+            open_morpho_book(self.evm, self.deployment, morpho)
         self.contract = self.evm.create(
             OWNER,
             own("Liquidator").creation_code(
-                OWNER, RECEIVER, self.deployment.pool, ZERO_ADDRESS, self.deployment.uniswap.router
+                OWNER, RECEIVER, self.deployment.pool, second, self.deployment.uniswap.router
             ),
         )
-        for symbol, percent in FALL.items():
+        self.fall = fall
+        for symbol, percent in fall.items():
             asset = self.deployment.asset(symbol)
             price = read(self.evm, aave_v3.GET_ASSET_PRICE.call(self.deployment.oracle, asset.address))
             feeds.post(self.evm, self.deployment.deployer, asset.feed, price * percent // 100)
@@ -106,7 +140,7 @@ class Crash:
 
     def follow(self, pool: DeployedPool) -> None:
         """Sell what fell further into a pool until its price is half a per cent beyond the oracle's."""
-        fall0, fall1 = (FALL[self.symbol(token)] for token in (pool.token0, pool.token1))
+        fall0, fall1 = (self.fall[self.symbol(token)] for token in (pool.token0, pool.token1))
         if fall0 == fall1:
             return
         state = self.pool_state(pool)
@@ -142,15 +176,19 @@ class Crash:
         }
         return market, accounts, {p.address: self.pool_state(p) for p in self.deployment.uniswap.pools}
 
-    def execute(self, plan: LiquidationPlan, number: int) -> liquidator.Liquidated:
-        """Run a plan at the time it was made for."""
+    def execute(
+        self, plan: LiquidationPlan, number: int, adapter: Executable | None = None
+    ) -> liquidator.Liquidated:
+        """Run a plan at the time it was made for; Aave's unless another adapter is named."""
+        adapter = self.adapter if adapter is None else adapter
+        assert adapter is not None
         self.evm.warp(self.timestamp)
         sent = self.evm.send(
             OWNER,
             self.contract,
-            self.adapter.liquidator_calldata(
-                plan, intent_id=number.to_bytes(32, "big"), deadline_block=2**40
-            ),
+            adapter.liquidator_calldata(plan, intent_id=number.to_bytes(32, "big"), deadline_block=2**40),
         ).expect("liquidation")
         (log,) = [log for log in sent.logs if log.address == self.contract]
-        return liquidator.decode_liquidated(log.topics, log.data)
+        done = liquidator.decode_liquidated(log.topics, log.data)
+        assert done.venue == adapter.venue
+        return done

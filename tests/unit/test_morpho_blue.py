@@ -219,8 +219,6 @@ def answers(calls: Sequence[Call[object]], price: int | None = PRICE_E36) -> lis
     found: list[bytes | None] = [
         encode(["uint128"] * 6, words),
         encode(["address"], [ACCOUNT]),
-        encode(["uint256"], [4_000 * USDC]),
-        encode(["uint256"], [7 * ETHER]),
         None if price is None else encode(["uint256"], [price]),
         encode(["int256"], [10**9]),
     ]
@@ -233,9 +231,8 @@ def test_a_market_is_decoded_as_stored_and_brought_up_to_date_when_asked() -> No
     assert found.state.last_update == NOW - 100
     assert found.irm == AdaptiveCurveIrm(10**9)
     assert (found.block, found.timestamp, found.fee_recipient.lower()) == (7, NOW, ACCOUNT.lower())
-    assert reader.flash_loan_limit(found, LOAN.address.upper().replace("X", "x")) == 4_000 * USDC
-    assert reader.flash_loan_limit(found, COLLATERAL.address) == 7 * ETHER
-    assert reader.flash_loan_limit(found, ACCOUNT) == 0
+    assert reader.flash_loan_limit(found, LOAN.address.upper().replace("X", "x")) == MAX_UINT256
+    assert reader.flash_loan_limit(found, COLLATERAL.address) == 0
     assert reader.flash_loan_premium(found, 10**9) == 0
     assert accrue(found).market.state.last_update == NOW
     # Interest for two stretches is not that for their sum: a projection leaves the stored state alone.
@@ -258,16 +255,16 @@ def test_answers_that_are_missing_are_one_line() -> None:
     reader = adapter()
     good = answers(reader.market_reads())
     for broken, says in (
-        (good[:-1], "5 answers for 6 market reads"),
+        (good[:-1], "3 answers for 4 market reads"),
         ([None, *good[1:]], r"read morpho\.market failed"),
-        ([*good[:5], None], r"read irm\.rateAtTarget failed"),
+        ([*good[:3], None], r"read irm\.rateAtTarget failed"),
         ([encode(["uint128"] * 6, [0] * 6), *good[1:]], "was not created"),
     ):
         with pytest.raises(DataError, match=says):
             reader.decode_market(broken, block=1, timestamp=NOW)
     with pytest.raises(DataError, match="1 answers for 2 accounts"):
         reader.decode_accounts(market(), [ACCOUNT, MORPHO], [b""])
-    assert len(adapter(kind=IrmKind.NONE).market_reads()) == 5
+    assert len(adapter(kind=IrmKind.NONE).market_reads()) == 3
 
 
 def test_margin_is_in_loan_tokens_at_the_oracles_scale() -> None:
@@ -333,7 +330,6 @@ def test_only_borrow_logs_of_its_own_market_concern_it() -> None:
 def test_the_planner_finds_what_pays() -> None:
     # Its pools know a WETH at 100 USDC: ten of them carry 860, and 900 are owed.
     state = market(5_000 * USDC, 900 * USDC, price_e36=100 * 10**24)
-    state = replace(state, flash_loan_limits_raw={LOAN.address: 10**12})
     account = MorphoAccount(ACCOUNT, 0, 900 * USDC * 10**6, 10 * ETHER)
     prices = plain_snapshot("protocol", "USDC", state.prices_base, 24, block=1, timestamp=NOW)
     plan = plan_liquidation(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
 from contracts_abi import morpho_blue as abi
-from contracts_abi.aave_v3 import BALANCE_OF
 from contracts_abi.calls import Call, Event
 from contracts_abi.errors import DataError, InputError
 from contracts_abi.liquidator import Venue, morpho_flash_calldata, morpho_inventory_calldata
@@ -73,15 +72,11 @@ class MorphoBlue:
         return market.loan, market.collateral
 
     def market_reads(self) -> Reads:
-        """Return the reads of totals, fee, price, rate model and liquidity."""
+        """Return the reads of totals, fee, price and rate model."""
         layout = self.layout
         calls: Reads = [
             abi.MARKET.call(layout.morpho, layout.id_bytes, label="morpho.market"),
             abi.FEE_RECIPIENT.call(layout.morpho, label="morpho.feeRecipient"),
-            BALANCE_OF.call(layout.loan.address, layout.morpho, label=f"{layout.loan.symbol} liquidity"),
-            BALANCE_OF.call(
-                layout.collateral.address, layout.morpho, label=f"{layout.collateral.symbol} liquidity"
-            ),
             abi.PRICE.call(layout.params.oracle, label="oracle.price"),
         ]
         remembered = irm_read(layout)
@@ -100,26 +95,22 @@ class MorphoBlue:
         calls = self.market_reads()
         if len(results) != len(calls):
             raise DataError(f"{len(results)} answers for {len(calls)} market reads")
-        words, fee_recipient, loan_raw, collateral_raw = answer_all(calls[:4], results[:4])
-        stored = answer_all(calls[5:], results[5:])
+        words, fee_recipient = answer_all(calls[:2], results[:2])
+        stored = answer_all(calls[3:], results[3:])
         state = MarketState(*words)
         if state.last_update == 0:
             raise DataError(f"market {self.layout.id} was not created", fix="check the id and the chain")
-        layout, price = self.layout, results[4]
+        layout, price = self.layout, results[2]
         return MorphoMarket(
             params=layout.params,
             state=state,
             irm=rate_model(layout.irm_kind, stored[0] if stored else 0),
-            price_e36=None if price is None else calls[4].decode(price),
+            price_e36=None if price is None else calls[2].decode(price),
             block=block,
             timestamp=timestamp,
             loan=layout.loan,
             collateral=layout.collateral,
             fee_recipient=fee_recipient,
-            flash_loan_limits_raw={
-                layout.loan.address: loan_raw,
-                layout.collateral.address: collateral_raw,
-            },
         )
 
     def account_reads(self, accounts: Sequence[str]) -> Reads:
@@ -241,13 +232,16 @@ class MorphoBlue:
         return ((market.loan.address, market.collateral.address),)
 
     def flash_loan_premium(self, market: MorphoMarket, amount_raw: int) -> int:
-        """Return 0: Morpho's flash loans cost nothing."""
+        """Return 0: nothing is borrowed, see `flash_loan_limit`."""
         return 0
 
     def flash_loan_limit(self, market: MorphoMarket, asset: str) -> int:
-        """Return all that the contract holds of a token of this market, 0 of any other."""
-        held = {token.lower(): raw for token, raw in market.flash_loan_limits_raw.items()}
-        return held.get(asset.lower(), 0)
+        """Return no limit for the loan token, 0 for any other.
+
+        Morpho sends the collateral before it takes the debt, which our Liquidator pays from the sale. So it
+        does not matter how much of the token Morpho has left.
+        """
+        return MAX_UINT256 if asset.lower() == self.layout.loan.address.lower() else 0
 
     def liquidation_call(self, plan: LiquidationPlan, *, repaid_shares: int | None = None) -> Call[Any]:
         """Return `Morpho.liquidate` for `plan`, paid by the caller, without a callback.

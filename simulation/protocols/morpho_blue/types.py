@@ -6,7 +6,7 @@ Assets are token units (`_raw`), shares count themselves and have no unit, rates
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from eth_abi.abi import encode as abi_encode
 from eth_utils.crypto import keccak
@@ -96,8 +96,6 @@ class MorphoMarket:
         The tokens.
     fee_recipient
         Who gets the fee's shares; zero for nobody.
-    flash_loan_limits_raw
-        Tokens that the contract holds over all of its markets, by address: what it lends for a transaction.
     """
 
     params: MarketParams
@@ -109,7 +107,6 @@ class MorphoMarket:
     loan: Asset
     collateral: Asset
     fee_recipient: str = ZERO_ADDRESS
-    flash_loan_limits_raw: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def base_decimals(self) -> int:
