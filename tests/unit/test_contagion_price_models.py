@@ -160,6 +160,21 @@ def test_variances_are_those_of_arch() -> None:
     np.testing.assert_allclose(drawn.variances(squares)[0, 0], variance, rtol=1e-9)
 
 
+@pytest.mark.parametrize("each", [1, 3])
+def test_clustering_changes_the_variance_of_the_same_draws(each: int) -> None:
+    seeds = path_seeds(2, 0, 2)
+    still = build({**GARCH, "alpha": 0.0, "beta": 0.0}, ["A", "B"], [1.0, 1.0])
+    moving = build({**GARCH, "log_drift": 0.4}, ["A", "B"], [1.0, 1.0])
+    draws, found = (
+        np.diff(np.log(p.paths(seeds, 30 * each, DAY / each)[:, ::each]), axis=1) for p in (still, moving)
+    )
+    variance, long_run = np.full((2, 2), 0.64 / 365), 0.64 / 365
+    for day, draw in enumerate(np.moveaxis(draws, 1, 0)):
+        e = draw / np.sqrt(long_run)
+        np.testing.assert_allclose(found[:, day], 0.4 / 365 + np.sqrt(variance) * e, rtol=1e-9, atol=1e-13)
+        variance = 0.05 * long_run + 0.1 * variance * e**2 + 0.85 * variance
+
+
 def test_a_simulated_history_is_fitted_back() -> None:
     drawn = build(GARCH, ["A", "B"], [1.0, 1.0])
     assert isinstance(drawn, GarchT)
@@ -294,6 +309,8 @@ def test_fixed_blocks_are_whole() -> None:
     assert (blocks == blocks[:, :1] + np.arange(20)).all()
     assert len(set(blocks[:, 0])) > 5
     assert (np.diff(rows[200:]) == 1).all()
+    starts = [drawn.rows(seed, 1)[0] for seed in path_seeds(16, 0, 6_000)]
+    assert set(starts) == set(range(481)), "each block that fits, the first and the last too"
 
 
 def test_stationary_blocks_have_their_mean_length_and_go_round() -> None:
