@@ -614,7 +614,7 @@ def book_pull(
 @book_app.command("generate")
 def book_generate(
     out: BookOut,
-    accounts: Annotated[int, typer.Option(min=1, max=2_000_000, help="Wallets.")] = 10_000,
+    accounts: Annotated[int, typer.Option(min=1, max=2_000_000, help="Wallets in the book.")] = 10_000,
     seed: Seed = 1,
     market: Annotated[
         Path | None, typer.Option(help="A book whose tokens, venues and exits to use; its accounts are not.")

@@ -41,6 +41,14 @@ from keeper.markets import AaveOptions
 from oracle.guards import BASIC, GuardModel, all_guards, guards
 from oracle.registry import Registry
 from oracle.sources import sources
+from simulation.book import rows as book_rows
+from simulation.book import tables as book_tables
+from simulation.book.defaults import DATE as BOOK_DATE
+from simulation.book.defaults import default_market
+from simulation.book.exits import ExitModel
+from simulation.book.generate import BookSpec, generate
+from simulation.book.health import lending_accounts, wallet_leverage
+from simulation.book.load import MAX_TABLE_BYTES, MAX_TOML_BYTES
 from simulation.margin import cme_span, margin_methods, occ_tims, okx_pm
 from simulation.margin.baselines import CRASHES
 from simulation.margin.result import MarginResult
@@ -51,6 +59,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 GUIDE: Final = ROOT / "docs" / "keeper.md"
 GUARDS_GUIDE: Final = ROOT / "docs" / "guards.md"
 CURVES: Final = ROOT / "docs" / "guards.svg"
+BOOK_GUIDE: Final = ROOT / "docs" / "book.md"
 METHODS_GUIDE: Final = ROOT / "docs" / "methods" / "README.md"
 METHOD_PAGES: Final = {kind: METHODS_GUIDE.with_name(f"{kind}.md") for kind in margin_methods}
 METHOD_HEADINGS: Final = (
@@ -682,6 +691,96 @@ def figure(value: float) -> str:
 
 Parts: TypeAlias = Mapping[str, Callable[[], list[str]]]
 
+BOOK_TABLES: Final[Mapping[str, type[BaseModel]]] = {
+    "at the top of the file": book_tables.BookFile,
+    "`[tokens.SYMBOL]`": book_tables.TokenTable,
+    "`backing` of a token": book_tables.BackingTable,
+    "`[[lending]]`": book_tables.LendingTable,
+    "`[lending.reserves.SYMBOL]`": book_tables.ReserveTable,
+    "`rate` of a reserve": book_tables.RateTable,
+    "`[[lending.emode]]`": book_tables.EModeTable,
+    "`[[perps]]`": book_tables.PerpVenueTable,
+    "`[perps.markets.SYMBOL]`": book_tables.PerpMarketTable,
+    "`[[account]]`": book_tables.AccountTable,
+    "`perp.SYMBOL` of an account": book_tables.PerpPositionTable,
+    "`[[option]]`": book_tables.OptionTable,
+    "`[[exit]]`": book_tables.ExitTable,
+    "`model` of an exit": ExitModel,
+}
+"""Heading to the table of a book file."""
+
+
+def book_keys() -> list[str]:
+    """Return the keys of a shared book, table by table."""
+    lines: list[str] = []
+    for head, model in BOOK_TABLES.items():
+        lines += [f"#### {head}", "", first_sentence(model), ""]
+        lines += ["| key | default | meaning |", "|---|---|---|"]
+        for name, field in model.model_fields.items():
+            default = "none" if field.default_factory is dict else default_of(field)
+            meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+            lines.append(f"| `{field.alias or name}` | {default} | {meaning} |")
+        lines.append("")
+    return lines
+
+
+def book_columns() -> list[str]:
+    """Return the columns of a table of positions, and how large files may be."""
+    columns = [f"| `{name}` | {meaning} |" for name, meaning in book_tables.COLUMNS.items()]
+    return [
+        *("| column | meaning |", "|---|---|", *columns, ""),
+        f"A TOML file has at most {MAX_TOML_BYTES >> 20} MiB, a table {MAX_TABLE_BYTES >> 30} GiB and "
+        f"{book_rows.MAX_ROWS:,} rows.",
+    ]
+
+
+def book_generated() -> list[str]:
+    """Return figures of a generated book beside what they are meant to be."""
+    spec = BookSpec()
+    book = generate(spec, 1)
+    accounts = lending_accounts(book)
+    assets, leverage = wallet_leverage(book)
+    known = leverage == leverage
+    order = assets[known].argsort()
+    fifths = [leverage[known][order][part] for part in _fifths(len(order))]
+    health = accounts.health_factor
+    total = accounts.collateral.sum() / (accounts.collateral - accounts.debt).sum()
+    rows = [
+        ("mean leverage of wallets", f"{leverage[known].mean():.2f}", f"{spec.mean_leverage:g}, solved for"),
+        ("leverage of all together", f"{total:.2f}", "1.4 to 1.9 (BIS Working Paper 1171)"),
+        ("by fifths of size", ", ".join(f"{x.mean():.2f}" for x in fifths), "rising (same source)"),
+        ("accounts over their limit", f"{(accounts.debt > accounts.borrow_limit).sum()}", "0"),
+        ("least health factor", f"{health.min():.3f}", "1 or more"),
+        ("part below 1.1", f"{(health < 1.1).mean():.1%}", f"about {spec.near:.0%}, and some loopers"),
+    ]
+    head = ["| 10,000 wallets, seed 1 | found | meant |", "|---|---|---|"]
+    return [*head, *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
+
+
+def _fifths(count: int) -> list[slice]:
+    edges = [count * i // 5 for i in range(6)]
+    return [slice(low, high) for low, high in pairwise(edges)]
+
+
+def book_defaults() -> list[str]:
+    """Return the parameters of the market that books are generated over."""
+    lines = [
+        f"Put together on {BOOK_DATE}; prices are round.",
+        "",
+        "| venue | token | LTV | threshold | bonus | reserve factor | kink, base, slopes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for venue in default_market().lending:
+        for r in venue.reserves:
+            rate = r.rate
+            curve = f"{rate.optimal:g}, {rate.base:g}, {rate.slope1:g}, {rate.slope2:g}"
+            parts = (r.ltv_bps, r.liquidation_threshold_bps, r.liquidation_bonus_bps, r.reserve_factor_bps)
+            cells = " | ".join(f"{bps / 100:g} %" for bps in parts)
+            lent = curve if rate.base + rate.slope1 else "not lent"
+            lines.append(f"| {venue.name} ({venue.kind}) | {r.token} | {cells} | {lent} |")
+    return lines
+
+
 PARTS: Final[Parts] = {
     "commands": command_table,
     "configuration": configuration,
@@ -701,6 +800,12 @@ GUIDES: Final[Mapping[Path, Parts]] = {
         for kind, path in METHOD_PAGES.items()
     },
     METHODS_GUIDE: {"methods": method_index},
+    BOOK_GUIDE: {
+        "book keys": book_keys,
+        "book columns": book_columns,
+        "generated book": book_generated,
+        "default parameters": book_defaults,
+    },
 }
 
 

@@ -10,7 +10,7 @@ from datetime import date
 from typing import Annotated, Final, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from contracts_abi.errors import DataError, InputError
 from oracle.strict import StrictModel
@@ -29,31 +29,33 @@ _DEEPEST: Final = 0.95
 class ExitModel(StrictModel):
     """A table from a formula.
 
-    Attributes
-    ----------
-    kind
-        ``sqrt``: ``1 - exp(-coefficient volatility sqrt(size / volume))``, the square-root law of impact
-        (Almgren et al., "Direct estimation of equity market impact", 2005, in the form that practice uses).
-        ``depth``: ``(1 - floor) (1 - exp(-size / ((1 - floor) depth)))``, of Cont and Schaanning, "Fire
-        sales, indirect contagion and systemic stress testing" (Norges Bank Working Paper 2/2017).
-    smallest, largest, points
-        Sizes in whole tokens, evenly spaced in their logarithm.
-    volume, volatility, coefficient
-        Of ``sqrt``: tokens traded a day, a day's volatility, and a figure of about 0.5 to 1.
-    depth, floor
-        Of ``depth``: tokens whose sale would take the price down by all of itself if it went on as it begins,
-        and the part of the price that is never lost.
+    ``sqrt`` is ``1 - exp(-coefficient volatility sqrt(size / volume))``, the square-root law of impact
+    (Almgren et al., "Direct estimation of equity market impact", 2005, in the form that practice uses).
+    ``depth`` is ``(1 - floor) (1 - exp(-size / ((1 - floor) depth)))``, of Cont and Schaanning, "Fire sales,
+    indirect contagion and systemic stress testing" (Norges Bank Working Paper 2/2017). Both are recalled, and
+    their constants those of the user.
     """
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     kind: Literal["sqrt", "depth"]
+    """`sqrt` for the square-root law, `depth` for an exponential depth."""
     smallest: Annotated[float, _POSITIVE]
+    """Least size in whole tokens."""
     largest: Annotated[float, _POSITIVE]
+    """Greatest size in whole tokens."""
     points: Annotated[int, Field(strict=True, ge=2, le=MAX_POINTS)] = 25
+    """Sizes, evenly spaced in their logarithm."""
     volume: Annotated[float, _POSITIVE] | None = None
+    """Tokens traded a day, of `sqrt`."""
     volatility: Annotated[float, _POSITIVE] | None = None
+    """A day's volatility, of `sqrt`."""
     coefficient: Annotated[float, _POSITIVE] = 1.0
+    """Of `sqrt`; about 0.5 to 1."""
     depth: Annotated[float, _POSITIVE] | None = None
+    """Tokens that would take all of the price if it fell on as it begins, of `depth`."""
     floor: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
+    """Part of the price that is never lost, of `depth`."""
 
     @model_validator(mode="after")
     def _parameters_fit(self) -> ExitModel:

@@ -75,7 +75,7 @@ class TokenTable(Table):
     price: Amount
     """US dollars at the book's time."""
     decimals: Annotated[int, Field(strict=True, ge=0, le=255)] = 18
-    """Of its units."""
+    """Decimals of its smallest unit."""
     backing: BackingTable | None = None
     """What stands behind it; left out for an asset of its own."""
 
@@ -124,15 +124,15 @@ class EModeTable(Table):
     """A category of an Aave V3 venue, with limits of its own."""
 
     id: Annotated[int, Field(strict=True)]
-    """1 to 255."""
+    """Its number on the chain, 1 to 255."""
     tokens: tuple[Name, ...]
     """What counts with its limits as collateral."""
     ltv_bps: Bps
-    """Instead of those of the reserves."""
+    """What may be borrowed, in place of the reserves' own."""
     liquidation_threshold_bps: Bps
-    """Instead of those of the reserves."""
+    """Where liquidation begins, likewise."""
     liquidation_bonus_bps: Bps
-    """Instead of those of the reserves."""
+    """What a liquidator gets, likewise."""
     borrowable: tuple[Name, ...] | None = None
     """What accounts in it may borrow; its tokens unless given."""
 
