@@ -426,15 +426,18 @@ def test_a_relative_price_is_a_multiple_of_its_base() -> None:
         "process": "composite",
         "parts": [
             {"assets": ["WETH", "WBTC"], "prices": {"process": "gbm", "volatility": 0.8, "correlation": 0.9}},
-            {"assets": ["wstETH"], "relative_to": "WETH", "prices": {**OU, "peg": 1.2}},
+            {"assets": ["wstETH"], "relative_to": "WETH", "prices": {**OU, "peg": 1.05}},
             {"assets": ["USDC"], "prices": {**OU, "volatility": 0.0}},
         ],
     }
-    assets, start = ["USDC", "wstETH", "WETH", "WBTC"], [0.9, 2_340.0, 2_000.0, 40_000.0]
+    assets, start = (
+        ["USDC", "wstETH", "WETH", "WBTC"],
+        [0.9, 1_990.9, 1_899.0, 40_000.0],
+    )  # (1990.9 / 1899) * 1899 is not 1990.9
     paths = build(table, assets, start).paths(path_seeds(14, 0, 400), 60, DAY)
     assert (paths[:, 0] == start).all()
     ratio = paths[:, -1, 1] / paths[:, -1, 2]
-    assert np.log(ratio / 1.2).std() == pytest.approx(0.1 / np.sqrt(2 * np.log(2) * 365 / 3), rel=0.15)
+    assert np.log(ratio / 1.05).std() == pytest.approx(0.1 / np.sqrt(2 * np.log(2) * 365 / 3), rel=0.15)
     assert paths[:, -1, 2].std() > 300
     np.testing.assert_allclose(paths[:, 3, 0], np.exp(np.log(0.9) / 2), rtol=1e-12)
     moves = np.diff(np.log(paths), axis=1)
@@ -442,7 +445,7 @@ def test_a_relative_price_is_a_multiple_of_its_base() -> None:
 
 
 def test_weights_of_parts_add_up() -> None:
-    shifted = {"process": "gbm", "volatility": 0.8, "drift_shift": -2.0}
+    shifted = {"process": "gbm", "volatility": 0.8, "drift_shift": -20.0}
     table = {
         "process": "composite",
         "parts": [{"assets": ["A"], "prices": shifted}, {"assets": ["B"], "prices": OU}],
@@ -453,6 +456,9 @@ def test_weights_of_parts_add_up() -> None:
     weights = np.exp(drawn.log_weights(seeds, 3, DAY))
     assert weights.mean() == pytest.approx(1.0, abs=4 * weights.std() / np.sqrt(2_000))
     assert weights.std() > 0.1
+    # The weights are of the draws of the paths, else they would not take the shift out.
+    weighted = weights * drawn.paths(seeds, 3, DAY)[:, -1, 0]
+    assert weighted.mean() == pytest.approx(1.0, abs=4 * weighted.std() / np.sqrt(2_000))
 
 
 @pytest.mark.parametrize(
