@@ -17,9 +17,8 @@ from keeper.markets import LendingProtocol, rounding_of
 from keeper.view import QUOTE, HeadView, Views
 from oracle.snapshot import plain_snapshot
 from oracle.types import PriceSnapshot
-from simulation.bundle import MarketBook, plan_markets
 from simulation.fixed_point import to_float
-from simulation.liquidation import PlanSettings
+from simulation.liquidation import MarketBook, PlanSettings, plan_markets
 from simulation.margin.lending_health_factor import LendingHealthFactor, prices_base
 from simulation.policy import excess_seizure_bps
 from simulation.screen import build_screen

@@ -14,11 +14,18 @@ from contracts_abi.errors import ChainError, RpcUnavailable
 from keeper import __version__
 from keeper.commands.console import plain_table, progress_bar, stderr_console
 from simulation.chain.anvil import Anvil, AnvilOptions
+from simulation.chain.deploy import AAVE_V3, AAVE_V3_6, on_version
 from simulation.chain.fork import fork as fork_chain
-from simulation.chain.market import Deployment
+from simulation.chain.market import DEFAULT_MARKET, Deployment, MarketSpec, with_morpho
 from simulation.chain.seed import SeededState, load_or_build
-from simulation.chain.solc import ensure_oracle_toolchain, fetch_protocol_sources
+from simulation.chain.solc import ensure_oracle_toolchain, ensure_protocol_toolchain, fetch_protocol_sources
 from simulation.chain.toolchain import Progress, cache_dir, ensure_forge, ensure_toolchain, node_tools
+
+COMPILED: Final = (AAVE_V3_6, "morpho-blue")
+"""Protocols of the local market that npm has as source only."""
+
+MORPHO_PART: Final = 3
+"""One borrower on Morpho for so many on Aave; at least one where there are any."""
 
 NODE_CHECK_S: Final = 0.5
 """How often a waiting command looks whether its node still runs."""
@@ -47,27 +54,59 @@ def setup_toolchain(*, forge: bool) -> None:
         console.print(f"forge: {program}", soft_wrap=True)
 
 
-def seeded(console: Console, accounts: int, seed: int) -> SeededState:
-    """Return a seeded state, with a progress bar while it is built."""
+def local_market(*, quick: bool) -> MarketSpec:
+    """Return what a local chain has: Aave V3.6 and Morpho Blue, or quickly the prebuilt Aave V3 alone."""
+    if quick:
+        return on_version(DEFAULT_MARKET, AAVE_V3)
+    return on_version(with_morpho(DEFAULT_MARKET), AAVE_V3_6)
+
+
+def ensure_local(console: Console, *, quick: bool) -> None:
+    """Have everything that a local market is deployed from, and say what takes time."""
+    with console.status("local chain and protocol artifacts"), node_tools(console.log) as tools:
+        ensure_toolchain(lambda text: console.log(text), tools)
+        if not quick:
+            ensure_protocol_toolchain(COMPILED, lambda text: console.log(text), tools)
+
+
+def seeded(console: Console, accounts: int, seed: int, *, quick: bool) -> SeededState:
+    """Return a seeded state, with a progress bar while it is built.
+
+    Parameters
+    ----------
+    accounts
+        Borrowers on Aave; a third as many borrow on Morpho.
+    quick
+        See `local_market`.
+    """
+    morpho_accounts = 0 if quick else -(-accounts // MORPHO_PART)
     with progress_bar(console) as bar:
         task = bar.add_task("seeded book", total=1.0)
 
         def report(what: str, part: float) -> None:
             bar.update(task, description=what, completed=part)
 
-        return load_or_build(accounts, seed, progress=report)
+        return load_or_build(
+            accounts,
+            seed,
+            market=local_market(quick=quick),
+            morpho_accounts=morpho_accounts,
+            progress=report,
+        )
 
 
-def up(*, port: int, accounts: int, seed: int, block_time_s: int | None, as_json: bool) -> None:
+def up(
+    *, port: int, accounts: int, seed: int, block_time_s: int | None, as_json: bool, quick: bool = False
+) -> None:
     """Start a local chain and keep it until it is stopped."""
     console = stderr_console()
-    ensure_toolchain(lambda text: console.log(text))
-    state = seeded(console, accounts, seed)
+    ensure_local(console, quick=quick)
+    state = seeded(console, accounts, seed, quick=quick)
     with Anvil.start(AnvilOptions(port=port, load_state=state.path)) as node:
         if block_time_s is not None:
             node.rpc.call("evm_setIntervalMining", [block_time_s])
         stop = _stop_on_signals()
-        _announce(node, state.deployment, len(state.book), as_json, console)
+        _announce(node, state.deployment, len(state.book) + len(state.morpho_book), as_json, console)
         _wait_for_end(node, stop)
 
 
@@ -111,6 +150,10 @@ def _announce(node: Anvil, deployment: Deployment, accounts: int, as_json: bool,
         ("Multicall3", deployment.multicall),
     ):
         table.add_row(name, address)
+    if deployment.morpho is not None:
+        table.add_row("Morpho", deployment.morpho.address)
+        for market in deployment.morpho.markets:
+            table.add_row(f"Morpho market {market.name}", market.id)
     for symbol, asset in deployment.assets.items():
         table.add_row(f"{symbol}, {asset.decimals} decimals", asset.address)
         table.add_row(f"{symbol}, the protocol's feed", asset.feed)
@@ -123,8 +166,11 @@ def _announce(node: Anvil, deployment: Deployment, accounts: int, as_json: bool,
 
 def init_command(url: str, deployment: Deployment) -> str:
     """Return the command that writes a keeper's configuration for a local chain, ready to paste."""
+    morpho = deployment.morpho
     parts = [
         f"marginline keeper init --rpc {url} --provider {deployment.provider}",
+        *([] if morpho is None else [f"--morpho {morpho.address}"]),
+        *([] if morpho is None else [f"--morpho-market {market.id}" for market in morpho.markets]),
         f"--uniswap-factory {deployment.uniswap.factory} --router {deployment.uniswap.router}",
         *(f"--reference {symbol}={asset.reference_feed}" for symbol, asset in deployment.assets.items()),
     ]

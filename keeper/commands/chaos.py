@@ -7,17 +7,18 @@ import json
 from rich.table import Table
 
 from contracts_abi.errors import CheckFailed
-from keeper.commands.chain import seeded
+from keeper.commands.chain import ensure_local, seeded
 from keeper.commands.console import progress_bar, stderr_console
 from keeper.demo.chaos import run
-from simulation.chain.toolchain import ensure_toolchain
 
 
-def run_chaos(*, kills: int, seed: int, accounts: int, trace: bool, as_json: bool) -> None:
+def run_chaos(
+    *, kills: int, seed: int, accounts: int, trace: bool, as_json: bool, quick: bool = False
+) -> None:
     """Run the kills, print the counts, and fail when something was done twice or lost."""
     console = stderr_console()
-    ensure_toolchain(lambda text: console.log(text))
-    state = seeded(console, accounts, seed)
+    ensure_local(console, quick=quick)
+    state = seeded(console, accounts, seed, quick=quick)
     with progress_bar(console) as bar:
         task = bar.add_task("starting", total=1.0)
         result = run(

@@ -6,11 +6,10 @@ import time
 from pathlib import Path
 
 from contracts_abi.errors import CheckFailed
-from keeper.commands.chain import seeded
+from keeper.commands.chain import ensure_local, seeded
 from keeper.commands.console import progress_bar, require_writable, stderr_console
 from keeper.demo.run import run
 from oracle.scenario import load_scenario
-from simulation.chain.toolchain import ensure_toolchain
 from simulation.report.demo import render_demo
 from simulation.report.terminal import print_demo
 
@@ -18,7 +17,14 @@ SCENARIO = "black-thursday-2020-03-12"
 
 
 def run_demo(
-    *, json_file: Path | None, report: Path, accounts: int, seed: int, pace_s: float, log: Path | None = None
+    *,
+    json_file: Path | None,
+    report: Path,
+    accounts: int,
+    seed: int,
+    pace_s: float,
+    log: Path | None = None,
+    quick: bool = False,
 ) -> None:
     """Run the demo, show it, write report and record, and fail when an invariant broke."""
     for option, path in (("--json", json_file), ("--report", report)):
@@ -26,9 +32,9 @@ def run_demo(
             require_writable(option, path)
     started = time.monotonic()
     console = stderr_console()
-    ensure_toolchain(lambda text: console.log(text))
+    ensure_local(console, quick=quick)
     scenario = load_scenario(SCENARIO)
-    state = seeded(console, accounts, seed)
+    state = seeded(console, accounts, seed, quick=quick)
     with progress_bar(console) as bar:
         task = bar.add_task("starting", total=1.0)
         record = run(

@@ -21,6 +21,7 @@ from contracts_abi.errors import CheckFailed, ToolError
 from keeper import __version__
 from keeper.commands.keeper_init import init
 from keeper.config import Secret
+from keeper.demo.facts import Place, named
 from keeper.demo.verify import KeeperClaim, Verification, VerifyJob
 from keeper.demo.world import World
 from keeper.journal import DecisionEntry, Journal
@@ -195,10 +196,13 @@ def staged(state: SeededState, scenario: Scenario, folder: Path) -> Iterator[Sta
         owner = create_keystore(keystore, Secret("local chain only"), cost=TOY_COST)
         evm.set_balance(owner, KEEPER_BALANCE_WEI)
         config = folder / "keeper.toml"
+        morpho = state.deployment.morpho
         with contextlib.redirect_stdout(sys.stderr if os.environ.get("MARGINLINE_DEBUG") else _Null()):
             init(
                 rpc_url=node.url,
                 provider=state.deployment.provider,
+                morpho=None if morpho is None else morpho.address,
+                morpho_markets=() if morpho is None else tuple(market.id for market in morpho.markets),
                 config_file=config,
                 uniswap_factory=state.deployment.uniswap.factory,
                 router=state.deployment.uniswap.router,
@@ -321,7 +325,7 @@ def run(
                 [e["own_ms"] for e in keeper.events if e["event"] == "head"]
             )
             timings["late_blocks"] = played.late
-            return _record(stage, state, scenario, seed, found, timings)
+            return _record(stage, scenario, seed, found, timings)
 
 
 def verify(stage: Stage, played: Played, folder: Path, progress: Progress) -> Verification:
@@ -330,6 +334,7 @@ def verify(stage: Stage, played: Played, folder: Path, progress: Progress) -> Ve
         claims = tuple(
             KeeperClaim(
                 intent_id=i.intent_id,
+                protocol=i.protocol,
                 account=i.account,
                 simulated_profit_raw=i.simulated_profit_raw,
                 decided_block=i.decided_block,
@@ -372,7 +377,6 @@ def verify(stage: Stage, played: Played, folder: Path, progress: Progress) -> Ve
 
 def _record(
     stage: Stage,
-    state: SeededState,
     scenario: Scenario,
     seed: int,
     found: Verification,
@@ -416,12 +420,14 @@ def _record(
             for symbol, a in stage.deployment.assets.items()
         },
         faults=fault_windows(scenario),
-        accounts=len(state.book),
+        accounts=len(found.borrowers),
+        protocols=found.protocols,
         blocks=blocks,
         liquidations=tuple(
             LiquidationRow(
                 block=row.block,
                 timestamp=row.timestamp,
+                protocol=row.protocol,
                 account=row.account,
                 intent_id=row.intent_id,
                 tx_hash=row.tx_hash,
@@ -443,9 +449,10 @@ def _record(
             )
             for row in found.liquidations
         ),
-        accounts_left=tuple(_left(decisions, state, found, blocks)),
+        accounts_left=tuple(_left(decisions, found, blocks)),
         waiting=tuple(
             WaitingRow(
+                protocol=w.protocol,
                 account=w.account,
                 asset=_stale_asset(next(b for b in blocks if b.number == w.armed_block)),
                 armed_block=w.armed_block,
@@ -472,26 +479,33 @@ _NOT_LEFT = frozenset({Reason.LIQUIDATE, Reason.DUPLICATE})
 
 
 def _left(
-    decisions: Sequence[DecisionEntry], state: SeededState, found: Verification, blocks: Sequence[BlockRow]
+    decisions: Sequence[DecisionEntry],
+    found: Verification,
+    blocks: Sequence[BlockRow],
 ) -> Iterator[LeftRow]:
-    """Yield, by account, the ranges of blocks in which it was left alone for one reason."""
+    """Yield, by market and account, the ranges of blocks in which it was left alone for one reason."""
     first, last = blocks[0].number, blocks[-1].number
-    by_account: dict[str, list[DecisionEntry]] = {
-        account.address: [] for account in state.book if account.debt
-    }
+    by_place: dict[Place, list[DecisionEntry]] = {place: [] for place in found.borrowers}
     for entry in decisions:
-        by_account.setdefault(entry.account, []).append(entry)
-    for account, entries in by_account.items():
+        by_place.setdefault((entry.protocol, entry.account), []).append(entry)
+    for (protocol, account), entries in by_place.items():
         if not entries:
             # The keeper writes a decision when it changes; here, says the verifier, nothing did.
-            if account not in found.liquidatable:
-                yield LeftRow(account=account, reason=Reason.HEALTHY, first_block=first, last_block=last)
+            if named((protocol, account)) not in found.liquidatable:
+                yield LeftRow(
+                    protocol=protocol,
+                    account=account,
+                    reason=Reason.HEALTHY,
+                    first_block=first,
+                    last_block=last,
+                )
             continue
         ends = [after.block - 1 for _, after in pairwise(entries)] + [last]
         for entry, end in zip(entries, ends, strict=True):
             begin = max(entry.block, first)
             if Reason(entry.reason) not in _NOT_LEFT and begin <= end:
                 yield LeftRow(
+                    protocol=protocol,
                     account=account,
                     reason=Reason(entry.reason),
                     first_block=begin,

@@ -18,12 +18,18 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from contracts_abi.errors import CallReverted, MarginlineError, RpcError
-from contracts_abi.liquidator import LIQUIDATE_FLASH, LIQUIDATED, decode_liquidated, flash_calldata
-from keeper.demo.facts import AccountFacts, BlockFacts, Facts, MinedLiquidation
-from simulation.chain.market import Deployment
+from contracts_abi.liquidator import (
+    LIQUIDATE_FLASH,
+    LIQUIDATED,
+    decode_liquidated,
+    flash_calldata,
+    morpho_flash_calldata,
+)
+from keeper.demo.facts import AccountFacts, BlockFacts, Facts, MinedLiquidation, Place, named
+from simulation.chain.market import DeployedMorphoMarket, Deployment
 from simulation.chain.rpc import JsonRpc, hexed, quantity, unhexed
 from simulation.fixed_point import BPS, WAD
-from simulation.report.record import BlockRow, Invariant, hf_counts
+from simulation.report.record import BlockRow, Invariant, ProtocolCounts, hf_counts
 
 GRACE_BLOCKS = 2
 """Blocks that the keeper has to clear an account after the block that made it liquidatable."""
@@ -36,6 +42,10 @@ CLEARLY_PROFITABLE = 2
 """An account must pay this many times its gas to count as wrongly left."""
 TYPICAL_GAS = 700_000
 TYPICAL_TIP_WEI = 2 * 10**9
+WHOLE_BELOW_BASE = 2_000 * 10**8
+"""From 3.3 on Aave lets a whole debt be repaid where either side is worth less than this."""
+MOST_INCENTIVE, INCENTIVE_CURSOR = Fraction(115, 100), Fraction(3, 10)
+"""Morpho's incentive is the smaller of the first and ``1 / (1 - cursor * (1 - LLTV))``."""
 
 
 class _Model(BaseModel):
@@ -54,6 +64,7 @@ class KeeperClaim(_Model):
     """
 
     intent_id: str
+    protocol: str
     account: str
     simulated_profit_raw: int
     decided_block: int
@@ -80,6 +91,7 @@ class VerifiedLiquidation(_Model):
     timestamp: int
     intent_id: str
     tx_hash: str
+    protocol: str
     account: str
     collateral: str
     debt: str
@@ -99,6 +111,7 @@ class VerifiedLiquidation(_Model):
 class VerifiedWait(_Model):
     """A time in which an account was due at the reference and the protocol did not allow it."""
 
+    protocol: str
     account: str
     armed_block: int
     allowed_block: int | None
@@ -109,24 +122,30 @@ class VerifiedWait(_Model):
 class Verification(_Model):
     """Everything the verifier found."""
 
-    accounts: int
+    borrowers: tuple[Place, ...]
+    """Market and account of everybody who borrows; one who does in two markets counts twice."""
+    protocols: dict[str, ProtocolCounts]
+    """By market: what happened there, and the invariants held against that market alone."""
     blocks: tuple[BlockRow, ...]
     liquidations: tuple[VerifiedLiquidation, ...]
     waits: tuple[VerifiedWait, ...]
     invariants: dict[str, Invariant]
     bad_debt_base: int
     liquidatable: dict[str, tuple[int, ...]]
-    """Account to the blocks in which the protocol allowed a liquidation."""
+    """Market and account to the blocks in which the protocol allowed a liquidation."""
     held_rightly: dict[str, tuple[int, ...]]
-    """Account to the blocks in which only the protocol's price made it liquidatable."""
+    """Market and account to the blocks in which only the protocol's price made it liquidatable."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    account: str
+    """A liquidation to be tried; the amount is debt to repay, on Morpho collateral to take."""
+
+    place: Place
     debt: str
     collateral: str
     amount_raw: int
+    whole: bool = False
 
 
 class Verifier:
@@ -160,15 +179,16 @@ class Verifier:
             self._progress(len(blocks), job.last_block - job.first_block + 1)
         by_number = {b.number: b for b in blocks}
         self._doubted = _doubted_prices(blocks)
-        liquidations = [row for b in blocks for row in self._liquidations(b, by_number.get(b.number - 1))]
-        invariants = {
-            "cleared_within_two_blocks": self._cleared(blocks),
-            "each_intent_at_most_once": _at_most_once(blocks),
-            "profit_equals_resimulation": _profits_equal(liquidations),
-            "policy_obeyed": self._policy_obeyed(blocks, by_number),
+        liquidations = [row for b in blocks for row in self._liquidations(b)]
+        protocols = {
+            name: self._of_protocol(name, blocks, by_number, liquidations) for name in self._facts.protocols
         }
+        invariants = _all_together([counts.invariants for counts in protocols.values()])
+        # An intent may be executed once over all markets together, not once in each.
+        invariants["each_intent_at_most_once"] = _at_most_once(blocks)
         return Verification(
-            accounts=len(borrowers),
+            borrowers=borrowers,
+            protocols=protocols,
             blocks=tuple(_row(b) for b in blocks),
             liquidations=tuple(liquidations),
             waits=tuple(_waits(blocks)),
@@ -178,6 +198,34 @@ class Verifier:
             held_rightly=_blocks_where(blocks, lambda a: a.liquidatable and self._contradicted(a)),
         )
 
+    def _of_protocol(
+        self,
+        name: str,
+        blocks: Sequence[BlockFacts],
+        by_number: Mapping[int, BlockFacts],
+        liquidations: Sequence[VerifiedLiquidation],
+    ) -> ProtocolCounts:
+        """Hold the blocks of one market against the invariants, and count what happened there."""
+        own = [block.of(name) for block in blocks]
+        rows = [row for row in liquidations if row.protocol == name]
+        return ProtocolCounts(
+            borrowers=len(own[0].accounts),
+            liquidations=len(rows),
+            accounts_liquidated=len({row.account for row in rows}),
+            liquidatable=len(_blocks_where(own, lambda a: a.liquidatable)),
+            held_rightly=len(_blocks_where(own, lambda a: a.liquidatable and self._contradicted(a))),
+            debt_covered_usd_e8=sum(row.debt_covered_usd_e8 for row in rows),
+            profit_usd_e8=sum(row.profit_usd_e8 for row in rows),
+            gas_usd_e8=sum(row.gas_usd_e8 for row in rows),
+            bad_debt_base=_bad_debt(own[-1]),
+            invariants={
+                "cleared_within_two_blocks": self._cleared(own),
+                "each_intent_at_most_once": _at_most_once(own),
+                "profit_equals_resimulation": _profits_equal(rows),
+                "policy_obeyed": self._policy_obeyed(own, by_number),
+            },
+        )
+
     def _contradicted(self, account: AccountFacts) -> bool:
         """Whether the reference says that the account is healthy, beyond the tolerance."""
         limit = 1 + Fraction(self._job.tolerance_bps, BPS)
@@ -185,23 +233,22 @@ class Verifier:
 
     # ------------------------------------------------------------------------------------- liquidations
 
-    def _liquidations(self, block: BlockFacts, before: BlockFacts | None) -> Iterator[VerifiedLiquidation]:
+    def _liquidations(self, block: BlockFacts) -> Iterator[VerifiedLiquidation]:
         if not block.liquidations:
             return
         again = self._resimulated(block)
         for mined in block.liquidations:
-            yield self._liquidation(block, before, mined, again.get(hexed(mined.event.intent_id)))
+            yield self._liquidation(block, mined, again.get(hexed(mined.event.intent_id)))
 
     def _liquidation(
         self,
         block: BlockFacts,
-        before: BlockFacts | None,
         mined: MinedLiquidation,
         resimulated_raw: int | None,
     ) -> VerifiedLiquidation:
         event = mined.event
         debt, collateral = self._symbol_of[event.debt], self._symbol_of[event.collateral]
-        left_raw = block.accounts[event.user].debt_raw.get(debt, 0)
+        left_raw = block.accounts[mined.place].debt_raw.get(debt, 0)
         covered_usd = self._usd_e8(block, debt, event.debt_covered_raw)
         seized_usd = self._usd_e8(block, collateral, event.collateral_seized_raw)
         profit_usd = self._usd_e8(block, debt, event.profit_raw)
@@ -214,6 +261,7 @@ class Verifier:
             timestamp=block.timestamp,
             intent_id=hexed(event.intent_id),
             tx_hash=mined.tx_hash,
+            protocol=mined.protocol,
             account=event.user,
             collateral=collateral,
             debt=debt,
@@ -271,16 +319,16 @@ class Verifier:
         broken: list[str] = []
         checked = 0
         for window in (blocks[i : i + GRACE_BLOCKS + 1] for i in range(len(blocks) - GRACE_BLOCKS)):
-            touched = {m.event.user for b in window[1:] for m in b.liquidations}
+            touched = {m.place for b in window[1:] for m in b.liquidations}
             due = [
-                account
-                for account in window[0].accounts
-                if account not in touched and all(self._due(b, b.accounts[account]) for b in window)
+                place
+                for place in window[0].accounts
+                if place not in touched and all(self._due(b, b.accounts[place]) for b in window)
             ]
             checked += len(due)
-            for account in due:
-                if all(self._profit_usd(b, account, window[-1]) > 0 for b in window):
-                    broken.append(f"{account} at block {window[0].number}")
+            for place in due:
+                if all(self._profit_usd(b, place, window[-1]) > 0 for b in window):
+                    broken.append(f"{named(place)} at block {window[0].number}")
         return Invariant(
             ok=not broken,
             checked=checked,
@@ -300,9 +348,9 @@ class Verifier:
     def _gas_usd_e8(self, block: BlockFacts) -> int:
         return TYPICAL_GAS * (block.base_fee_wei + TYPICAL_TIP_WEI) * block.reference_e8["WETH"] // WAD
 
-    def _profit_usd(self, block: BlockFacts, account: str, last: BlockFacts) -> float:
+    def _profit_usd(self, block: BlockFacts, place: Place, last: BlockFacts) -> float:
         """Return by how much the best trial beats the threshold for "clearly profitable", in USD."""
-        trials = list(self._trials(block, account))
+        trials = list(self._trials(block, place))
         requests = [
             (
                 "eth_call",
@@ -317,31 +365,74 @@ class Verifier:
         for trial, answer in zip(trials, self._rpc.batch(requests) if requests else [], strict=True):
             if isinstance(answer, RpcError):
                 continue
+            # Both ways to liquidate answer with the profit.
             profit_raw = LIQUIDATE_FLASH.decode_one(unhexed(answer))
             best = max(best, self._usd_e8(block, trial.debt, profit_raw))
         gas = max(self._gas_usd_e8(block), self._gas_usd_e8(last))
         return (best - CLEARLY_PROFITABLE * gas) / 1e8 - self._job.min_profit_usd
 
-    def _trials(self, block: BlockFacts, account: str) -> Iterator[_Trial]:
-        facts = block.accounts[account]
-        # Above 0.95 the contract repays at most half; asking for more only wastes a flash-loan premium.
+    def _trials(self, block: BlockFacts, place: Place) -> Iterator[_Trial]:
+        facts = block.accounts[place]
+        market = self._facts.morpho.get(place[0])
+        if market is not None:
+            yield from self._morpho_trials(block, place, facts, market)
+            return
+        # Above 0.95 the contract repays at most half, or more of small ones from 3.3 on; asking for more than
+        # it takes only wastes a flash-loan premium.
         most = Fraction(1, 2) if facts.health_factor_wad > WAD * 95 // 100 else Fraction(1)
+        if self._facts.v3_6 and min(facts.collateral_base, facts.debt_base) < WHOLE_BELOW_BASE:
+            most = Fraction(1)
         for debt, amount_raw in facts.debt_raw.items():
             for collateral in facts.collateral_raw:
                 for share in SHARES:
-                    yield _Trial(account, debt, collateral, int(amount_raw * most * share))
+                    yield _Trial(place, debt, collateral, int(amount_raw * most * share))
+
+    def _morpho_trials(
+        self, block: BlockFacts, place: Place, facts: AccountFacts, market: DeployedMorphoMarket
+    ) -> Iterator[_Trial]:
+        """Yield parts of the collateral that the debt stands for, and the whole debt where that is enough."""
+        owed_raw = facts.debt_raw.get(market.loan, 0)
+        held_raw = facts.collateral_raw.get(market.collateral, 0)
+        if not owed_raw or not held_raw:
+            return
+        incentive = min(MOST_INCENTIVE, 1 / (1 - INCENTIVE_CURSOR * (1 - Fraction(market.lltv_wad, WAD))))
+        loan, collateral = (self._deployment.assets[s] for s in (market.loan, market.collateral))
+        worth = Fraction(
+            block.protocol_e8[market.loan] * 10**collateral.decimals,
+            block.protocol_e8[market.collateral] * 10**loan.decimals,
+        )
+        whole_raw = int(owed_raw * incentive * worth)
+        for share in SHARES:
+            whole = share == 1 and whole_raw <= held_raw
+            taken_raw = min(int(whole_raw * share), held_raw)
+            yield _Trial(place, market.loan, market.collateral, taken_raw, whole=whole)
 
     def _calldata(self, trial: _Trial) -> bytes:
         assets = self._deployment.assets
+        protocol, account = trial.place
+        path = self._path(assets[trial.collateral].address, assets[trial.debt].address)
+        intent_id, never = b"verifier".ljust(32, b"\0"), 2**63
+        market = self._facts.morpho.get(protocol)
+        if market is not None:
+            return morpho_flash_calldata(
+                intent_id=intent_id,
+                market=self._facts.morpho_words(market),
+                user=account,
+                seized_raw=trial.amount_raw,
+                whole_debt=trial.whole,
+                path=path,
+                min_profit_raw=0,
+                deadline_block=never,
+            )
         return flash_calldata(
-            intent_id=b"verifier".ljust(32, b"\0"),
+            intent_id=intent_id,
             collateral=assets[trial.collateral].address,
             debt=assets[trial.debt].address,
-            user=trial.account,
+            user=account,
             debt_to_cover_raw=trial.amount_raw,
-            path=self._path(assets[trial.collateral].address, assets[trial.debt].address),
+            path=path,
             min_profit_raw=0,
-            deadline_block=2**63,
+            deadline_block=never,
         )
 
     def _path(self, sold: str, bought: str) -> bytes:
@@ -375,13 +466,19 @@ class Verifier:
                 if claim is None:
                     broken.append(f"{intent}: not in the journal")
                     continue
+                if (claim.protocol, claim.account) != mined.place:
+                    broken.append(
+                        f"{intent}: the journal has {claim.protocol} {claim.account}, "
+                        f"the chain {named(mined.place)}"
+                    )
+                    continue
                 decided = by_number.get(claim.decided_block)
                 if decided is None or not claim.decided_block < block.number:
                     broken.append(
                         f"{intent}: decided on block {claim.decided_block}, mined in {block.number}"
                     )
-                elif self._contradicted(decided.accounts[mined.event.user]):
-                    broken.append(f"{mined.event.user} decided on block {claim.decided_block}")
+                elif self._contradicted(decided.accounts[mined.place]):
+                    broken.append(f"{named(mined.place)} decided on block {claim.decided_block}")
         return Invariant(
             ok=not broken,
             checked=checked,
@@ -411,6 +508,19 @@ def _doubted_prices(blocks: Sequence[BlockFacts]) -> dict[int, frozenset[str]]:
     return doubted
 
 
+def _all_together(several: Sequence[Mapping[str, Invariant]]) -> dict[str, Invariant]:
+    """Return each invariant over all markets: it holds where it holds in every one."""
+    return {
+        name: Invariant(
+            ok=all(of[name].ok for of in several),
+            checked=sum(of[name].checked for of in several),
+            broken=tuple(case for of in several for case in of[name].broken),
+            description=first.description,
+        )
+        for name, first in several[0].items()
+    }
+
+
 def _at_most_once(blocks: Sequence[BlockFacts]) -> Invariant:
     counts = Counter(hexed(m.event.intent_id) for b in blocks for m in b.liquidations)
     broken = tuple(f"{intent}: {n} times" for intent, n in counts.items() if n > 1)
@@ -438,14 +548,14 @@ def _profits_equal(rows: Sequence[VerifiedLiquidation]) -> Invariant:
 
 def _waits(blocks: Sequence[BlockFacts]) -> Iterator[VerifiedWait]:
     """Yield each time that an account was due at the reference while the protocol called it healthy."""
-    acted: dict[str, list[int]] = defaultdict(list)
+    acted: dict[Place, list[int]] = defaultdict(list)
     for block in blocks:
         for mined in block.liquidations:
-            acted[mined.event.user].append(block.number)
-    for account in blocks[0].accounts:
+            acted[mined.place].append(block.number)
+    for place in blocks[0].accounts:
         armed: BlockFacts | None = None
         for block in blocks:
-            facts = block.accounts[account]
+            facts = block.accounts[place]
             due = facts.reference_hf is not None and facts.reference_hf < 1 and facts.debt_base > 0
             if armed is None:
                 if due and not facts.liquidatable:
@@ -453,12 +563,13 @@ def _waits(blocks: Sequence[BlockFacts]) -> Iterator[VerifiedWait]:
                 continue
             if facts.liquidatable or not due:
                 allowed = block.number if facts.liquidatable else None
-                later = [n for n in acted[account] if allowed is not None and n > allowed]
-                before = armed.accounts[account].reference_equity_base or 0
+                later = [n for n in acted[place] if allowed is not None and n > allowed]
+                before = armed.accounts[place].reference_equity_base or 0
                 now = facts.reference_equity_base
                 lost = 0 if now is None else max(0, before - now)
                 yield VerifiedWait(
-                    account=account,
+                    protocol=place[0],
+                    account=place[1],
                     armed_block=armed.number,
                     allowed_block=allowed,
                     acted_block=later[0] if later else None,
@@ -472,10 +583,10 @@ def _blocks_where(
 ) -> dict[str, tuple[int, ...]]:
     found: dict[str, list[int]] = defaultdict(list)
     for block in blocks:
-        for account, facts in block.accounts.items():
+        for place, facts in block.accounts.items():
             if holds(facts):
-                found[account].append(block.number)
-    return {account: tuple(numbers) for account, numbers in found.items()}
+                found[named(place)].append(block.number)
+    return {who: tuple(numbers) for who, numbers in found.items()}
 
 
 def _bad_debt(block: BlockFacts) -> int:

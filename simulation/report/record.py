@@ -94,6 +94,7 @@ class LiquidationRow(StrictModel):
 
     block: int = Field(description="block in which it was mined")
     timestamp: int = Field(description="unix seconds of that block")
+    protocol: str = Field(default="", description="market in which")
     account: str = Field(description="who was liquidated")
     intent_id: HexData = Field(description="intent id in the contract's event")
     tx_hash: HexData = Field(description="transaction")
@@ -124,6 +125,7 @@ class LiquidationRow(StrictModel):
 class LeftRow(StrictModel):
     """An account that was left alone, for one reason over a range of blocks."""
 
+    protocol: str = Field(default="", description="market in which")
     account: str = Field(description="who was left alone")
     reason: Reason = Field(description="why, as one code")
     first_block: int = Field(description="first block of this reason")
@@ -140,6 +142,7 @@ class LeftRow(StrictModel):
 class WaitingRow(StrictModel):
     """An account that was due at the reference while the protocol's feed still said otherwise."""
 
+    protocol: str = Field(default="", description="market in which")
     account: str = Field(description="who was due")
     asset: str = Field(description="token whose protocol price was stale")
     armed_block: int = Field(description="block in which the account was armed")
@@ -165,6 +168,21 @@ class Invariant(StrictModel):
         if self.ok == bool(self.broken):
             raise ValueError(f"ok is {self.ok} with {len(self.broken)} broken cases")
         return self
+
+
+class ProtocolCounts(StrictModel):
+    """What happened in one market, and whether the statements held there."""
+
+    borrowers: int = Field(ge=0, description="accounts that borrow in it")
+    liquidations: int = Field(ge=0, description="liquidations that were mined")
+    accounts_liquidated: int = Field(ge=0, description="accounts that they were of")
+    liquidatable: int = Field(ge=0, description="accounts that it allowed to liquidate at some block")
+    held_rightly: int = Field(ge=0, description="accounts that only its own price made liquidatable")
+    debt_covered_usd_e8: UsdE8 = Field(ge=0, description="debt repaid, USD at 1e8")
+    profit_usd_e8: UsdE8 = Field(description="realised profit before gas, USD at 1e8")
+    gas_usd_e8: UsdE8 = Field(ge=0, description="gas paid, USD at 1e8")
+    bad_debt_base: UsdE8 = Field(ge=0, description="debt above collateral at the end, USD at 1e8")
+    invariants: dict[str, Invariant] = Field(description="statements, each for this market alone")
 
 
 class JournalCounts(StrictModel):
@@ -198,7 +216,10 @@ class DemoRecord(StrictModel):
     identity: Identity
     assets: dict[str, AssetInfo] = Field(description="tokens of the market by symbol")
     faults: tuple[FaultWindow, ...] = Field(default=(), description="when a feed lied on purpose")
-    accounts: int = Field(ge=0, description="accounts seeded")
+    accounts: int = Field(ge=0, description="borrowers seeded, one in two markets counting twice")
+    protocols: dict[str, ProtocolCounts] = Field(
+        default_factory=dict, description="counts and invariants by market"
+    )
     hf_edges_wad: tuple[int, ...] = Field(default=HF_EDGES_WAD, description="edges of hf_counts at 1e18")
     blocks: tuple[BlockRow, ...]
     liquidations: tuple[LiquidationRow, ...] = ()
@@ -228,6 +249,8 @@ class DemoRecord(StrictModel):
                 if extra:
                     raise ValueError(f"block {block.number}: {name} names {sorted(extra)}, not in assets")
         for row in self.liquidations:
+            if self.protocols and row.protocol not in self.protocols:
+                raise ValueError(f"liquidation {row.intent_id} is in {row.protocol!r}, not in protocols")
             for symbol in (row.collateral, row.debt):
                 if symbol not in self.assets:
                     raise ValueError(f"liquidation {row.intent_id} names {symbol}, not in assets")
@@ -306,9 +329,9 @@ def hf_counts(health_factors_wad: Iterable[int], edges_wad: Sequence[int] = HF_E
 
 
 def by_reason(rows: Iterable[LeftRow]) -> Mapping[Reason, int]:
-    """Count the accounts left alone by reason, most frequent first; an account counts once a reason."""
-    seen: dict[Reason, set[str]] = {}
+    """Count the accounts left alone by reason, most frequent first; one counts once a reason and market."""
+    seen: dict[Reason, set[tuple[str, str]]] = {}
     for row in rows:
-        seen.setdefault(row.reason, set()).add(row.account)
+        seen.setdefault(row.reason, set()).add((row.protocol, row.account))
     ordered = sorted(seen.items(), key=lambda item: (-len(item[1]), item[0].value))
     return {reason: len(accounts) for reason, accounts in ordered}

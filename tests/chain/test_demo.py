@@ -11,6 +11,7 @@ import pytest
 
 from contracts_abi import aave_v3 as aave
 from contracts_abi.liquidator import Liquidated, Venue, flash_calldata
+from keeper.commands.chain import COMPILED, local_market
 from keeper.demo.chaos import falling_market, read_trace
 from keeper.demo.facts import AccountFacts, BlockFacts, MinedLiquidation
 from keeper.demo.run import Stage, staged
@@ -27,7 +28,8 @@ from oracle.scenario import Scenario, load_scenario
 from simulation.amm.uniswap_v3 import encode_path
 from simulation.chain.evm import read
 from simulation.chain.rpc import hexed, quantity
-from simulation.chain.seed import load_or_build
+from simulation.chain.seed import SeededState, load_or_build
+from simulation.chain.solc import ensure_protocol_toolchain
 from simulation.fixed_point import WAD
 from simulation.types import SwapHop
 
@@ -40,10 +42,28 @@ def scenario() -> Scenario:
     return load_scenario("black-thursday-2020-03-12")
 
 
+@pytest.fixture(scope="module")
+def seeded() -> SeededState:
+    """Return what the demo itself starts from: Aave V3.6 and two markets of Morpho Blue."""
+    ensure_protocol_toolchain(COMPILED)
+    return load_or_build(ACCOUNTS, SEED, market=local_market(quick=False), morpho_accounts=ACCOUNTS // 3)
+
+
 @pytest.fixture
-def stage(scenario: Scenario, tmp_path: Path) -> Iterator[Stage]:
-    with staged(load_or_build(ACCOUNTS, SEED), scenario, tmp_path) as ready:
+def stage(seeded: SeededState, scenario: Scenario, tmp_path: Path) -> Iterator[Stage]:
+    with staged(seeded, scenario, tmp_path) as ready:
         yield ready
+
+
+def test_the_quick_choice_is_the_prebuilt_version_alone(scenario: Scenario, tmp_path: Path) -> None:
+    quick = load_or_build(ACCOUNTS, SEED, market=local_market(quick=True))
+    assert quick.deployment.morpho is None
+    with staged(quick, scenario, tmp_path) as stage:
+        (block,) = crash(stage, scenario, 1)
+        verifier, found = verify(stage, block, block)
+        assert verifier._facts.protocols == ("aave-v3",)
+        assert found.protocols["aave-v3"].borrowers == len(quick.book)
+        assert 'kind = "aave-v3"' in stage.config.read_text(encoding="utf-8")
 
 
 def verify(
@@ -102,8 +122,13 @@ def test_without_a_keeper_the_verifier_finds_the_accounts_that_stayed(
     cleared = found.invariants["cleared_within_two_blocks"]
     assert cleared.broken
     assert not cleared.ok
-    named = {case.split()[0] for case in cleared.broken}
+    named = {case.partition(" at block ")[0] for case in cleared.broken}
     assert named <= set(found.liquidatable)
+    # Accounts stayed in every market, and each says so of itself.
+    assert {who.split()[0] for who in named} == set(found.protocols)
+    by_market = [counts.invariants["cleared_within_two_blocks"] for counts in found.protocols.values()]
+    assert sum(len(invariant.broken) for invariant in by_market) == len(cleared.broken)
+    assert sum(invariant.checked for invariant in by_market) == cleared.checked
     # Nobody did anything, so nothing else can be wrong.
     assert all(i.ok for name, i in found.invariants.items() if name != "cleared_within_two_blocks")
     assert found.waits
@@ -115,11 +140,13 @@ def test_a_liquidation_that_is_in_no_journal_or_against_the_reference_breaks_the
 ) -> None:
     blocks = crash(stage, scenario, 11)
     verifier, before = verify(stage, blocks[0], blocks[-1])
-    account = next(a for a, numbers in before.liquidatable.items() if blocks[-1] in numbers)
-    facts = verifier._facts.block(blocks[-1], [account])
+    due = [who for who, numbers in before.liquidatable.items() if blocks[-1] in numbers]
+    protocol, account = next(who.split() for who in due if who.startswith("aave-v3.6 "))
+    place = (protocol, account)
+    facts = verifier._facts.block(blocks[-1], [place])
     best = max(
-        verifier._trials(facts, account),
-        key=lambda t: facts.accounts[account].debt_raw[t.debt] == t.amount_raw,
+        verifier._trials(facts, place),
+        key=lambda t: facts.accounts[place].debt_raw[t.debt] == t.amount_raw,
     )
     assets = stage.deployment.assets
     intent = b"by hand".ljust(32, b"\0")
@@ -139,18 +166,28 @@ def test_a_liquidation_that_is_in_no_journal_or_against_the_reference_breaks_the
 
     _, without = verify(stage, blocks[0], mined)
     (row,) = without.liquidations
-    assert (row.block, row.account, row.profit_raw) == (mined, account, row.resimulated_profit_raw)
+    assert (row.block, row.protocol, row.account) == (mined, protocol, account)
+    assert row.profit_raw == row.resimulated_profit_raw
     assert without.invariants["profit_equals_resimulation"].ok
     assert without.invariants["policy_obeyed"].broken == (f"{hexed(intent)}: not in the journal",)
 
     claim = KeeperClaim(
-        intent_id=hexed(intent), account=account, simulated_profit_raw=1, decided_block=blocks[-1]
+        intent_id=hexed(intent),
+        protocol=protocol,
+        account=account,
+        simulated_profit_raw=1,
+        decided_block=blocks[-1],
     )
     _, known = verify(stage, blocks[0], mined, (claim,))
     assert known.invariants["policy_obeyed"].ok
     early = claim.model_copy(update={"decided_block": blocks[0]})
     _, against = verify(stage, blocks[0], mined, (early,))
-    assert against.invariants["policy_obeyed"].broken == (f"{account} decided on block {blocks[0]}",)
+    assert against.invariants["policy_obeyed"].broken == (
+        f"{protocol} {account} decided on block {blocks[0]}",
+    )
+    elsewhere = claim.model_copy(update={"protocol": "morpho-blue:00000000"})
+    _, other = verify(stage, blocks[0], mined, (elsewhere,))
+    assert "the journal has morpho-blue:00000000" in other.invariants["policy_obeyed"].broken[0]
 
 
 # ----------------------------------------------------------------------------------------- without a chain
@@ -158,9 +195,9 @@ def test_a_liquidation_that_is_in_no_journal_or_against_the_reference_breaks_the
 
 def facts_of(number: int, account: AccountFacts, *, price: int = 100, liquidated: bool = False) -> BlockFacts:
     event = Liquidated(b"\1" * 32, "0xA", Venue("0xB"), "0xC", "0xD", 1, 1, 1)
-    mined = (MinedLiquidation(event, "0x00", 1, 1),) if liquidated else ()
+    mined = (MinedLiquidation("p", event, "0x00", 1, 1),) if liquidated else ()
     prices = {"WETH": price}
-    return BlockFacts(number, number * 900, 0, prices, prices, prices, {"0xA": account}, mined)
+    return BlockFacts(number, number * 900, 0, prices, prices, prices, {("p", "0xA"): account}, mined)
 
 
 HEALTHY = AccountFacts(200, 100, 2 * WAD, Fraction(2), 100)
