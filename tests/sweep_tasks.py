@@ -43,6 +43,7 @@ def playing(task: SweepTask) -> dict[str, Any]:
     """Do what the scenario's ``play`` says at the tasks it names, then compute `losses`."""
     play = task.scenario["play"]
     if play["slow_s"]:
+        _first(play["once"])  # says that it began
         time.sleep(play["slow_s"])
     if task.index == play["kill"] and _first(play["once"]):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -71,6 +71,13 @@ def wait_for(process: subprocess.Popen[str], done: int) -> int:
     raise AssertionError("the sweep ended first")
 
 
+def wait_for_file(file: Path) -> None:
+    until = time.monotonic() + 30
+    while not file.exists():
+        assert time.monotonic() < until, f"{file} was not made"
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_any_number_of_workers_gives_what_one_process_gives(tmp_path: Path, calm: str, workers: int) -> None:
     outcome = sweep(plan_of({}, task="losses"), folder=tmp_path / "s", workers=workers)
@@ -148,7 +155,7 @@ def test_a_signal_ends_it_soon_and_the_same_call_completes_it(
     tmp_path: Path, calm: str, number: signal.Signals
 ) -> None:
     folder, play = tmp_path / "s", {"slow_s": 0.25}
-    with sweeper(folder, 2, **play) as process:
+    with sweeper(folder, 1, **play) as process:
         before = wait_for(process, 3)
         os.killpg(process.pid, number)  # as a terminal does: to all of its processes
         _, err = process.communicate(timeout=30)
@@ -187,10 +194,8 @@ def test_workers_that_are_told_to_stop_leave_what_they_have_ahead(tmp_path: Path
 
 
 def test_tasks_that_take_longer_than_the_grace_are_abandoned(tmp_path: Path) -> None:
-    folder = tmp_path / "s"
-    with sweeper(folder, 2, slow_s=600.0) as process:
-        wait_for(process, 0)
-        time.sleep(0.5)
+    with sweeper(tmp_path / "s", 2, slow_s=600.0, once=str(tmp_path / "begun")) as process:
+        wait_for_file(tmp_path / "begun")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -211,9 +216,8 @@ def test_a_sweep_that_is_killed_leaves_no_worker_and_no_lock(tmp_path: Path, cal
 
 
 def test_a_worker_in_the_middle_of_a_task_does_not_outlive_its_sweep(tmp_path: Path) -> None:
-    with sweeper(tmp_path / "s", 1, slow_s=600.0) as process:
-        wait_for(process, 0)
-        time.sleep(0.5)
+    with sweeper(tmp_path / "s", 1, slow_s=600.0, once=str(tmp_path / "begun")) as process:
+        wait_for_file(tmp_path / "begun")
         (worker,) = children(process.pid)
         process.kill()
         process.wait()
