@@ -124,6 +124,65 @@ def chaos(
 
 
 @app.command()
+def simulate(
+    scenario: Annotated[Path, typer.Argument(help="TOML of the scenario; see docs/contagion.")],
+    paths: Annotated[int | None, typer.Option(min=1, help="Paths; the scenario's own without it.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed; the scenario's own without it.")] = None,
+    off: Annotated[
+        list[str] | None, typer.Option("--off", help="Channel to switch off; may be repeated.")
+    ] = None,
+    effects: Annotated[
+        bool, typer.Option("--effects", help="Run again without each channel: what does each add?")
+    ] = False,
+    matrix: Annotated[
+        str | None, typer.Option(help="Contagion matrix by a shock of each venue: threshold or oracle.")
+    ] = None,
+    shock: Annotated[float, typer.Option(help="Size of that shock, a part of one.")] = 0.05,
+    fidelity: Annotated[
+        str, typer.Option(help="model, or revm: the protocols' own bytecode, one path.")
+    ] = "model",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Run both and compare every liquidation; exit 1 if they differ.")
+    ] = False,
+    path: Annotated[int, typer.Option(min=0, help="Which path bytecode runs.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; as many as cores without it.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder; one with the same run is taken up. SCENARIO-run without it.")
+    ] = None,
+    json_: JsonFlag = False,
+) -> None:
+    """Run a scenario over many paths: bad debt, liquidations, contagion, and what caused them."""
+    from keeper.commands.simulate import run_on_bytecode, run_simulate
+
+    if verify or fidelity != "model":
+        run_on_bytecode(
+            scenario,
+            fidelity=fidelity,
+            verify=verify,
+            seed=seed,
+            path=path,
+            off=off or (),
+            out=out,
+            as_json=json_,
+        )
+        return
+    run_simulate(
+        scenario,
+        paths=paths,
+        seed=seed,
+        off=off or (),
+        effects=effects,
+        matrix=matrix,
+        shock=shock,
+        workers=workers,
+        out=out,
+        as_json=json_,
+    )
+
+
+@app.command()
 def sweep(
     scenario: Annotated[Path, typer.Argument(help="TOML of the scenario.")],
     over: Annotated[

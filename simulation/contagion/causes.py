@@ -1,28 +1,31 @@
 """Which causes made a loss: the same paths again with a channel switched off, or with one venue shocked.
 
-Every run shares all prices and draws with the base run (common random numbers), so differences are taken path
-by path, and their sampling error is that of the difference, which is far smaller than that of either loss.
+A variant is a few keys of the scenario with other values. Every variant shares all prices and draws with the
+base (common random numbers), so differences are taken path by path, and their sampling error is that of the
+difference, which is far smaller than that of either loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Literal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 import numpy as np
 
-from contracts_abi.errors import InputError
+from contracts_abi.errors import InputError, UnknownNameError
 from simulation.backtest.summary import BATCHES, batch_means
 from simulation.contagion.engine import PathResults, Run, run_paths
 from simulation.contagion.metrics import Figure, path_columns
-from simulation.contagion.scenario import switched
+from simulation.contagion.scenario import Scenario
 from simulation.types import Float64
 
 BATCH: Final = 64
 """Paths that go through the steps together."""
 
-Progress = Callable[[str, int, int], None]
+Columns = Mapping[str, Float64]
+Over = dict[str, Any]
+"""Dotted keys of a scenario and their values in a variant."""
 
 
 def batches(run: Run, seed: int, paths: int, *, size: int = BATCH, first: int = 0) -> Iterator[PathResults]:
@@ -34,13 +37,20 @@ def batches(run: Run, seed: int, paths: int, *, size: int = BATCH, first: int = 
 def columns(
     run: Run, seed: int, paths: int, *, size: int = BATCH, on_done: Callable[[int], None] | None = None
 ) -> dict[str, Float64]:
-    """Return the columns of all paths, see `path_columns`; `on_done` hears how many are done."""
+    """Return the columns of all paths, see `path_columns`; `on_done` hears how many more are done."""
     parts = []
     for results in batches(run, seed, paths, size=size):
         parts.append(path_columns(results, run.dt_s))
         if on_done is not None:
             on_done(len(results.totals))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def difference(a: Float64, b: Float64) -> Figure:
+    """Return the mean of ``a - b`` over paths that share their draws, with its 95 % interval."""
+    gap = a - b
+    mean, _, low, high = batch_means(gap, np.arange(len(gap)) * BATCHES // len(gap), BATCHES)
+    return Figure(mean, low, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,59 +73,39 @@ class Effect:
     effect: Figure
 
 
-def difference(a: Float64, b: Float64) -> Figure:
-    """Return the mean of ``a - b`` over paths that share their draws, with its 95 % interval."""
-    gap = a - b
-    mean, _, low, high = batch_means(gap, np.arange(len(gap)) * BATCHES // len(gap), BATCHES)
-    return Figure(mean, low, high)
+def without_each(scenario: Scenario) -> dict[str, Over]:
+    """Return the variants that switch one acting channel off, by the channel."""
+    return {channel.kind: {f"channels.{channel.kind}.on": False} for channel in scenario.run.on()}
 
 
-def switch_off_effects(
-    run: Run,
-    seed: int,
-    paths: int,
-    figure: str = "bad_debt_usd",
-    *,
-    which: Sequence[str] = (),
-    on_done: Callable[[int], None] | None = None,
+def effects_of(
+    base: Columns, without: Mapping[str, Columns], figure: str = "bad_debt_usd"
 ) -> tuple[Effect, ...]:
-    """Return what each channel adds to a figure, by running the same paths without it.
+    """Return what each channel adds to a figure, from the columns with it and without it.
 
     Effects of channels that work through each other do not add up to the whole: each is what would be missing
     if that one alone were gone.
 
-    Parameters
-    ----------
-    run, seed, paths
-        What is run.
-    figure
-        Column of `path_columns`.
-    which
-        Channels; all that act when empty.
-    on_done
-        Hears how many paths are done, over all runs.
+    Raises
+    ------
+    UnknownNameError
+        For a figure that is no column.
     """
-    base = columns(run, seed, paths, on_done=on_done)
     _require(figure, base)
-    found = []
-    for channel in run.on():
-        if which and channel.kind not in which:
-            continue
-        without = columns(switched(run, (channel.kind,)), seed, paths, on_done=on_done)[figure]
-        found.append(
-            Effect(
-                channel.kind,
-                float(base[figure].mean()),
-                float(without.mean()),
-                difference(base[figure], without),
-            )
+    return tuple(
+        Effect(
+            channel,
+            float(base[figure].mean()),
+            float(table[figure].mean()),
+            difference(base[figure], table[figure]),
         )
-    return tuple(found)
+        for channel, table in without.items()
+    )
 
 
-def _require(figure: str, table: dict[str, Float64]) -> None:
+def _require(figure: str, table: Columns) -> None:
     if figure not in table:
-        raise InputError(f"no figure {figure!r}", fix=f"one of: {', '.join(sorted(table))}")
+        raise UnknownNameError("figure", figure, table)
 
 
 ShockKind = Literal["threshold", "oracle"]
@@ -132,7 +122,7 @@ class Contagion:
     figure
         What is counted.
     base
-        Its mean without a shock, shape (V,).
+        Its mean without a shock, by venue.
     matrix
         ``matrix[l][k]``: what venue k loses more when venue l is shocked.
     """
@@ -143,30 +133,21 @@ class Contagion:
     matrix: tuple[tuple[Figure, ...], ...]
 
 
-def contagion_matrix(
-    run: Run,
-    seed: int,
-    paths: int,
-    *,
-    shock: ShockKind = "threshold",
-    size: float = 0.05,
-    figure: str = "bad_debt_usd",
-    on_done: Callable[[int], None] | None = None,
-) -> Contagion:
-    """Shock one venue at a time and count what each venue loses more.
+def shock_of_each(
+    scenario: Scenario, *, shock: ShockKind = "threshold", size: float = 0.05
+) -> dict[str, Over]:
+    """Return the variants that shock one venue each, by the venue.
 
     Parameters
     ----------
-    run, seed, paths
-        What is run.
+    scenario
+        What is varied.
     shock
         ``threshold`` lowers all liquidation thresholds of the venue by `size`: its accounts are weaker, and
         nobody else's. ``oracle`` lets the venue alone believe prices of what US dollars do not back that are
-        lower by `size`, for all of the run.
+        lower by the part `size`, for all of the run.
     size
         Part of one, in (0, 1).
-    figure
-        Column that exists for each venue.
 
     Raises
     ------
@@ -175,44 +156,50 @@ def contagion_matrix(
     """
     if not 0.0 < size < 1.0:
         raise InputError(f"shock size is {size:g}", fix="a part of one, for example 0.05")
-    venues = run.world.venues
-    base = columns(run, seed, paths, on_done=on_done)
+    run = scenario.run
+    if shock == "oracle" and all(channel.kind != "oracle" for channel in run.on()):
+        raise InputError("an oracle shock needs the oracle channel", fix="switch [channels.oracle] on")
+    found: dict[str, Over] = {}
+    for name in run.world.venues:
+        if shock == "threshold":
+            own = list(scenario.file.policies)
+            weaker = {"kind": "threshold-shift", "venues": [name], "shift_bps": -1e4 * size}
+            found[name] = {"policies": [*own, weaker]}
+        else:
+            told = list(scenario.file.channels.get("oracle", {}).get("faults", ()))
+            lies = [_lie(token, name, 1.0 - size, run.steps) for token in _not_dollars(run)]
+            found[name] = {"channels.oracle.faults": [*told, *lies]}
+    return found
+
+
+def _lie(token: str, venue: str, factor: float, steps: int) -> dict[str, Any]:
+    return {
+        "token": token,
+        "venue": venue,
+        "op": "scale",
+        "value": factor,
+        "from_step": 0,
+        "until_step": steps,
+    }
+
+
+def _not_dollars(run: Run) -> list[str]:
+    return [t.symbol for t in run.world.book.tokens if t.backing is None or t.backing.token != "USD"]
+
+
+def matrix_of(
+    base: Columns, shocked: Mapping[str, Columns], venues: tuple[str, ...], figure: str = "bad_debt_usd"
+) -> Contagion:
+    """Return the contagion matrix from the columns of the base and of each venue's shock.
+
+    Raises
+    ------
+    UnknownNameError
+        For a figure that no venue has.
+    """
     _require(f"{figure}.{venues[0]}", base)
-    rows = []
-    for name in venues:
-        table = columns(shocked(run, name, shock, size), seed, paths, on_done=on_done)
-        rows.append(tuple(difference(table[f"{figure}.{k}"], base[f"{figure}.{k}"]) for k in venues))
-    means = tuple(float(base[f"{figure}.{k}"].mean()) for k in venues)
-    return Contagion(venues, figure, means, tuple(rows))
-
-
-def shocked(run: Run, venue: str, shock: ShockKind, size: float) -> Run:
-    """Return a run in which one venue is shocked; see `contagion_matrix`."""
-    world = run.world
-    v = world.venue(venue)
-    if shock == "threshold":
-        weaker = np.where((world.row_venue == v)[:, None], world.lt * (1.0 - size), world.lt)
-        return replace(run, world=replace(world, lt=weaker))
-    oracle = [channel for channel in run.channels if channel.kind == "oracle" and channel.on]
-    if not oracle:
-        raise InputError("an oracle shock needs the oracle channel", fix="add [channels.oracle]")
-    tokens = [t for t in world.tokens if not _is_dollar(run, t)]
-    lies = tuple(
-        {
-            "token": token,
-            "venue": venue,
-            "op": "scale",
-            "value": 1.0 - size,
-            "from_step": 0,
-            "until_step": run.steps,
-        }
-        for token in tokens
+    rows = tuple(
+        tuple(difference(shocked[name][f"{figure}.{k}"], base[f"{figure}.{k}"]) for k in venues)
+        for name in venues
     )
-    own = oracle[0].model_dump()
-    told = type(oracle[0])(**{**own, "faults": (*own["faults"], *lies)})
-    return replace(run, channels=tuple(told if c is oracle[0] else c for c in run.channels))
-
-
-def _is_dollar(run: Run, symbol: str) -> bool:
-    token = run.world.book.tokens[run.world.token(symbol)]
-    return token.backing is not None and token.backing.token == "USD"
+    return Contagion(venues, figure, tuple(float(base[f"{figure}.{k}"].mean()) for k in venues), rows)

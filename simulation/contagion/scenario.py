@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -91,8 +91,6 @@ class Scenario:
         The shared book.
     run
         Everything but the seed and the paths.
-    sha256
-        Of the file's content and of the book's files.
     """
 
     file: ScenarioFile
@@ -204,17 +202,27 @@ def build_run(file: ScenarioFile, book: SharedBook, folder: Path) -> Run:
     return apply_policies(run, [build_policy(t, f"policies.{i}") for i, t in enumerate(file.policies)])
 
 
-def switched(run: Run, off: tuple[str, ...]) -> Run:
-    """Return a run with channels switched off.
+def full_table(scenario: Scenario) -> dict[str, Any]:
+    """Return a scenario as a table with every key that may be varied, defaults too."""
+    table = scenario.file.model_dump(mode="json")
+    prices = scenario.file.prices
+    table["prices"] = {"process": prices.kind, **prices.model_dump(mode="json")}
+    table["channels"] = {c.kind: c.model_dump(mode="json") for c in _listed(scenario)}
+    table["policies"] = [
+        {"kind": policy.kind, **policy.model_dump(mode="json")} for policy in scenario.policies
+    ]
+    plain: dict[str, Any] = _without_none(table)
+    return plain
 
-    Raises
-    ------
-    UnknownNameError
-        For a name that is no channel.
-    """
-    for name in off:
-        channels.get(name)
-    return replace(
-        run,
-        channels=tuple(c.model_copy(update={"on": False}) if c.kind in off else c for c in run.channels),
-    )
+
+def _listed(scenario: Scenario) -> list[Any]:
+    """Return the channels before any policy touched them."""
+    own = scenario.file.channels
+    kinds = [kind for kind in channels if kind in own or channels.get(kind).always]
+    return [channels.build({"kind": kind, **own.get(kind, {})}) for kind in kinds]
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return [_without_none(v) for v in value] if isinstance(value, list) else value

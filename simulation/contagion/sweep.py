@@ -14,6 +14,8 @@ from simulation.types import Float64
 
 FOLDER = "folder"
 """Key of a task's scenario that says where its files are; it is no part of the scenario itself."""
+VARIANT, VARIANTS = "variant", "variants"
+"""Keys of which variant a task runs, and of what each variant changes; none of the scenario itself."""
 
 
 def sweep_task(task: SweepTask) -> dict[str, Float64]:
@@ -30,4 +32,5 @@ def _scenario(table: str) -> Scenario:
     """Return a scenario; chunks of one point share it within a worker."""
     own = json.loads(table)
     folder = Path(own.pop(FOLDER, "."))
-    return build_scenario(own, folder)
+    over = own.pop(VARIANTS, {}).get(own.pop(VARIANT, None), {})
+    return build_scenario(own, folder, over)

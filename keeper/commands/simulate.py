@@ -1,0 +1,360 @@
+"""``marginline simulate``: a scenario's paths, what they came to, why, and whether the bytecode agrees."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+from rich.console import Console
+
+from contracts_abi.errors import InputError
+from keeper.commands.console import plain_table, progress_bar, stderr_console, stdout_console
+from keeper.sweeps.run import Progress, sweep
+from keeper.sweeps.versions import versions
+from simulation.backtest.plan import make_plan
+from simulation.backtest.store import read
+from simulation.contagion.causes import (
+    Over,
+    ShockKind,
+    effects_of,
+    matrix_of,
+    shock_of_each,
+    without_each,
+)
+from simulation.contagion.record import build_record
+from simulation.contagion.scenario import Scenario, full_table, load_scenario
+from simulation.contagion.sweep import FOLDER, VARIANT, VARIANTS
+from simulation.types import Float64
+
+if TYPE_CHECKING:
+    from simulation.chain.fidelity.keepers import ChainEvent
+    from simulation.chain.fidelity.verify import Verification
+
+TASK: Final = "simulation.contagion.sweep:sweep_task"
+CHUNK: Final = 64
+BASE: Final = "base"
+
+
+def run_simulate(
+    file: Path,
+    *,
+    paths: int | None,
+    seed: int | None,
+    off: Sequence[str],
+    effects: bool,
+    matrix: str | None,
+    shock: float,
+    workers: int | None,
+    out: Path | None,
+    as_json: bool,
+    html: bool = True,
+) -> None:
+    """Run a scenario; write its record, its paths and its report; print the figures.
+
+    Exit codes: 0 done; 2 bad input or no room; 130 interrupted. After the last two the same command goes on
+    where it stopped.
+    """
+    scenario = load_scenario(file, {f"channels.{name}.on": False for name in off})
+    paths = scenario.file.paths if paths is None else paths
+    seed = scenario.file.seed if seed is None else seed
+    folder = out or Path(f"{file.stem}-run")
+    variants: dict[str, Over] = {BASE: {}}
+    if effects:
+        variants |= {f"without {name}": over for name, over in without_each(scenario).items()}
+    if matrix is not None:
+        shocks = shock_of_each(scenario, shock=shock_kind(matrix), size=shock)
+        variants |= {f"shock of {name}": over for name, over in shocks.items()}
+    console = stderr_console()
+    tables, digest = _columns(console, scenario, file, variants, folder / "paths", paths, seed, workers)
+    base = tables[BASE]
+    record = build_record(
+        scenario,
+        base,
+        seed=seed,
+        version=version("marginline"),
+        result_sha256=digest,
+        effects=effects_of(base, _named(tables, "without ")) if effects else (),
+        matrix=None
+        if matrix is None
+        else matrix_of(base, _named(tables, "shock of "), scenario.run.world.venues),
+    )
+    written = write_run(folder, record, base, html=html)
+    if as_json:
+        print(json.dumps(record))
+        return
+    show(stdout_console(), record)
+    for path in written:
+        console.print(str(path), highlight=False, soft_wrap=True)
+
+
+def shock_kind(text: str) -> ShockKind:
+    """Return which shock a contagion matrix is made with.
+
+    Raises
+    ------
+    InputError
+        For any other text.
+    """
+    if text == "threshold":
+        return "threshold"
+    if text == "oracle":
+        return "oracle"
+    raise InputError(f"--matrix {text}", fix="threshold or oracle")
+
+
+def _named(tables: Mapping[str, dict[str, Float64]], prefix: str) -> dict[str, dict[str, Float64]]:
+    return {name.removeprefix(prefix): table for name, table in tables.items() if name.startswith(prefix)}
+
+
+def _columns(
+    console: Console,
+    scenario: Scenario,
+    file: Path,
+    variants: Mapping[str, Over],
+    folder: Path,
+    paths: int,
+    seed: int,
+    workers: int | None,
+) -> tuple[dict[str, dict[str, Float64]], str]:
+    """Return the columns of every variant, computed in processes, and the digest of them all."""
+    plan = make_plan(
+        {
+            **full_table(scenario),
+            FOLDER: str(file.resolve().parent),
+            VARIANTS: dict(variants),
+            VARIANT: BASE,
+        },
+        [f"{VARIANT}={','.join(variants)}"],
+        task=TASK,
+        paths=paths,
+        seed=seed,
+        chunk=CHUNK,
+        data_sha256=data_digests(scenario),
+        versions=versions(TASK),
+    )
+    with progress_bar(console) as bar:
+        line = bar.add_task(f"{plan.points} runs of {paths:,} paths", total=plan.tasks)
+
+        def show_progress(progress: Progress) -> None:
+            bar.update(line, completed=progress.done)
+
+        outcome = sweep(plan, folder=folder, workers=workers, on_progress=show_progress)
+    digest = outcome.require_whole().sha256
+    out = {}
+    for point, name in enumerate(variants):
+        table = read(folder, points=[point])
+        out[name] = {c: table[c].to_numpy() for c in table.column_names if c not in ("point", "path")}
+    return out, digest
+
+
+def data_digests(scenario: Scenario) -> dict[str, str]:
+    """Return the sha256 of what a scenario reads, by its name."""
+    return {scenario.file.book: scenario.book.source.rpartition("sha256 ")[2]}
+
+
+def write_run(
+    folder: Path, record: Mapping[str, Any], base: Mapping[str, Float64], *, html: bool
+) -> tuple[Path, ...]:
+    """Write record, paths and report beside each other; return the files."""
+    written = [folder / "record.json", folder / "paths.parquet"]
+    written[0].write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    pq.write_table(pa.table({name: pa.array(values) for name, values in base.items()}), written[1])
+    return tuple(written)
+
+
+def show(console: Console, record: Mapping[str, Any]) -> None:
+    """Print the figures of a record."""
+    console.print(
+        f"{record['name']}: {record['paths']:,} paths of {record['steps']:,} steps, {record['accounts']:,} "
+        f"accounts in {len(record['venues'])} venues, seed {record['seed']}"
+    )
+    losses = plain_table(
+        "US dollars", "mean", "± 95 %", "VaR 95 %", "ES 95 %", "VaR 99 %", "ES 99 %", "largest"
+    )
+    for name, tails in record["tails"].items():
+        low, high = tails["0.95"], tails["0.99"]
+        losses.add_row(
+            name.removesuffix("_usd").replace("_", " "),
+            money(low["mean"]["value"]),
+            half_width(low["mean"]),
+            money(low["var"]["value"]),
+            money(low["es"]["value"]),
+            money(high["var"]["value"]),
+            money(high["es"]["value"]),
+            money(low["largest"]),
+        )
+    console.print(losses)
+    venues = plain_table("venue", "liquidations", "liquidated", "bad debt", "± 95 %", "gas", "toxic")
+    for name, own in record["by_venue"].items():
+        venues.add_row(
+            name,
+            f"{own['liquidations']['mean']['value']:,.1f}",
+            money(own["liquidated_usd"]["mean"]["value"]),
+            money(own["bad_debt_usd"]["mean"]["value"]),
+            half_width(own["bad_debt_usd"]["mean"]),
+            money(own["gas_usd"]["mean"]["value"]),
+            f"{own['toxic']['mean']['value']:,.1f}",
+        )
+    console.print(venues)
+    if record["effects"]:
+        causes = plain_table("channel", "bad debt with it", "without it", "adds", "± 95 %")
+        for effect in record["effects"]:
+            causes.add_row(
+                effect["channel"],
+                money(effect["on"]),
+                money(effect["off"]),
+                money(effect["effect"]["value"]),
+                half_width(effect["effect"]),
+            )
+        console.print(causes)
+    if record["matrix"]:
+        matrix = record["matrix"]
+        shocked = plain_table("shock of", *(f"{name} loses more" for name in matrix["venues"]))
+        for name, row in zip(matrix["venues"], matrix["matrix"], strict=True):
+            shocked.add_row(name, *(f"{money(x['value'])} ± {half_width(x)}" for x in row))
+        console.print(shocked)
+
+
+def money(value: float | None) -> str:
+    """Return US dollars in three figures with their thousands."""
+    if value is None:
+        return "unknown"
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:,.2f} {unit}"
+    return f"{value:,.0f}"
+
+
+def half_width(figure: Mapping[str, Any]) -> str:
+    """Return half of an interval; unknown where there are too few paths for one."""
+    if figure["low"] is None or figure["high"] is None:
+        return "unknown"
+    return money((figure["high"] - figure["low"]) / 2)
+
+
+def run_on_bytecode(
+    file: Path,
+    *,
+    fidelity: str,
+    verify: bool,
+    seed: int | None,
+    path: int,
+    off: Sequence[str],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Run one path on the protocols' own bytecode; with `verify`, and with the model, and compare.
+
+    Exit codes: 0 done, and every difference explained; 1 a difference that no cause explains; 2 bad input.
+    """
+    if fidelity not in ("model", "revm"):
+        raise InputError(f"--fidelity {fidelity}", fix="model or revm")
+    from simulation.chain.fidelity.keepers import run_on_chain
+    from simulation.chain.fidelity.verify import verify as compare
+    from simulation.chain.revm import RevmEvm
+    from simulation.chain.solc import ensure_protocol_toolchain
+
+    scenario = load_scenario(file, {f"channels.{name}.on": False for name in off})
+    seed = scenario.file.seed if seed is None else seed
+    console = stderr_console()
+    ensure_protocol_toolchain(
+        sorted({venue.kind for venue in scenario.book.lending}),
+        lambda line: console.print(line, highlight=False, soft_wrap=True),
+    )
+
+    def make_evm(timestamp: int) -> RevmEvm:
+        return RevmEvm(timestamp=timestamp)
+
+    if not verify:
+        results, chain = run_on_chain(scenario.run, seed, path, make_evm)
+        report = chain_record(scenario, seed, path, chain.chain_events)
+        del results
+    else:
+        report = verification_record(scenario, seed, path, compare(scenario.run, seed, path, make_evm))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "bytecode.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        print(json.dumps(report))
+    else:
+        show_bytecode(stdout_console(), report)
+    if verify and not report["explained"]:
+        raise typer.Exit(1)
+
+
+def chain_record(scenario: Scenario, seed: int, path: int, events: Sequence[ChainEvent]) -> dict[str, Any]:
+    """Return what the contracts did, as JSON types."""
+    world = scenario.run.world
+    tokens = len(world.tokens)
+    return {
+        "name": scenario.file.name,
+        "fidelity": "revm",
+        "seed": seed,
+        "path": path,
+        "liquidations": sum(e.done.revert is None for e in events),
+        "reverted": sum(e.done.revert is not None for e in events),
+        "events": [
+            {
+                "step": e.step,
+                "wallet": world.book.wallets[int(world.row_wallet[e.row])],
+                "venue": world.venues[int(world.row_venue[e.row])],
+                "debt": world.tokens[e.debt_reserve % tokens],
+                "collateral": world.tokens[e.collateral_reserve % tokens],
+                "repaid_raw": str(e.done.repaid_raw),
+                "taken_raw": str(e.done.taken_raw),
+                "received_raw": str(e.done.received_raw),
+                "revert": e.done.revert,
+            }
+            for e in events
+        ],
+    }
+
+
+def verification_record(scenario: Scenario, seed: int, path: int, found: Verification) -> dict[str, Any]:
+    """Return a comparison of model and bytecode, as JSON types."""
+    return {
+        "name": scenario.file.name,
+        "fidelity": "both",
+        "seed": seed,
+        "path": path,
+        "liquidations": len(found.differences),
+        "causes": dict(found.counts),
+        "largest": {c: {"gap": gap, "bound": bound} for c, (gap, bound) in found.largest.items()},
+        "explained": found.explained,
+        "events": [
+            {k: None if v != v or v in (float("inf"),) else v for k, v in asdict(d).items()}
+            for d in found.differences
+        ],
+    }
+
+
+def show_bytecode(console: Console, report: Mapping[str, Any]) -> None:
+    """Print what the contracts did, or where model and contracts differ and why."""
+    if report["fidelity"] == "revm":
+        console.print(
+            f"{report['name']}: path {report['path']} on bytecode, {report['liquidations']:,} liquidations, "
+            f"{report['reverted']:,} reverted"
+        )
+        return
+    console.print(
+        f"{report['name']}: path {report['path']}, {report['liquidations']:,} liquidations both ways"
+    )
+    table = plain_table("cause", "liquidations", "largest gap", "its bound", right=("liquidations",))
+    for cause, count in report["causes"].items():
+        worst = report["largest"].get(cause)
+        gaps = ("", "") if worst is None else (f"{worst['gap']:.1e}", f"{worst['bound']:.1e}")
+        table.add_row(cause, f"{count:,}", *gaps)
+    console.print(table)
+    for event in [e for e in report["events"] if e["cause"] == "unexplained"][:20]:
+        console.print(
+            f"step {event['step']} {event['venue']} {event['account']}: repaid "
+            f"{event['model_repaid_raw']} by the model, {event['chain_repaid_raw']} by the contract",
+            soft_wrap=True,
+        )

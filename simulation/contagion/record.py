@@ -1,0 +1,223 @@
+"""The record of a simulation: everything that reports show, as one JSON document.
+
+Reports read the record and nothing else, so a report can be made again from it. Figures carry their sampling
+error; the worst path by bad debt is kept step by step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+import numpy as np
+
+from simulation.contagion.causes import Columns, Contagion, Effect
+from simulation.contagion.engine import PathResults, run_paths
+from simulation.contagion.metrics import VENUE_COLUMNS, Tail, solvency, static_sensitivity, tail_of
+from simulation.contagion.scenario import Scenario, full_table
+from simulation.contagion.state import Total
+from simulation.types import Float64
+
+SCHEMA: Final = "marginline-simulation/1"
+LEVELS: Final = (0.95, 0.99)
+MOVES: Final = tuple(round(-0.05 * k, 2) for k in range(1, 13))
+"""Moves of the static sensitivity: a fall of 5 to 60 per cent."""
+HISTOGRAM_BINS: Final = 40
+EVENTS_SHOWN: Final = 500
+POINTS_SHOWN: Final = 1_500
+"""Steps of the worst path that are kept; more are thinned evenly."""
+
+LOSSES: Final = ("bad_debt_usd", "liquidated_usd", "unfilled_usd", "keeper_profit_usd", "gas_usd")
+"""Columns whose whole distribution is kept."""
+
+
+def sha256_of(table: Mapping[str, Any]) -> str:
+    """Return the digest of a table, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+
+
+def build_record(
+    scenario: Scenario,
+    base: Columns,
+    *,
+    seed: int,
+    version: str,
+    result_sha256: str,
+    effects: Sequence[Effect] = (),
+    matrix: Contagion | None = None,
+    policies: Mapping[str, Columns] | None = None,
+) -> dict[str, Any]:
+    """Return the record of a run.
+
+    Parameters
+    ----------
+    scenario
+        What was run.
+    base
+        Columns of all paths, see `path_columns`.
+    seed, version, result_sha256
+        Seed of the draws, version of the program, digest of all columns.
+    effects, matrix
+        See `simulation.contagion.causes`; left out when empty.
+    policies
+        Columns under other policies with the same seed, by name.
+    """
+    world = scenario.run.world
+    worst = worst_path(base)
+    return {
+        "schema": SCHEMA,
+        "name": scenario.file.name,
+        "description": scenario.file.description,
+        "version": version,
+        "seed": seed,
+        "paths": len(base["bad_debt_usd"]),
+        "steps": scenario.run.steps,
+        "step_s": scenario.run.dt_s,
+        "scenario_sha256": sha256_of(full_table(scenario)),
+        "book_source": scenario.book.source,
+        "result_sha256": result_sha256,
+        "accounts": world.rows,
+        "venues": list(world.venues),
+        "tokens": list(world.tokens),
+        "channels": {c.kind: c.on for c in sorted(scenario.run.channels, key=lambda c: c.order)},
+        "policies": [dict(table) for table in scenario.file.policies],
+        "figures": figures(base),
+        "by_venue": {name: _venue(base, name) for name in world.venues},
+        "tails": {name: {str(q): _tail(tail_of(base[name], q)) for q in LEVELS} for name in LOSSES},
+        "histograms": {name: histogram(base[name]) for name in LOSSES},
+        "waterfall": waterfall(base),
+        "solvency": _plain(solvency(world)),
+        "static": {
+            token.symbol: _static(scenario, token.symbol)
+            for token in scenario.book.tokens
+            if token.backing is None
+        },
+        "effects": [_plain(asdict(effect)) for effect in effects],
+        "matrix": None if matrix is None else _plain(asdict(matrix)),
+        "policies_compared": {
+            name: {str(q): _tail(tail_of(table["bad_debt_usd"], q)) for q in LEVELS}
+            for name, table in (policies or {}).items()
+        },
+        "worst_path": path_record(scenario, seed, worst),
+    }
+
+
+def worst_path(base: Columns) -> int:
+    """Return the path with the most bad debt, or with the most liquidated where nobody lost anything."""
+    losses = base["bad_debt_usd"] if base["bad_debt_usd"].any() else base["liquidated_usd"]
+    return int(np.argmax(losses))
+
+
+def figures(base: Columns) -> dict[str, Any]:
+    """Return the mean of every column with its 95 % interval."""
+    return {name: _plain(asdict(tail_of(values, 0.99, resamples=1).mean)) for name, values in base.items()}
+
+
+def _venue(base: Columns, venue: str) -> dict[str, Any]:
+    out = {}
+    for name in (*VENUE_COLUMNS, "bad_debt_usd", "deficit_usd", "frozen_steps"):
+        tail = tail_of(base[f"{name}.{venue}"], 0.99, resamples=20)
+        out[name] = _tail(tail)
+    return out
+
+
+def histogram(values: Float64) -> dict[str, Any]:
+    """Return counts of values in equal bins; all in one bin where nothing varies."""
+    low, high = float(values.min()), float(values.max())
+    if high <= low:
+        return {"edges": [low, high], "counts": [len(values)]}
+    counts, edges = np.histogram(values, bins=HISTOGRAM_BINS)
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def waterfall(base: Columns) -> dict[str, float]:
+    """Return who paid for bad debts on average, US dollars a path."""
+    mean = {name: float(base[name].mean()) for name in base}
+    return {
+        "written_off_usd": mean["written_off_usd"],
+        "shortfall_usd": mean["shortfall_usd"],
+        "from_reserves_usd": mean["from_reserves_usd"],
+        "from_backstop_usd": mean["from_backstop_usd"],
+        "from_suppliers_usd": mean["from_suppliers_usd"],
+        "deficit_usd": mean["deficit_usd"],
+        "reserve_loss_usd": mean["reserve_loss_usd"],
+    }
+
+
+def _static(scenario: Scenario, token: str) -> dict[str, Any]:
+    moves = np.array(MOVES)
+    table = static_sensitivity(scenario.run.world, token, moves)
+    return {"moves": list(MOVES), **{name: values.tolist() for name, values in table.items()}}
+
+
+def path_record(scenario: Scenario, seed: int, path: int) -> dict[str, Any]:
+    """Return one path step by step."""
+    results = run_paths(scenario.run, seed, path, 1, record=True)
+    world, steps = scenario.run.world, scenario.run.steps
+    kept = np.unique(np.linspace(0, steps - 1, min(steps, POINTS_SHOWN)).round().astype(int))
+    series = {name: values[0][kept] for name, values in results.series.items()}
+    oracle = series["oracle"].reshape(len(kept), len(world.venues), len(world.tokens))
+    totals = series["totals"]
+    return {
+        "path": path,
+        "t_s": ((kept + 1) * scenario.run.dt_s).tolist(),
+        "market": {t: series["market"][:, a].tolist() for a, t in enumerate(world.tokens)},
+        "oracle": {
+            v: {t: oracle[:, k, a].tolist() for a, t in enumerate(world.tokens)}
+            for k, v in enumerate(world.venues)
+        },
+        "liquidated_usd": {v: totals[:, k, Total.REPAID].tolist() for k, v in enumerate(world.venues)},
+        "written_off_usd": {v: totals[:, k, Total.WRITTEN_OFF].tolist() for k, v in enumerate(world.venues)},
+        "liquidations": {v: totals[:, k, Total.LIQUIDATIONS].tolist() for k, v in enumerate(world.venues)},
+        "base_fee_gwei": (series["base_fee"] / 1e9).tolist(),
+        "events": events_of(results)[:EVENTS_SHOWN],
+        "events_in_all": int(sum(len(e["row"]) for e in results.events)),
+    }
+
+
+def events_of(results: PathResults) -> list[dict[str, Any]]:
+    """Return the liquidations of a recorded path, the first first, in names instead of numbers."""
+    world = results.world
+    tokens = len(world.tokens)
+    out = []
+    for entry in results.events:
+        for k, row in enumerate(entry["row"]):
+            i = int(row)
+            absorbed = entry["debt_reserve"][k] < 0
+            out.append(
+                {
+                    "step": int(entry["step"]),
+                    "wallet": world.book.wallets[int(world.row_wallet[i])],
+                    "venue": world.venues[int(world.row_venue[i])],
+                    "debt": None if absorbed else world.tokens[int(entry["debt_reserve"][k]) % tokens],
+                    "collateral": None
+                    if absorbed
+                    else world.tokens[int(entry["collateral_reserve"][k]) % tokens],
+                    "health_factor": float(entry["health_factor"][k]),
+                    "repaid": float(entry["repaid"][k]),
+                    "seized": float(entry["seized"][k]),
+                    "profit_usd": float(entry["profit_usd"][k]),
+                    "written_off_usd": float(entry["written_off_usd"][k]),
+                }
+            )
+    return out
+
+
+def _tail(tail: Tail) -> dict[str, Any]:
+    plain: dict[str, Any] = _plain(asdict(tail))
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON types; what is no number is null, so that the document stays standard JSON."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value
