@@ -89,6 +89,20 @@ def test_a_sale_brings_the_integral_down_its_curve(kind: str, first: float, sold
     assert fill.log_move[0] < 0
 
 
+@pytest.mark.parametrize("kind", ["square-root", "depth", "cont-schaanning", "table"])
+def test_a_purchase_costs_the_integral_up_its_curve(kind: str) -> None:
+    model = MODELS[kind]
+
+    def next_token(q: float) -> float:
+        return float(model.price(model.buy(model.start(1), of(q), P).state, P)[0])
+
+    paid = model.buy(model.start(1), of(4_000.0), P)
+    wanted = quad(next_token, 0, 4_000.0, points=[10.0, 100.0, 1_000.0], limit=200)[0]
+    assert paid.cash[0] == pytest.approx(wanted, rel=1e-5 if kind == "table" else 1e-8)
+    assert paid.tokens[0] == 4_000
+    assert paid.log_move[0] > 0
+
+
 def test_formulas_by_hand() -> None:
     dollars = of(1e6)
     assert MODELS["linear"].sell(MODELS["linear"].start(1), dollars / P, P).log_move[0] == -0.01
