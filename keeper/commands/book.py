@@ -329,8 +329,9 @@ def generate_book(
     if leverage is not None:
         spec = replace(spec, mean_leverage=leverage)
     spec, dropped = fitted(spec)
-    book = generate(spec, seed)
-    files = save_book(book, out, written_as)
+    with stderr_console().status("book"):
+        book = generate(spec, seed)
+        files = save_book(book, out, written_as)
     notes = [f"no {name}: no venue of the market can hold them" for name in dropped]
     _tell_written(book, files, notes, as_json)
 

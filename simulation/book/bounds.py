@@ -211,7 +211,9 @@ def _check_collateral(part: Reserve | EMode, at: str) -> None:
             fix="whoever borrowed the most would be liquidated at once: raise the one or lower the other",
         )
     if threshold > BPS or ltv < 0:
-        raise InputError(f"{at}.liquidation_threshold_bps: {threshold} is not in 0 to {BPS}")
+        raise InputError(
+            f"{at}.liquidation_threshold_bps: {threshold} is not in 0 to {BPS}", fix="give basis points"
+        )
     if bonus < 0 or (bonus and not threshold):
         raise InputError(
             f"{at}.liquidation_bonus_bps: {bonus} of what is no collateral", fix="set it to 0, or a threshold"
@@ -405,6 +407,16 @@ def _check_emodes(book: SharedBook, v: int, venue: LendingVenue, where: str, *, 
                 f"its eMode category {emode}",
                 fix="an account in a category borrows its tokens only: leave `emode` out",
             )
+
+
+def within_limits(book: SharedBook) -> bool:
+    """Return whether every account could be opened as it is: what `check_book` asks without `over_limit`."""
+    try:
+        _check_positions(book, "book", over_limit=False)
+        check_limits(book)
+    except InputError:
+        return False
+    return True
 
 
 def check_limits(book: SharedBook, where: str = "book") -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from contracts_abi.errors import InputError
-from simulation.book.bounds import check_limits
+from simulation.book.bounds import within_limits
 from simulation.book.load import origin_of
 from simulation.book.tables import SIDES
 from simulation.book.types import (
@@ -137,17 +137,12 @@ def _inline(pairs: Mapping[str, str]) -> str:
 
 
 def _head(book: SharedBook, beside: str | None, order: Sequence[int]) -> list[str]:
-    try:
-        check_limits(book)
-        allow = False
-    except InputError:
-        allow = True
     lines = ['schema = "shared-book/1"']
     if origin := origin_of(book):
         lines.append(f"origin = {_text(origin)}")
     moment = datetime.fromtimestamp(book.timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     lines += [f"timestamp = {moment}", f"block = {book.block}"]
-    if allow:
+    if not within_limits(book):
         lines.append('over_limit = "allow"  # some owe more than they could borrow at these prices')
     if book.unknown:
         lines.append(f"unknown = {_list(book.unknown)}")

@@ -217,7 +217,7 @@ class _Legs:
 
 
 def generate(spec: BookSpec, seed: int) -> SharedBook:
-    """Return a book, the same for the same specification and seed.
+    """Return a book, the same to the bit for the same specification, seed and version of NumPy.
 
     Every account is within what it may borrow; what others supply makes up for what is lent.
 

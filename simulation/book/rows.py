@@ -100,6 +100,8 @@ def inline_rows(file: BookFile, where: str) -> Rows:
         for key in strange:
             if getattr(account, key):
                 raise InputError(f"{named}: {key} where there is none", fix="leave it out")
+        if not (account.collateral or account.debt or account.perp or account.margin is not None):
+            raise InputError(f"{named}: holds and owes nothing", fix="remove it")
         emode = float(account.emode) if account.emode else nan
         for side, held in (("collateral", account.collateral), ("debt", account.debt)):
             for token, amount in held.items():
@@ -180,7 +182,9 @@ def _read_table(content: bytes, name: str) -> Any:
 
             # As text, so that a cell which is no number can be named with its row.
             types = csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string()))
-            return csv.read_csv(io.BytesIO(content), convert_options=types)
+            # A name may have a line's end in it.
+            lines = csv.ParseOptions(newlines_in_values=True)
+            return csv.read_csv(io.BytesIO(content), parse_options=lines, convert_options=types)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{name}: cannot be read: {error}", fix="write it anew") from None
     raise InputError(f"{name}: is of no known format", fix="name it .csv or .parquet")

@@ -22,6 +22,9 @@ SCHEMA: Final = "shared-book/1"
 MOST: Final = 1e30
 """Of any number of a book: products of two do not overflow, and no chain holds more."""
 
+LATEST: Final = 253_402_300_799
+"""The last second of the year 9999, the last that a date can say."""
+
 SIDES: Final = ("collateral", "debt", "margin", "perp", "call", "put")
 """What a row of a table of positions can be."""
 
@@ -278,9 +281,9 @@ class BookFile(Table):
 
     schema_: Literal["shared-book/1"] = Field(default="shared-book/1", alias="schema")
     """`shared-book/1`, the version of this format."""
-    timestamp: int
+    timestamp: Annotated[int, Field(ge=0, le=LATEST)]
     """When: unix seconds or a TOML date-time, UTC without a zone."""
-    block: Annotated[int, Field(strict=True, ge=0)] = 0
+    block: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
     """Block of the chain; 0 off chain."""
     origin: str = ""
     """Where the figures come from, for reports."""

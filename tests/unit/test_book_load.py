@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,14 @@ from pyarrow import parquet
 
 from contracts_abi.errors import InputError
 from simulation.book import load, rows
-from simulation.book.bounds import check_book, morpho_bonus_bps
+from simulation.book.bounds import check_book, morpho_bonus_bps, within_limits
 from simulation.book.dump import Form, dump_book, save_book
 from simulation.book.health import lending_accounts, perp_accounts, wallet_leverage
 from simulation.book.load import equal_books, load_book, origin_of, parse_book
 from simulation.book.tables import json_schema
 from simulation.book.types import BackingKind, SharedBook, Side
 
+FORMS: tuple[Form, ...] = ("inline", "csv", "parquet")
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = [ROOT / "examples" / name for name in ("hedged.toml", "market.toml")]
 HEDGED = EXAMPLES[0].read_text(encoding="utf-8")
@@ -180,6 +182,14 @@ def test_a_book_can_be_sent_to_a_worker() -> None:
             "debt = { USDC",
             "margin = 3.0\ndebt = { USDC",
             ("account.0 (hedger on aave): margin where",),
+        ),
+        (HEDGED, "timestamp = 2026-04-01T00:00:00Z", "timestamp = 1900-01-01T00:00:00Z", ("timestamp",)),
+        (HEDGED, "timestamp = 2026-04-01T00:00:00Z", "timestamp = 99999999999999999", ("timestamp",)),
+        (
+            HEDGED,
+            "collateral = { WETH = 100.0 }\ndebt = { USDC = 150_000.0 }",
+            "",
+            ("account.0 (hedger on aave): holds and owes nothing",),
         ),
         (HEDGED, 'schema = "shared-book/1"', 'schema = "shared-book/2"', ("schema",)),
         (HEDGED, "timestamp = 2026-04-01T00:00:00Z", "timestamp = true", ("timestamp", "is no time")),
@@ -345,6 +355,31 @@ def test_parquet_numbers_may_be_whole(table: Path) -> None:
     assert load_book(table).positions.amount.tolist() == [2.0]
 
 
+def test_margin_may_be_dollars(tmp_path: Path) -> None:
+    text = HEDGED.replace('margin_token = "USDC"', 'margin_token = "USD"')
+    book = parse_book(text.encode())
+    assert perp_accounts(book).equity.tolist() == [30_000.0]
+    for form in FORMS:
+        save_book(book, tmp_path / "usd.toml", form)
+        assert equal_books(load_book(tmp_path / "usd.toml"), book, source=False)
+
+
+def test_an_account_whose_category_changed_is_read_back(tmp_path: Path) -> None:
+    text = changed(MARKET, "debt = { WETH = 1_090.0 }", "debt = { USDC = 1_000_000.0 }")
+    book = parse_book(text.replace(b"timestamp", b'over_limit = "allow"\ntimestamp', 1))
+    assert not within_limits(book)
+    save_book(book, tmp_path / "b.toml")
+    assert equal_books(load_book(tmp_path / "b.toml"), book, source=False)
+    assert within_limits(load_book(EXAMPLES[1]))
+
+
+def test_names_may_hold_anything(tmp_path: Path) -> None:
+    book = replace(load_book(EXAMPLES[0]), wallets=('a "b", c\nd\t\x7f', "NA"))
+    for form in FORMS:
+        save_book(book, tmp_path / "n.toml", form)
+        assert equal_books(load_book(tmp_path / "n.toml"), book, source=False)
+
+
 def test_an_exit_is_read_from_a_table(tmp_path: Path) -> None:
     text = HEDGED[: HEDGED.index("model = { kind")] + 'table = "weth.csv"\n'
     (tmp_path / "b.toml").write_text(text, encoding="utf-8")
@@ -405,7 +440,5 @@ def test_the_check_takes_books_made_in_code() -> None:
     check_book(book)
     spoilt = book.positions.amount.copy()
     spoilt[0] = np.nan
-    from dataclasses import replace
-
     with pytest.raises(InputError, match="account hedger on aave: amount nan of WETH"):
         check_book(replace(book, positions=replace(book.positions, amount=spoilt)))
