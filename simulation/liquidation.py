@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from contracts_abi.errors import InputError
 from contracts_abi.liquidator import Venue
@@ -42,6 +42,9 @@ S_contra = TypeVar("S_contra", contravariant=True)
 
 Path: TypeAlias = tuple[SwapHop, ...]
 Pools: TypeAlias = Mapping[str, PoolState]
+
+GAS_UNITS: Final = 540_000
+"""Gas of a liquidation without a swap where nothing is known of it."""
 
 _E8_DECIMALS = 8
 _LEAST_COLLATERAL_BPS = 9_900
@@ -126,8 +129,14 @@ class LiquidationModel(Protocol[M_contra, S_contra]):
         ...
 
 
+@runtime_checkable
 class Executable(Protocol):
     """A market that our Liquidator can liquidate in; the adapters say what it is to be told."""
+
+    @property
+    def liquidation_gas(self) -> int:
+        """Gas units of our Liquidator's transaction without a swap."""
+        ...
 
     @property
     def venue(self) -> Venue:
@@ -163,9 +172,8 @@ class PlanSettings:
     native_asset
         Token that wraps the currency that gas is paid in; its pools say what gas costs in other tokens.
     gas_units, gas_units_per_hop
-        Gas of the transaction without a swap, and of each pool on the path. The defaults are the upper end
-        of what Aave V3 and our Liquidator used on a local node: 580 to 660 thousand with one pool, 740 to 850
-        with three.
+        Gas of the transaction without a swap, and of each pool on the path. None for what our Liquidator
+        needs for the protocol (`Executable.liquidation_gas`), or `GAS_UNITS` for one that it does not know.
     min_net_profit_e8
         Least profit after gas, in the quote currency of the protocol's prices, at 1e8.
     slippage_bps
@@ -181,7 +189,7 @@ class PlanSettings:
 
     gas_price_wei: int
     native_asset: str
-    gas_units: int = 540_000
+    gas_units: int | None = None
     gas_units_per_hop: int = 100_000
     min_net_profit_e8: int = 0
     slippage_bps: int = 100
@@ -191,7 +199,7 @@ class PlanSettings:
 
     def __post_init__(self) -> None:
         for name in ("gas_price_wei", "gas_units", "gas_units_per_hop", "min_net_profit_e8"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}, must not be negative")
         if not 0 <= self.slippage_bps <= BPS:
             raise InputError(f"slippage_bps is {self.slippage_bps}, not in [0, {BPS}]")
@@ -429,6 +437,7 @@ class _Planner(Generic[M, S]):
     prices: PriceSnapshot
     settings: PlanSettings
     assets: Mapping[str, Asset]
+    gas_units: int
     paths: dict[tuple[str, str, int], tuple[Path, ...]] = field(default_factory=dict)
     token_per_wei: dict[str, Fraction | None] = field(default_factory=dict)
 
@@ -576,7 +585,7 @@ class _Planner(Generic[M, S]):
 
     def _gas_units(self, path: Path) -> int:
         hops = 0 if self.settings.from_inventory else len(path)
-        return self.settings.gas_units + self.settings.gas_units_per_hop * hops
+        return self.gas_units + self.settings.gas_units_per_hop * hops
 
     def _gas_cost_raw(self, per_wei: Fraction, path: Path) -> int:
         return _ceil(per_wei * (self._gas_units(path) * self.settings.gas_price_wei))
@@ -634,7 +643,7 @@ class _Planner(Generic[M, S]):
     def _value_of_wei(self, pools: Pools, token: str) -> Fraction | None:
         settings = self.settings
         native = settings.native_asset
-        wei = settings.gas_price_wei * (settings.gas_units + settings.gas_units_per_hop)
+        wei = settings.gas_price_wei * (self.gas_units + settings.gas_units_per_hop)
         if token == native or wei == 0:
             return Fraction(1)
         paths = self._paths(pools, native, token, wei)
@@ -684,7 +693,10 @@ def _planner(
     settings: PlanSettings,
 ) -> _Planner[M, S]:
     assets = {asset.address: asset for asset in model.assets(market)}
-    return _Planner(model, market, prices, settings, assets)
+    gas_units = settings.gas_units
+    if gas_units is None:
+        gas_units = model.liquidation_gas if isinstance(model, Executable) else GAS_UNITS
+    return _Planner(model, market, prices, settings, assets, gas_units)
 
 
 def plan_pairs(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from contracts_abi.liquidator import flash_calldata, inventory_calldata
 from simulation.amm.uniswap_v3 import encode_path
 from simulation.liquidation import least_collateral_raw
 from simulation.types import LiquidationPlan
+
+LIQUIDATION_GAS: Final = 540_000
 
 
 def liquidator_calldata(plan: LiquidationPlan, *, intent_id: bytes, deadline_block: int) -> bytes:
