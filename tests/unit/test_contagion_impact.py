@@ -103,6 +103,23 @@ def test_a_purchase_costs_the_integral_up_its_curve(kind: str) -> None:
     assert paid.log_move[0] > 0
 
 
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("part", [0.995, 0.91, 0.7])
+def test_a_sale_goes_to_the_level_of_its_last_token(kind: str, part: float) -> None:
+    model = MODELS[kind]
+    state = after(model, 3.0)
+    level = model.price(state, P) * part
+    far = model.quantity_to(state, P, level)
+    if kind == "table" and part == 0.7:
+        assert far[0] == 9_997  # all that is left of it
+        return
+    assert far[0] > 0
+    step = far * 1e-4
+    brought = model.sell(state, far + step, P).cash - model.sell(state, far - step, P).cash
+    assert (brought / (2 * step))[0] == pytest.approx(level[0], rel=1e-6)
+    assert model.quantity_to(state, P, model.price(state, P) * 1.001)[0] == 0
+
+
 def test_formulas_by_hand() -> None:
     dollars = of(1e6)
     assert MODELS["linear"].sell(MODELS["linear"].start(1), dollars / P, P).log_move[0] == -0.01
@@ -230,6 +247,10 @@ def test_arbitrage_ends_where_it_earns_no_more(kind: str, moved: float) -> None:
     else:
         assert earned[0] > 0
         assert (flow.tokens[0] > 0) == (moved < 1)
+    trade = model.sell if moved < 1 else model.buy
+    same = trade(model.start(1), np.abs(flow.tokens), price)
+    assert same.cash[0] == pytest.approx(abs(flow.cash[0]), rel=1e-9)
+    np.testing.assert_allclose(same.state, flow.state, rtol=1e-9)
     for part in (0.99, 1.01):
         # The same trade a little smaller or greater earns less.
         if flow.tokens[0] > 0:
