@@ -27,7 +27,7 @@ from simulation.book.types import (
     SharedBook,
     Token,
 )
-from simulation.margin.cross.account import CrossAccount, cross_accounts
+from simulation.margin.cross.account import CrossAccount, cross_accounts, problem_of
 from simulation.margin.cross.excess import excess_of, isolated, legs_of, venue_names
 from simulation.margin.cross.links import (
     CLASSES,
@@ -40,6 +40,7 @@ from simulation.margin.cross.links import (
 from simulation.margin.cross.paths import (
     Course,
     Rule,
+    _Run,
     clairvoyant,
     course_of,
     path_requirement,
@@ -288,7 +289,13 @@ def test_positions_one_by_one_need_no_less_than_the_account() -> None:
     down = (9 / 13) * 0.5 * (16_500 + 1760) - 9000
     only = own({"name": "up", "prices": {"ETH": 1.5}}, {"name": "down", "prices": {"ETH": 0.5}}, book=book)
     assert isolated(book, legs, chosen, only.factors)[0, 0] == pytest.approx(max(0, -up) + max(0, -down))
-    assert parts[0, 3] == pytest.approx(alone[0, 3])  # one perpetual: the account itself
+    strict = replace(BOOK.perps[0], maintenance_margin={"ETH": 0.07}, initial_margin={"ETH": 0.1})
+    book = replace(book, perps=(strict,))
+    legs = legs_of(book, chosen)
+    alone = needs_alone(excess_of(legs, shocks.factors, shocks.frozen, linked()).excess)
+    assert alone[0, 3] == pytest.approx(10 * 1000 + 0.07 * 10 * 3000 - 10_000)
+    # One perpetual is the account itself.
+    assert isolated(book, legs, chosen, shocks.factors)[0, 3] == pytest.approx(alone[0, 3])
 
 
 # ------------------------------------------------------------------------------------------------- scenarios
@@ -440,6 +447,19 @@ def test_requirements_are_in_order_for_every_wallet() -> None:
         json.dumps(record, allow_nan=False)
 
 
+def test_capital_at_a_loan_stays_and_gas_is_the_scenarios() -> None:
+    shocks = scenarios_of(ScenarioFile(), BOOK)
+    found = excess_of(legs_of(BOOK), shocks.factors, shocks.frozen, linked())
+    lends = legs_of(BOOK).lends
+    problem = problem_of(found.excess[0], found.withdrawable[0], lends, linked(), shocks, (0, 1, 3))
+    assert problem.returned[:, 0].tolist() == [0.0, 0.0, 1.0]
+    assert problem.excess.shape == (3, len(shocks))
+    spikes = np.array([kind is Kind.GAS for kind in shocks.kinds])
+    assert (problem.gas[:, spikes] == 100.0).all()
+    assert (problem.gas[:, ~spikes] == 5.0).all()
+    assert problem.haircut[3].tolist() == [0.0, 0.0, 0.0]
+
+
 def test_a_wallet_that_nobody_can_solve_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(problem: Problem) -> None:
         raise ArithmeticError("the programme has no answer")
@@ -518,6 +538,51 @@ def test_money_on_its_way_arrives_when_its_time_has_passed() -> None:
     moved = run(course, [0.0, 0.0], 60_000.0)
     assert moved.loss[0, 0] == pytest.approx(moved.transfers[0, 0])
     assert moved.transfers[0, 0] > 0
+
+
+def test_what_is_on_its_way_is_not_sent_again_and_gas_eats_small_sums() -> None:
+    _, course = straight([2000.0, 2150.0, 2150.0, 2150.0, 2150.0])
+    slow = replace(course, latency=np.where(course.latency >= 0, 3, course.latency))
+    assert run(slow, [0.0, 0.0], 60_000.0).transfers[0, 0] == pytest.approx(5.0)
+    assert run(course, [0.0, 0.0], 4.0).transfers[0, 0] == 0.0
+
+
+def test_what_a_protocol_can_send_keeps_it_sound() -> None:
+    book = load_book(HEDGED)
+    prices = np.ones((1, 2, 2))
+    prices[0, :, 0] = 2000.0, 1600.0
+    rule = Rule(trigger=1.0, target=1.0)
+
+    def spare(target: Rule, **keys: Any) -> float:
+        links = links_of(parse_links(keys, "links"), venue_names(book))
+        course = course_of(book, 0, links, prices, 300.0)
+        return float(_Run(course, np.zeros((1, 2)), np.zeros(1)).spare(1, 1, target)[0])
+
+    # Equity 70,000, of which 40,000 are unpaid profit; notional 160,000, of it 3 % and 5 %.
+    assert spare(Rule()) == pytest.approx(70_000 - 4800 - 0.2 * 160_000)
+    assert spare(rule) == pytest.approx(30_000 + 20_000)
+    assert spare(rule, gain_offset=1.0) == pytest.approx(70_000 - 8000)
+
+    prices = np.ones((1, 2, 3))
+    prices[0, :, 0], prices[0, :, 1] = 2000.0, 2200.0
+    start = _Run(course_of(BOOK, 0, linked(), prices, 300.0), np.zeros((1, 3)), np.zeros(1))
+    # Aave's pool has one ETH; Compound asks for the limit of a new loan.
+    assert start.spare(0, 0, rule)[0] == pytest.approx(2000.0)
+    assert start.spare(1, 0, rule)[0] == pytest.approx(1500.0)
+
+
+def test_paths_that_may_breach_are_left_out_of_the_bound() -> None:
+    book = load_book(HEDGED)
+    links = links_of(DEFAULT_LINKS, venue_names(book))
+    prices = np.ones((4, 2, 2))
+    prices[:, 0, 0], prices[:, 1, 0] = 2000.0, (1500.0, 1900.0, 1600.0, 1700.0)
+    course = course_of(book, 1, links, prices, 300.0)  # the loan without the hedge
+    needs = [150_000 - 83 * price for price in (1500, 1600, 1700)] + [0.0]
+    for allowed, need in enumerate(needs):
+        found = path_requirement(course, alpha=allowed / 4)
+        assert found.clairvoyant == pytest.approx(need)
+        assert found.netted == pytest.approx(need)
+        assert need - 1e-6 <= found.causal <= need + found.resolution + 1e-6
 
 
 def brownian(seed: int, paths: int = 40, steps: int = 24) -> Any:
@@ -603,7 +668,7 @@ def test_bad_paths_are_refused() -> None:
 def test_stress_paths_go_out_and_through_to_the_other_side() -> None:
     book = load_book(HEDGED)
     shocks = scenarios_of(ScenarioFile(moves=(-0.2, 0.2)), book)
-    stress = there_and_back(book, shocks, out=2, hold=1, back=4, lag=1)
+    stress = there_and_back(book, shocks, out=2, hold=1, back=4, lag=2)
     assert stress.names[:3] == (
         "all -20% and back",
         "all -20% and back, aave late",
@@ -611,7 +676,7 @@ def test_stress_paths_go_out_and_through_to_the_other_side() -> None:
     )
     assert stress.prices[0, :, 0] == pytest.approx([2000, 1800, 1600, 1600, 1800, 2000, 2200, 2400])
     assert (stress.prices[:, :, 1] == 1).all()
-    assert stress.seen[0, 1, :, 0] == pytest.approx([2000, 2000, 1800, 1600, 1600, 1800, 2000, 2200])
+    assert stress.seen[0, 1, :, 0] == pytest.approx([2000, 2000, 2000, 1800, 1600, 1600, 1800, 2000])
     assert (stress.seen[1, 1] == stress.prices[1]).all()
     assert (stress.seen[0, 2] == stress.prices[2]).all()
 
