@@ -211,7 +211,7 @@ def test_demo_looks_first_whether_it_can_write(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["aave-v2"], "'aave-v2'; did you mean 'aave-v3'"),
+        (["aave-v4"], "'aave-v4'; did you mean 'aave-v3'"),
         (["aave-v3", "--backend", "geth"], "backend 'geth'"),
     ],
 )

@@ -28,6 +28,7 @@ from simulation.margin import lending_margin, margin_methods
 from simulation.margin.result import PortfolioMethod
 from simulation.policy import policies
 from simulation.protocols import protocols
+from simulation.protocols.models import Founded, protocol_models
 
 NOW = 1_600_000_000
 
@@ -102,7 +103,8 @@ def test_a_slip_in_a_name_is_told_with_the_name_meant(kept: Kept, kind: str, sli
         pytest.skip(f"{slip(kind)} is a name too")
     with pytest.raises(UnknownNameError) as refused:
         kept.registry.get(slip(kind))
-    assert f"did you mean '{kind}'" in str(refused.value)
+    # A cut name may be as near to another: then both are offered.
+    assert re.search(rf"did you mean .*'{re.escape(kind)}'", str(refused.value))
     assert "\n" not in str(refused.value)
 
 
@@ -203,4 +205,6 @@ def test_guards_have_ids_of_their_own() -> None:
 
 
 def test_every_protocol_has_a_parity_test() -> None:
-    assert set(protocols) == {name for name in parity_adapters if not name.startswith(f"{ORACLE}-")}
+    compared = {name for name in parity_adapters if not name.startswith(f"{ORACLE}-")}
+    executed = {k for k in protocol_models if protocol_models.get(k).founded is Founded.EXECUTED}
+    assert set(protocols) | executed == compared

@@ -27,7 +27,7 @@ class AaveV2:
     """
 
     kind: ClassVar[Literal["aave-v2"]] = "aave-v2"
-    founded: ClassVar[Founded] = Founded.READ
+    founded: ClassVar[Founded] = Founded.EXECUTED
     source: ClassVar[str] = "aave/protocol-v2 at ce53c4a8, contracts/protocol; npm @aave/protocol-v2 1.0.1"
 
     def status(self, market: AaveV2Market, account: AaveV2Account) -> MarginStatus:
