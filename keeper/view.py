@@ -218,56 +218,54 @@ class Reader:
         RpcError, RpcUnavailable
             If the node does not answer for this block.
         """
-        small: list[Call[Any]] = []
-        large: list[Call[Any]] = []
-
-        def asked(calls: Sequence[Call[Any]], into: list[Call[Any]]) -> slice:
-            into += calls
-            return slice(len(into) - len(calls), len(into))
-
-        markets = {name: asked(a.market_reads(), small) for name, a in self._adapters.items()}
-        prices = asked(snapshot_reads(self._feeds), small)
-        funds_at = asked([] if self._funds is None else self._funds.reads(), small)
+        price_reads = snapshot_reads(self._feeds)
+        fund_reads = [] if self._funds is None else self._funds.reads()
         layouts = list(self._layouts.values())
-        pools_at = asked(_reads_of(layouts), small)
-        positions = {
-            name: (
-                name in self._small_accounts,
-                asked(
-                    a.account_reads(accounts.get(name, ())), small if name in self._small_accounts else large
-                ),
-            )
-            for name, a in self._adapters.items()
-        }
-        answers = self._execute(small, large, head)
-        of_small, of_large = answers[: len(small)], answers[len(small) :]
+        shared = [*price_reads, *fund_reads, *_reads_of(layouts)]
+        names = list(self._adapters)
+        states = [self._adapters[name].market_reads() for name in names]
+        positions = [self._adapters[name].account_reads(accounts.get(name, ())) for name in names]
+        # A bundle each: a call that burns all of its gas, as one oracle may, takes its bundle along.
+        small = [
+            [*state, *(position if name in self._small_accounts else ())]
+            for name, state, position in zip(names, states, positions, strict=True)
+        ]
+        large = [
+            [] if name in self._small_accounts else position
+            for name, position in zip(names, positions, strict=True)
+        ]
+        first, *answers = self._execute([shared, *small], large, head)
+        if isinstance(first, DataError):
+            raise first
+        of_prices = first[: len(price_reads)]
 
         reference = snapshot(
             "reference",
             QUOTE,
             self._feeds,
-            of_small[prices],
+            of_prices,
             self._history,
             block=head.number,
             timestamp=head.timestamp,
         )
         self._history = accept(self._history, reference)
-        self._feeds = self._renewed(of_small[prices], head)
-        funds = {} if self._funds is None else self._funds.decode(of_small[funds_at])
-        pools = self._pools(layouts, of_small[pools_at], head)
+        self._feeds = self._renewed(of_prices, head)
+        at = len(price_reads) + len(fund_reads)
+        funds = {} if self._funds is None else self._funds.decode(first[len(price_reads) : at])
+        pools = self._pools(layouts, first[at:], head)
         self._layouts |= {address: _next_layout(state) for address, state in pools.items()}
 
         views: dict[str, HeadView] = {}
         unread: dict[str, DataError] = {}
-        for name, adapter in self._adapters.items():
-            bundled, part = positions[name]
+        for name, state, answer in zip(names, states, answers, strict=True):
+            adapter = self._adapters[name]
             try:
+                if isinstance(answer, DataError):
+                    raise answer
                 market = adapter.decode_market(
-                    of_small[markets[name]], block=head.number, timestamp=head.timestamp
+                    answer[: len(state)], block=head.number, timestamp=head.timestamp
                 )
-                book = adapter.decode_accounts(
-                    market, accounts.get(name, ()), (of_small if bundled else of_large)[part]
-                )
+                book = adapter.decode_accounts(market, accounts.get(name, ()), answer[len(state) :])
                 protocol = self._protocol_view(adapter, market, head)
             except DataError as error:
                 unread[name] = error
@@ -304,22 +302,50 @@ class Reader:
             return source
 
     def _execute(
-        self, small: Sequence[Call[Any]], large: Sequence[Call[Any]], head: Head
-    ) -> list[bytes | None]:
-        if self._multicall is None or not small:
-            return self._node.read([*small, *large], head, code=self._code)
-        parts = [small[i : i + MAX_CALLS] for i in range(0, len(small), MAX_CALLS)]
-        bundles = [aggregate(self._multicall, part) for part in parts]
-        answers = self._node.read([*bundles, *large], head, code=self._code)
+        self, groups: Sequence[Sequence[Call[Any]]], large: Sequence[Sequence[Call[Any]]], head: Head
+    ) -> list[list[bytes | None] | DataError]:
+        """Execute groups of small reads and the large ones of each group but the first, in one round trip.
+
+        Returns
+        -------
+        list
+            Answers of each group, small ones first; for a group whose bundle was refused, why.
+        """
+        calls: list[Call[Any]] = []
+        spans: list[tuple[list[Call[Any]], range, range]] = []
+        for i, group in enumerate(groups):
+            size = MAX_CALLS if self._multicall is not None else 1
+            parts = [group[k : k + size] for k in range(0, len(group), size)]
+            bundles = [p[0] if self._multicall is None else aggregate(self._multicall, p) for p in parts]
+            rest = large[i - 1] if i else ()
+            start = len(calls)
+            calls += [*bundles, *rest]
+            spans.append(
+                (bundles, range(start, start + len(bundles)), range(start + len(bundles), len(calls)))
+            )
+        answers = self._node.read(calls, head, code=self._code)
+        return [
+            self._opened(bundles, [answers[i] for i in small], [answers[i] for i in rest])
+            for bundles, small, rest in spans
+        ]
+
+    def _opened(
+        self, bundles: Sequence[Call[Any]], answers: Sequence[bytes | None], rest: Sequence[bytes | None]
+    ) -> list[bytes | None] | DataError:
+        if self._multicall is None:
+            return [*answers, *rest]
         opened: list[bytes | None] = []
-        for bundle, part, data in zip(bundles, parts, answers, strict=False):
+        for bundle, data in zip(bundles, answers, strict=True):
             if data is None:
-                raise DataError(
-                    f"the multicall at {self._multicall} refused {len(part)} reads",
+                return DataError(
+                    f"the multicall at {self._multicall} refused a bundle of reads",
                     fix="check contracts.multicall, or remove it to read one by one",
                 )
-            opened += bundle.decode(data)
-        return [*opened, *answers[len(bundles) :]]
+            try:
+                opened += bundle.decode(data)
+            except DataError as error:
+                return error
+        return [*opened, *rest]
 
     def _pools(
         self, layouts: Sequence[PoolLayout], answers: Sequence[bytes | None], head: Head
@@ -340,7 +366,10 @@ class Reader:
             if not unfinished:
                 break
             wanted = unfinished
-            answers = self._execute(_reads_of(wanted), (), head)
+            (again,) = self._execute([_reads_of(wanted)], (), head)
+            if isinstance(again, DataError):
+                raise again
+            answers = again
         return {key.address: found[key.address] for key in (p.key for p in layouts) if key.address in found}
 
     def _protocol_view(self, adapter: ProtocolAdapter[Any, Any], market: Any, head: Head) -> PriceSnapshot:

@@ -31,9 +31,10 @@ from keeper.submit import Submitter
 from keeper.sync import Discovery
 from simulation.chain.anvil import Anvil, AnvilEvm, AnvilOptions
 from simulation.chain.artifacts import own
+from simulation.chain.deploy import AAVE_V3
 from simulation.chain.evm import ZERO_ADDRESS, Tx, TxResult, labelled_address, read
 from simulation.chain.market import DEFAULT_MARKET, DeployedPool, Deployment
-from simulation.chain.seed import SeedAccount, SeededState, load_or_build
+from simulation.chain.seed import MorphoSeedAccount, SeedAccount, SeededState, load_or_build
 from simulation.chain.uniswap_v3 import sqrt_price_x96
 from tests.faults.proxy import FaultProxy
 
@@ -71,6 +72,10 @@ class Stage:
         The keeper's address and its contract.
     folder
         For keystore and journals.
+    kind
+        Which version of Aave V3 it is.
+    morpho_book
+        The accounts in Morpho's markets, where there are any.
     """
 
     anvil: Anvil
@@ -81,6 +86,8 @@ class Stage:
     owner: str
     liquidator: str
     folder: Path
+    kind: str = AAVE_V3
+    morpho_book: tuple[MorphoSeedAccount, ...] = ()
 
     # --------------------------------------------------------------------------------------------- the chain
 
@@ -218,6 +225,16 @@ class Stage:
 
     # -------------------------------------------------------------------------------------------- the keeper
 
+    def protocols(self) -> list[dict[str, str]]:
+        """Return the tables of all markets."""
+        tables = [{"kind": self.kind, "provider": self.market.provider}]
+        if (morpho := self.market.morpho) is not None:
+            tables += [
+                {"kind": "morpho-blue", "contract": morpho.address, "market": market.id}
+                for market in morpho.markets
+            ]
+        return tables
+
     def config(self, mode: Mode = Mode.OBSERVE, **changes: Any) -> KeeperConfig:
         """Return a configuration for this chain; `changes` are whole sections, merged with what is there."""
         references = {
@@ -228,7 +245,7 @@ class Stage:
             "mode": mode.value,
             "chain_id": self.market.chain_id,
             "rpc": {"url": self.proxy.url, "poll_interval_s": 0.01, "timeout_s": 5},
-            "protocols": [{"kind": "aave-v3", "provider": self.market.provider}],
+            "protocols": self.protocols(),
             "contracts": {"liquidator": self.liquidator, "multicall": self.market.multicall},
             "router": {"factory": self.market.uniswap.factory, "router": self.market.uniswap.router},
             "references": references,
@@ -370,21 +387,26 @@ def discovery(connected: Connected, store: Any, *, from_block: int = 0, range_bl
 
 
 @contextmanager
-def staged(folder: Path, *, gas_limit: int = 1_000_000_000) -> Iterator[Stage]:
+def staged(
+    folder: Path,
+    *,
+    gas_limit: int = 1_000_000_000,
+    state: SeededState | None = None,
+    kind: str = AAVE_V3,
+) -> Iterator[Stage]:
     """Start a node from the seeded state, with the keeper's contract on it and its key funded."""
-    state = seeded()
+    state = state or seeded()
     options = AnvilOptions(load_state=state.path, mining=False, gas_limit=gas_limit)
     with Anvil.start(options) as anvil, FaultProxy(anvil.url) as proxy:
         evm = anvil.evm()
         owner = create_keystore(folder / "keystore.json", PASSWORD, private_key=KEY, cost=TOY_COST)
         evm.set_balance(owner, 1_000 * ETHER)
         market = state.deployment
-        code = own("Liquidator").creation_code(
-            owner, RECEIVER, market.pool, ZERO_ADDRESS, market.uniswap.router
-        )
+        morpho = ZERO_ADDRESS if market.morpho is None else market.morpho.address
+        code = own("Liquidator").creation_code(owner, RECEIVER, market.pool, morpho, market.uniswap.router)
         # Sent by somebody else, so that the keeper's first nonce is 0.
         liquidator = evm.create(market.deployer, code)
-        yield Stage(anvil, evm, proxy, market, state.book, owner, liquidator, folder)
+        yield Stage(anvil, evm, proxy, market, state.book, owner, liquidator, folder, kind, state.morpho_book)
 
 
 def heads_of(results: Sequence[Head]) -> list[int]:
