@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from simulation.book.types import OptionColumns, PerpColumns, PerpVenue
 from simulation.contagion.engine import run_paths
 from simulation.contagion.policies import apply_policies, build_policy
 from simulation.contagion.state import Total
@@ -125,3 +128,65 @@ def test_tokens_are_conserved_through_a_crash_with_everything_on() -> None:
         result = run_paths(run_of(book, settings, steps=50, shock=-0.5), 1, 0, 1)
         assert result.totals[0, 0, Total.LIQUIDATIONS] > 0, kind
         assert result.imbalance.max() <= 1e-12, kind
+
+
+def test_short_gamma_adds_to_the_density_of_sales() -> None:
+    density, feedback, shock = 1e6, 0.3, 0.004
+    collateral, debt = even_book(density, deepest=0.2, accounts=20_000)
+    book = one_pair_book(collateral, debt, kind="aave-v3")
+    # So far from expiry that gamma hardly changes over the shock: |gamma| S**2 = 0.2 of the density.
+    years, volatility = 0.25, 0.8
+    deviation = volatility * np.sqrt(years)
+    each = np.exp(-0.125 * deviation**2) / np.sqrt(2.0 * np.pi) / deviation
+    written = -0.2 * density / each
+    options = OptionColumns(
+        wallet=np.zeros(1, dtype=np.int32),
+        token=np.zeros(1, dtype=np.int32),
+        expiry=np.array([years * 365.0 * 86_400.0]),
+        strike=np.ones(1),
+        size=np.array([written]),
+        volatility=np.array([volatility]),
+        is_call=np.zeros(1, dtype=np.int8),
+    )
+    settings = {
+        "keepers": {},
+        "options": {},
+        "impact": {"tokens": {"ETH": {"model": "linear", "per_dollar": feedback / density}}},
+    }
+    run = run_of(replace(book, options=options), settings, steps=200, shock=-shock)
+    run = apply_policies(run, [build_policy(WHOLE)])
+    result = run_paths(run, 1, 0, 1)
+    moved = -np.log(result.price[0, 0])
+    assert moved == pytest.approx(shock / (1.0 - feedback * 1.2), rel=0.02)
+    assert moved > 1.05 * shock / (1.0 - feedback)
+
+
+@pytest.mark.parametrize("adl", ["queue", "pro-rata", "none"])
+def test_perpetuals_lose_and_find_no_dollar(adl: str) -> None:
+    book = one_pair_book([1.0], [0.1])
+    rng = np.random.default_rng(9)
+    n = 200
+    size = rng.normal(0.0, 10.0, n)
+    perps = PerpColumns(
+        wallet=np.arange(n, dtype=np.int32),
+        venue=np.zeros(n, dtype=np.int32),
+        token=np.zeros(n, dtype=np.int32),
+        size=size,
+        entry=np.ones(n),
+        margin_wallet=np.arange(n, dtype=np.int32),
+        margin_venue=np.zeros(n, dtype=np.int32),
+        margin=np.abs(size) * rng.uniform(0.05, 0.5, n),
+    )
+    venue = PerpVenue(
+        "perp", "USD", {"ETH": 0.03}, {"ETH": 0.05}, 0.01, insurance=5.0, skew_scale={"ETH": 1e3}
+    )
+    book = replace(book, perps=(venue,), perp_positions=perps, wallets=tuple(f"w{i}" for i in range(n)))
+    settings = {
+        "perps": {"adl": adl, "most_funding": 0.1},
+        "impact": {"tokens": {"ETH": {"model": "linear", "per_dollar": 1e-4}}},
+    }
+    result = run_paths(run_of(book, settings, steps=20, shock=-0.3), 1, 0, 1)
+    assert result.extra["perps.liquidations"][0] > 20
+    assert result.extra["perps.deficit_usd"][0] > result.extra["perps.insurance_paid_usd"][0] > 0.0
+    assert (result.extra["perps.adl_usd"][0] > 0.0) == (adl != "none")
+    assert result.extra["perps.imbalance"][0] < 1e-12
