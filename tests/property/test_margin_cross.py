@@ -290,6 +290,21 @@ def test_scenarios_found_one_after_another_agree_with_all_at_once(monkeypatch: p
         assert few.programme < whole.programme
 
 
+def test_a_scenario_that_binds_by_its_gas_alone_is_found() -> None:
+    # Of sixty scenarios the two worst cost no gas: ten in the wallet do. A third one, a little less bad, does.
+    excess = np.full((2, 60), -0.1)
+    excess[:, 0], excess[:, 1], excess[:, 2] = (-10.0, 0.0), (0.0, -10.0), (-9.9, 0.0)
+    gas = np.zeros((2, 60))
+    gas[0, 2] = 5.0
+    opened = np.zeros((3, 2, 60), dtype=bool)
+    opened[2] = True
+    zero, links = np.zeros((2, 60)), np.zeros((3, 2))
+    problem = Problem(excess, zero, zero, gas, links, np.full((3, 2), np.inf), opened)
+    answer = least_capital(problem)
+    assert answer.required == pytest.approx(14.9, abs=1e-4)
+    assert answer.programme < 20
+
+
 def test_a_protocol_is_no_wallet_by_another_name() -> None:
     # The third lacks next to nothing, reaches both others, and gives back what it was given.
     zero, ones = np.zeros((3, 2)), np.ones((3, 2))
