@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,13 @@ from typer.testing import CliRunner
 from contracts_abi import aave_v3, feeds
 from contracts_abi import morpho_blue as morpho_abi
 from contracts_abi.calls import Call
-from contracts_abi.errors import CheckFailed, DataError, InputError
+from contracts_abi.errors import CheckFailed, DataError, InputError, RpcError
+from contracts_abi.multicall import MULTICALL3_ADDRESS
 from keeper.commands.book import pull
 from keeper.rpc import Node
+from simulation.book.from_chain import morpho_book
 from simulation.book.health import lending_accounts
-from simulation.book.load import load_book
+from simulation.book.load import equal_books, load_book
 from simulation.book.types import SharedBook, Side
 from simulation.chain.anvil import Anvil, AnvilEvm, AnvilOptions
 from simulation.chain.deploy import AAVE_V3, AAVE_V3_6, on_version
@@ -29,6 +32,7 @@ from simulation.chain.fork import fork
 from simulation.chain.market import DEFAULT_MARKET, with_morpho
 from simulation.chain.seed import SeededState, load_or_build
 from simulation.chain.solc import is_compiled
+from simulation.types import Asset
 
 ACCOUNTS, SEED = 40, 3
 needs_node = pytest.mark.skipif(
@@ -212,6 +216,9 @@ def test_morpho_blue_is_read_whole(tmp_path: Path) -> None:
             there.pulled(tmp_path, **options, market="0x12")
         with pytest.raises(InputError, match="the market lends USDC"):
             there.pulled(tmp_path, **options, market=deployed.id, prices=("DAI=1",))
+        node.rpc.call("evm_mine")
+        with pytest.raises(DataError, match=r"owe 0 of \d+ shares: the read is partial"):
+            there.pulled(tmp_path, **options, market=deployed.id, from_block=there.head())
 
 
 def test_an_older_block_is_read_as_it_was(place: Place, tmp_path: Path) -> None:
@@ -256,6 +263,38 @@ def test_exits_are_what_the_pools_pay(place: Place, tmp_path: Path) -> None:
     }
     with pytest.raises(InputError, match="is no Uniswap V3 pool"):
         place.pulled(tmp_path, pools=[place.state.deployment.pool])
+
+
+@pytest.mark.parametrize("multicall", [True, False])
+def test_a_node_without_overrides_gives_the_same_book(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, multicall: bool
+) -> None:
+    whole = place.pulled(tmp_path)
+    plain, asked = Node.read, Node.code
+
+    def refusing(self: Node, calls: Any, at: Any, *, code: Any = None, gas: Any = None) -> Any:
+        if code:
+            raise RpcError(-32602, "too many arguments, want at most 2")
+        return plain(self, calls, at, gas=gas)
+
+    monkeypatch.setattr(Node, "read", refusing)
+    if not multicall:
+        monkeypatch.setattr(
+            Node,
+            "code",
+            lambda node, names: [b"" if n == MULTICALL3_ADDRESS else asked(node, [n])[0] for n in names],
+        )
+    assert equal_books(place.pulled(tmp_path), whole)
+
+
+def test_a_loan_in_ether_needs_its_price() -> None:
+    layout = SimpleNamespace(loan=Asset("WETH", "", 18), collateral=Asset("wstETH", "", 18))
+    adapter: Any = SimpleNamespace(layout=layout)
+    staged = morpho_book(adapter, (), block=1, timestamp=1, source="", loan_price=None)
+    with pytest.raises(
+        InputError, match="prices wstETH in WETH, and that in nothing; give --price WETH=DOLLARS"
+    ):
+        next(staged)
 
 
 def test_a_partial_read_is_refused(place: Place, tmp_path: Path) -> None:

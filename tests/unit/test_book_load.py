@@ -113,6 +113,14 @@ def test_a_category_replaces_the_limits_of_its_members_alone() -> None:
     assert accounts.borrow_limit[2] == pytest.approx(2_000_000 * 0.805 + 480_000 * 0.785)
 
 
+def test_a_category_leaves_the_limits_of_other_tokens() -> None:
+    book = parse_book(changed(MARKET, "{ wstETH = 1_000.0 }", "{ wstETH = 1_000.0, USDC = 1_000.0 }"))
+    # USDC is in no category: its own 75 % and 78 %, although the account is in one.
+    accounts = lending_accounts(book)
+    assert accounts.borrow_limit[0] == pytest.approx(2_400_000 * 0.93 + 1_000 * 0.75)
+    assert accounts.liquidation_limit[0] == pytest.approx(2_400_000 * 0.95 + 1_000 * 0.78)
+
+
 def test_a_morpho_market_needs_no_bonus() -> None:
     book = parse_book(MORPHO.encode())
     assert book.lending[0].reserve("WETH").liquidation_bonus_bps == 438
