@@ -11,6 +11,8 @@
         - a callback answers the pool or the Morpho that was fixed at construction only, only once, and only
           while a loan or a liquidation that this contract asked it for is under way;
         - the owner's key moves tokens to the receiver, and back to the owner what came from it: nowhere else.
+          Anybody can open a market on Morpho, and be borrower, lender and oracle in it: there, tokens that lay
+          here are not spent from inventory either, but only what the owner itself allows.
         Debt and collateral are measured by balances and allowances, not by what anybody reports.
 @dev Collateral is always taken as the underlying token. Tokens that return nothing from approve or transfer
      are served; tokens that take a fee on transfer are not: Aave cannot list them, and a Morpho market of one
@@ -289,8 +291,8 @@ def liquidate_morpho_inventory(
     deadline_block: uint256,
 ) -> uint256:
     """
-    @notice Repay debt of `user` from this contract's balance, then the owner's allowance; keep the collateral
-    @param max_repaid The most that may be repaid, in loan token units; what was taken from the owner and not
+    @notice Repay debt of `user` from the owner's allowance; keep the collateral
+    @param max_repaid The most that may be repaid, in loan token units: taken from the owner, and what is not
            needed goes back
     @return Collateral received; the other parameters are as for `liquidate_morpho_flash` and
             `liquidate_inventory`
@@ -303,21 +305,23 @@ def liquidate_morpho_inventory(
     seized_assets: uint256 = 0
     repaid_shares: uint256 = 0
     seized_assets, repaid_shares = self._request(id, user, seized, whole_debt)
-    taken: uint256 = self._take_funds(debt, max_repaid)
+    debt_before: uint256 = staticcall ERC20(debt).balanceOf(self)
+    collateral_before: uint256 = staticcall ERC20(collateral).balanceOf(self)
 
-    before: uint256 = staticcall ERC20(collateral).balanceOf(self)
+    self._take(debt, max_repaid)
     self._approve(debt, MORPHO, max_repaid)
     extcall Morpho(MORPHO).liquidate(market, user, seized_assets, repaid_shares, b"")
     covered: uint256 = max_repaid - staticcall ERC20(debt).allowance(self, MORPHO)
     self._approve(debt, MORPHO, 0)
-    received: uint256 = staticcall ERC20(collateral).balanceOf(self)
+    left: uint256 = max_repaid - covered
+    received: uint256 = staticcall ERC20(collateral).balanceOf(self) - collateral_before
     if collateral == debt:
-        received += covered
-    received -= before
+        received -= left
 
     assert received >= min_collateral, "collateral below the minimum"
     self._send(collateral, RECEIVER, received)
-    self._send(debt, OWNER, min(taken, max_repaid - covered))
+    self._send(debt, OWNER, left)
+    assert staticcall ERC20(debt).balanceOf(self) >= debt_before, "own tokens spent"
     log Liquidated(
         intent_id=intent_id,
         user=user,
@@ -429,9 +433,13 @@ def _take_funds(debt: address, amount: uint256) -> uint256:
     held: uint256 = staticcall ERC20(debt).balanceOf(self)
     if held >= amount:
         return 0
-    taken: uint256 = amount - held
-    assert extcall ERC20(debt).transferFrom(OWNER, self, taken, default_return_value=True), "transferFrom"
-    return taken
+    self._take(debt, amount - held)
+    return amount - held
+
+
+@internal
+def _take(token: address, amount: uint256):
+    assert extcall ERC20(token).transferFrom(OWNER, self, amount, default_return_value=True), "transferFrom"
 
 
 @internal

@@ -514,22 +514,37 @@ def test_from_inventory_the_collateral_is_kept_and_the_rest_goes_back(stage: Sta
     stage.assert_nothing_left()
 
 
-def test_own_balance_is_used_before_the_owners(stage: Stage) -> None:
-    stage.mint(stage.loan, stage.contract, 3_000 * 10**6)
+def test_own_balance_is_not_spent_where_anybody_can_open_a_market(stage: Stage) -> None:
+    stage.mint(stage.loan, stage.contract, 20_000 * 10**6)
+    stage.mint(stage.collateral, stage.contract, WAD)
+    stage.refuses(stage.inventory(max_repaid_raw=8_500 * 10**6), "reverted")
     stage.fund_owner(9_000 * 10**6)
     done = stage.outcome(stage.send(stage.inventory(max_repaid_raw=8_500 * 10**6)))
     assert 8_000 * 10**6 < done.debt_covered_raw < 8_001 * 10**6
-    assert stage.balance(stage.loan, OWNER) == 12_000 * 10**6 - done.debt_covered_raw
-    stage.assert_nothing_left()
-
-
-def test_the_owner_gets_back_no_more_than_came_from_it(stage: Stage) -> None:
-    stage.mint(stage.loan, stage.contract, 20_000 * 10**6)
-    stage.fund_owner(9_000 * 10**6)
-    done = stage.outcome(stage.send(stage.inventory(max_repaid_raw=29_000 * 10**6)))
-    assert stage.balance(stage.loan, OWNER) == 9_000 * 10**6
-    assert stage.balance(stage.loan, stage.contract) == 20_000 * 10**6 - done.debt_covered_raw
+    assert stage.balance(stage.loan, OWNER) == 9_000 * 10**6 - done.debt_covered_raw
+    assert stage.balance(stage.loan, stage.contract) == 20_000 * 10**6
+    assert stage.balance(stage.collateral, stage.contract) == WAD
     stage.assert_no_allowances()
+
+
+# Delivers a tenth less than it is told.
+TAXED = TETHER.replace(
+    "self.balanceOf[to] += amount\n    if", "self.balanceOf[to] += amount - amount // 10\n    if"
+)
+
+
+def test_a_token_that_takes_a_fee_does_not_take_it_from_what_lay_here(chain: Chain) -> None:
+    taxed = chain.evm.create(STRANGER, compile_vyper("Taxed", TAXED).creation_code())
+    oracle = settable(chain.evm)
+    transact(chain.evm, STRANGER, oracle, SET_PRICE, USDC_PER_WETH_E36)
+    stage = own_market(chain, taxed, chain.market.asset("WETH").address, oracle, None)
+    # Lent by a lender who pays the fee; what Morpho counts as lent is more than it got.
+    stage.open(10**12, 100 * WAD, 13_000 * 10**6)
+    transact(chain.evm, STRANGER, oracle, SET_PRICE, USDC_PER_WETH_E36 * 9 // 10)
+    stage.mint(taxed, stage.contract, 10**11)
+    stage.fund_owner(10**11)
+    stage.refuses(stage.inventory(max_repaid_raw=14_000 * 10**6), "own tokens spent")
+    assert stage.balance(taxed, stage.contract) == 10**11
 
 
 def test_no_more_is_paid_and_no_less_taken_than_was_said(stage: Stage) -> None:
@@ -721,8 +736,14 @@ def test_no_door_opens_to_a_token_that_calls_in_the_middle(
     for target, data in doors(stage):
         transact(chain.evm, STRANGER, intruder, ADD_ATTEMPT, target, data)
     more = 10**11 if debt == "USDC" else 10**20
+    who = intruder if owner else OWNER
     if inventory:
-        stage.mint(stage.loan, stage.contract, more)
+        stage.mint(stage.loan, who, more)
+        allow = aave_v3.APPROVE.encode(stage.contract, more)
+        if owner:
+            transact(chain.evm, STRANGER, intruder, RUN, stage.loan, allow)
+        else:
+            chain.evm.send(OWNER, stage.loan, allow).expect("allowance")
     transact(chain.evm, STRANGER, hooked, SET_HOOK, intruder)
     data = stage.inventory(max_repaid_raw=more) if inventory else stage.flash()
     if owner:
@@ -735,8 +756,8 @@ def test_no_door_opens_to_a_token_that_calls_in_the_middle(
     gained = done.collateral_seized_raw if inventory else done.profit_raw
     assert stage.balance(stage.collateral if inventory else stage.loan, RECEIVER) == gained > 0
     transact(chain.evm, STRANGER, hooked, SET_HOOK, ZERO_ADDRESS)
-    assert stage.balance(stage.loan, stage.contract) == (more - done.debt_covered_raw) * inventory
-    stage.assert_no_allowances()
+    assert stage.balance(stage.loan, who) == (more - done.debt_covered_raw) * inventory
+    stage.assert_nothing_left()
 
 
 def test_no_door_opens_to_an_oracle_that_calls_in_the_middle(chain: Chain) -> None:

@@ -18,7 +18,7 @@ from simulation.amm.uniswap_v3 import PoolState
 from simulation.chain import revm
 from simulation.chain.aave_v3 import mint
 from simulation.chain.anvil import Anvil, AnvilOptions
-from simulation.chain.evm import Evm, labelled_address, read
+from simulation.chain.evm import Evm, labelled_address, read, transact
 from simulation.chain.market import DEFAULT_MARKET, GENESIS, with_morpho
 from simulation.chain.seed import MorphoSeedAccount, draw_morpho_book
 from simulation.chain.solc import is_compiled
@@ -26,7 +26,7 @@ from simulation.liquidation import MarketBook, PlanSettings, plan_bundle, plan_l
 from simulation.protocols.aave_v3.layout import run_stages
 from simulation.protocols.morpho_blue import MorphoAccount, MorphoBlue, MorphoMarket, discover_layout
 from simulation.types import LiquidationPlan, MarginStatus, Reason
-from tests.parity.crash import RECEIVER, VERSIONS, Crash, Version
+from tests.parity.crash import OWNER, RECEIVER, VERSIONS, Crash, Version
 
 pytestmark = [
     pytest.mark.chain,
@@ -182,15 +182,19 @@ def test_one_bundle_over_both_protocols(version: Version) -> None:
 
 def test_a_plan_from_inventory_seizes_what_it_says(evm: Evm) -> None:
     world = World(1, 30, 7, evm=evm)
-    adapter, market, due = world.read_morpho("WETH/USDC")
-    del due[labelled_address("morpho whale")]
     funds = 60_000 * 10**6
     usdc, weth = (world.deployment.asset(symbol).address for symbol in ("USDC", "WETH"))
+    mint(world.evm, world.deployment.deployer, usdc, OWNER, funds)
+    # What comes back of the most that may be repaid does not raise the allowance again.
+    transact(world.evm, OWNER, usdc, aave_v3.APPROVE, world.contract, 2 * funds)
+    world.timestamp = world.evm.timestamp() + 12
+    world.evm.warp(world.timestamp)
+    adapter, market, due = world.read_morpho("WETH/USDC")
+    del due[labelled_address("morpho whale")]
     settings = replace(world.settings, from_inventory=True, inventory_raw={usdc: funds})
     answer = plan_bundle(adapter, market, due, world.pools(), world.prices(adapter, market), settings)
     plans = [plan for plan in answer.values() if isinstance(plan, LiquidationPlan)]
     assert {plan.full for plan in plans} == {True, False}
-    mint(world.evm, world.deployment.deployer, usdc, world.contract, funds)
     done = [world.execute(plan, number, adapter) for number, plan in enumerate(plans)]
     assert done[0].collateral_seized_raw == plans[0].seized_raw
     for made, plan in zip(done, plans, strict=True):
