@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, Final
 
@@ -173,17 +173,16 @@ SHARES: Final = {
 def fitted(spec: BookSpec) -> tuple[BookSpec, tuple[str, ...]]:
     """Return the specification without the archetypes that its market cannot hold, and their names."""
     dropped = tuple(
-        name
-        for archetype, name in SHARES.items()
-        if getattr(spec, name)
-        and not (spec.market.perps if _is_trader(archetype) else _routes(spec, archetype))
+        name for kind, name in SHARES.items() if getattr(spec, name) and not _has_place(spec, kind)
     )
     changes: dict[str, Any] = dict.fromkeys(dropped, 0.0)
     return replace(spec, **changes), dropped
 
 
-def _is_trader(archetype: Archetype) -> bool:
-    return archetype is Archetype.TRADER
+def _has_place(spec: BookSpec, archetype: Archetype) -> bool:
+    if archetype in (Archetype.HEDGER, Archetype.TRADER) and not spec.market.perps:
+        return False
+    return archetype is Archetype.TRADER or bool(_routes(spec, archetype))
 
 
 @dataclass(frozen=True, slots=True)
@@ -577,7 +576,3 @@ def _perps(
         margin_venue=np.zeros(len(accounts), dtype=np.int32),
         margin=_quantised(margin[accounts].astype(np.float64), np.ceil),
     )
-
-
-FIELDS: Final = tuple(entry.name for entry in fields(BookSpec))
-"""What a specification can say."""
