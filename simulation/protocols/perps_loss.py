@@ -268,17 +268,14 @@ def adl_pro_rata(deficit: float, profit: ArrayLike, *, limit: ArrayLike | None =
         return Deleveraged(haircut, deficit, order)
     # Who has the least room for his profit is full first; below the water everybody bears the same share.
     room = most[order] / available[order]
-    by_room = order[np.argsort(room, kind="stable")]
-    full = 0.0
-    weight = math.fsum(available[by_room].tolist())
-    for at, i in enumerate(by_room.tolist()):
-        fraction = (deficit - full) / weight
-        if fraction * available[i] <= most[i]:
-            rest = by_room[at:]
-            haircut[rest] = np.minimum(fraction * available[rest], most[rest])
-            break
-        haircut[i] = most[i]
-        full = math.fsum(haircut.tolist())
-        weight = math.fsum(available[by_room[at + 1 :]].tolist())
+    sort = np.argsort(room, kind="stable")
+    by_room = order[sort]
+    full = np.cumsum(most[by_room]) - most[by_room]
+    weight = np.cumsum(available[by_room][::-1])[::-1]
+    dry = deficit - full <= room[sort] * weight
+    at = int(np.argmax(dry)) if dry.any() else len(by_room) - 1
+    haircut[by_room[:at]] = most[by_room[:at]]
+    rest = by_room[at:]
+    haircut[rest] = np.clip((deficit - full[at]) * (available[rest] / weight[at]), 0.0, most[rest])
     _settled(haircut, deficit, most)
     return Deleveraged(haircut, 0.0, order)

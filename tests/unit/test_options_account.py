@@ -247,6 +247,33 @@ def test_an_account_that_falls_below_zero_in_its_auction_is_ended_and_started_ag
     assert (again.phase, booked.flows) == (Phase.INSOLVENT, ())
 
 
+@each_model
+def test_cash_of_earlier_bids_worth_more_than_the_account_ends_its_auction(model: OptionsAccount) -> None:
+    state, _ = model.start(market(), short_calls(thin_cash(model)))
+    state, booked = model.bid(market(), state, 0.05)
+    assert state.reserved == next(flow.cash for flow in booked.flows if flow.what == "bid")
+    # Calls rise until the account is worth less than what was paid in, and still more than nothing.
+    spots = [2_000.0 + step for step in range(0, 600, 1)]
+    values = [(spot, model.view(market(spot=spot, at=30), state).value) for spot in spots]
+    spot = next(spot for spot, worth in values if 0 < worth <= state.reserved)
+    view = model.view(market(spot=spot, at=30), state)
+    assert view.may_end
+    with pytest.raises(InputError, match="nobody may bid"):
+        model.bid(market(spot=spot, at=30), state, 0.1)
+
+
+@each_model
+def test_cash_of_earlier_bids_is_for_sale_once_the_auction_is_insolvent(model: OptionsAccount) -> None:
+    state, _ = model.start(market(), short_calls(thin_cash(model)))
+    state, _ = model.bid(market(), state, 0.01)
+    late = market(at=int(P.fast_s + P.slow_s))
+    turned = model.turn_insolvent(late, state)
+    assert (turned.reserved, turned.account) == (0, state.account)
+    last, booked = model.bid(market(at=late.timestamp + 60), turned, 1.0, security_module=1e9)
+    conserved(turned, last, booked)
+    assert last.account.cash == 0
+
+
 def test_parameters_are_the_methods_own_unless_given() -> None:
     assert DERIVE.auction_parameters == derive_auction.TEST
     assert OptionsAccount(Cross()).auction_parameters == derive_auction.MAINNET

@@ -15,7 +15,7 @@ KINDS = list(protocol_models)
 
 
 def test_the_models_of_this_package_are_found() -> None:
-    assert {"aave-v2"} <= set(KINDS)
+    assert {"aave-v2", "options-account", "synthetix-perps"} <= set(KINDS)
 
 
 def test_no_name_is_both_a_model_and_an_adapter() -> None:
