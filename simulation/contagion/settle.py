@@ -423,8 +423,12 @@ def settle_paths(
             if not _trusted(i, layout, coll[p], debt[p], trusted[p]):
                 continue
             if rules.kind[v] == COMPOUND_V3:
-                # Absorbing costs gas and earns nothing by itself; it stands behind whatever pays.
-                first_profit[k] = 0.0
+                # Absorbing earns nothing by itself: who does it wants the collateral at its discount.
+                prize = _discount(i, layout, rules.storefront[v], coll[p], supply_index[p], oracle[p])
+                if prize > gas_usd[p]:
+                    first_profit[k] = prize
+                else:
+                    totals[p, v, _UNPROFITABLE] += 1.0
                 continue
             have, owe = account_values(
                 i, layout, coll[p], debt[p], supply_index[p], borrow_index[p], oracle[p]
@@ -582,6 +586,18 @@ def _trusted(i: int, layout: Layout, coll: Float64, debt: Float64, trusted: Bool
     for k in range(debt.shape[1]):
         sound &= debt[i, k] == 0.0 or trusted[layout.debt_at[i, k]]
     return sound
+
+
+@numba.njit(cache=True)
+def _discount(
+    i: int, layout: Layout, storefront: float, coll: Float64, supply_index: Float64, oracle: Float64
+) -> float:
+    """Return US dollars that buyers of all collateral of row `i` save once it is absorbed (Compound III)."""
+    saved = 0.0
+    for k in range(coll.shape[1]):
+        r = layout.coll_at[i, k]
+        saved += coll[i, k] * supply_index[r] * oracle[r] * layout.bonus[i, k] * storefront
+    return saved
 
 
 @numba.njit(cache=True)

@@ -21,9 +21,11 @@ class GasChannel(Channel):
     """EIP-1559 base fee over the demand of others and of liquidations.
 
     A block that is fuller than its target raises the base fee by up to an eighth, an emptier one lowers it
-    (EIP-1559). Others ask for `demand` times the target, more when the market moves: `panic` is added for
-    each per cent that the native token moved in the step, up to the block's limit of twice the target. A step
-    longer than a block compounds that over its blocks.
+    (EIP-1559). Others ask for ``(1 + heat) * (first fee / fee) ** elasticity`` times the target: less when
+    gas is dear, more when the market moves. Each per cent that the native token moves adds `panic` to the
+    heat, which fades with its half-life; at a heat h that lasts the fee settles at ``(1 + h) ** (1 /
+    elasticity)`` times the first one. A block holds at most twice its target. A step longer than a block
+    compounds over its blocks.
 
     Off, gas costs nothing and blocks have room for everything.
 
@@ -39,10 +41,12 @@ class GasChannel(Channel):
         Gas limit of a block; the target is half of it.
     liquidation_gas
         Gas of one liquidation.
-    demand
-        What others ask for in calm, as a part of the target.
+    elasticity
+        How demand answers to the fee.
     panic
-        What is added for each per cent of the native token's move.
+        Heat of each per cent of the native token's move.
+    panic_half_life_s
+        Seconds in which half of the heat is gone.
     native
         Token that gas is paid in.
     least_gwei
@@ -57,8 +61,9 @@ class GasChannel(Channel):
     block_s: Annotated[float, Field(gt=0)] = 12.0
     block_gas: Annotated[float, Field(gt=0)] = 36e6
     liquidation_gas: Annotated[float, Field(gt=0)] = 500_000.0
-    demand: Annotated[float, Field(ge=0)] = 1.0
-    panic: Annotated[float, Field(ge=0)] = 0.3
+    elasticity: Annotated[float, Field(gt=0)] = 0.5
+    panic: Annotated[float, Field(ge=0)] = 0.5
+    panic_half_life_s: Annotated[float, Field(gt=0)] = 600.0
     native: str = "WETH"
     least_gwei: Annotated[float, Field(gt=0)] = 0.05
 
@@ -71,20 +76,26 @@ class GasChannel(Channel):
         """Set the first base fee, and remember the native token's price."""
         batch.state.base_fee[:] = self.base_fee_gwei * GWEI
         a = batch.world.token(self.native)
-        return {"a": a, "price": batch.state.market[:, a].copy(), "count": self._count(batch)}
+        return {
+            "a": a,
+            "price": batch.state.market[:, a].copy(),
+            "count": self._count(batch),
+            "heat": np.zeros(batch.state.paths),
+        }
 
     def act(self, batch: Batch, memo: Any) -> None:
         """Move the base fee by the last step's blocks, and say what a liquidation costs now."""
         state, a = batch.state, memo["a"]
-        blocks = max(batch.dt_s / self.block_s, 1.0)
+        blocks = max(1, round(batch.dt_s / self.block_s))
         count = self._count(batch)
         own = (count - memo["count"]) * self.liquidation_gas / (blocks * self.block_gas / 2.0)
         moved = np.abs(np.log(state.market[:, a] / memo["price"])) * 100.0
-        others = self.demand + self.panic * moved
-        full = np.minimum(others + own, 2.0)
-        state.base_fee[:] = np.maximum(
-            state.base_fee * (1.0 + (full - 1.0) / 8.0) ** blocks, self.least_gwei * GWEI
-        )
+        memo["heat"] = memo["heat"] * 0.5 ** (batch.dt_s / self.panic_half_life_s) + self.panic * moved
+        first, least = self.base_fee_gwei * GWEI, self.least_gwei * GWEI
+        for _ in range(blocks):
+            others = (1.0 + memo["heat"]) * (first / state.base_fee) ** self.elasticity
+            full = np.minimum(others + own, 2.0)
+            state.base_fee[:] = np.maximum(state.base_fee * (1.0 + (full - 1.0) / 8.0), least)
         memo["count"], memo["price"] = count, state.market[:, a].copy()
         batch.gas_usd[:] = (
             self.liquidation_gas * (state.base_fee + self.tip_gwei * GWEI) * 1e-18 * state.market[:, a]
