@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from contracts_abi.errors import MarginlineError
+from keeper.asked import Planned
 from keeper.markets import LendingProtocol, rounding_of
 from keeper.view import QUOTE, HeadView, Views
 from oracle.snapshot import plain_snapshot
@@ -247,7 +248,7 @@ def _judge(
     ]
     usd = usd_prices(view)
     book = MarketBook(
-        model=adapter,
+        model=Planned(adapter),
         market=adapter.project(view.market, max(next_timestamp, view.head.timestamp)),
         accounts={(adapter.name, row): view.book.exact[row] for row in wanted},
         prices=usd,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from contracts_abi.errors import ChainError, DataError, InputError, UnknownNameError
+from keeper.asked import Asked
 from keeper.clock import Clock
 from keeper.config import KeeperConfig, Mode, wei_of_eth
 from keeper.decide import Decision, Key, decide_all, examined_rows, usd_prices
@@ -380,7 +381,10 @@ class Keeper:
         assert price_e8 is not None  # nothing is planned without it
         least_e8 = int(self.config.execution.min_profit_usd * 10**8)
         least_raw = ceil_div(least_e8 * 10**asset.decimals, price_e8)
-        return PricedPlan(plan, self.markets[plan.protocol].adapter, gas_price_wei, least_raw)
+        adapter = self.markets[plan.protocol].adapter
+        account = view.book.exact[view.book.accounts.index(plan.account)]
+        market = adapter.project(view.market, self._next_timestamp(view.head))
+        return PricedPlan(plan, Asked(adapter, market, account), gas_price_wei, least_raw)
 
     def _audited(self, views: Views, decision: Decision) -> None:
         """Count accounts that the full sweep finds liquidatable and the screen had called healthy."""

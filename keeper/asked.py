@@ -1,0 +1,171 @@
+"""What a contract is asked for, so that a plan made at one block still holds in the next.
+
+A plan is exact for the head it was made on. Until it is mined the protocol's price moves, and two protocols
+refuse a request that fitted the old one:
+
+- Aave V3.6 leaves no dust. A debt that just takes all of the collateral leaves some when the price has risen
+  since, and by rounding even when it has not. Asked for more the pool takes no more than there is.
+- Morpho Blue takes what it is told, by shares or by collateral, and panics where the other side is short: all
+  of the debt when the collateral has fallen below it, all of the collateral when it has risen above the debt.
+
+So the first is asked for `ROOM_BPS` more than it is to take, and the second, where debt and collateral are
+that near to each other, for that much less than there is; what is left is for the next block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from contracts_abi.liquidator import Venue
+from keeper.markets import LendingProtocol
+from simulation.fixed_point import BPS, MAX_UINT256
+from simulation.liquidation import Outcome
+from simulation.protocols.aave_v3_6 import AaveV36
+from simulation.protocols.morpho_blue import MorphoBlue
+from simulation.types import Asset, LiquidationPlan
+
+ROOM_BPS: Final = 500
+"""How far the price may move until the next block; a quarter of an hour of a crash is about that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A market as it is planned in: a size that just takes all of the collateral is one that can be had.
+
+    Parameters
+    ----------
+    adapter
+        The market.
+    """
+
+    adapter: LendingProtocol
+
+    @property
+    def name(self) -> str:
+        """The market's name."""
+        return self.adapter.name
+
+    @property
+    def venue(self) -> Venue:
+        """See `simulation.liquidation.Executable`."""
+        return self.adapter.venue
+
+    @property
+    def liquidation_gas(self) -> int:
+        """See `simulation.liquidation.Executable`."""
+        return self.adapter.liquidation_gas
+
+    def liquidator_calldata(self, plan: LiquidationPlan, *, intent_id: bytes, deadline_block: int) -> bytes:
+        """See `simulation.liquidation.Executable`."""
+        return self.adapter.liquidator_calldata(plan, intent_id=intent_id, deadline_block=deadline_block)
+
+    def assets(self, market: Any) -> tuple[Asset, ...]:
+        """Return the market's assets."""
+        return self.adapter.assets(market)
+
+    def liquidation_pairs(self, market: Any, account: Any) -> Sequence[tuple[str, str]]:
+        """Return pairs of debt and collateral token that `account` can be liquidated in."""
+        return self.adapter.liquidation_pairs(market, account)
+
+    def liquidation_quote(
+        self, market: Any, account: Any, debt_asset: str, collateral_asset: str, debt_to_cover_raw: int
+    ) -> Outcome:
+        """Return what the call does; asked for with room where the exact amount is refused.
+
+        That is for what it leaves. Only where the pool then takes no more than the amount.
+        """
+        pair = (debt_asset, collateral_asset)
+        outcome = self.adapter.liquidation_quote(market, account, *pair, debt_to_cover_raw)
+        if outcome.revert_code is None or debt_to_cover_raw >= MAX_UINT256:
+            return outcome
+        again = self.adapter.liquidation_quote(market, account, *pair, with_room(debt_to_cover_raw))
+        taken = again.revert_code is None and again.debt_repaid_raw <= debt_to_cover_raw
+        return again if taken else outcome
+
+    def flash_loan_premium(self, market: Any, amount_raw: int) -> int:
+        """Return the premium of a flash loan, in token units."""
+        return self.adapter.flash_loan_premium(market, amount_raw)
+
+    def flash_loan_limit(self, market: Any, asset: str) -> int:
+        """Return the most that can be borrowed in a flash loan, in token units."""
+        return self.adapter.flash_loan_limit(market, asset)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One account's liquidation as it is asked for (`simulation.liquidation.Executable`).
+
+    Parameters
+    ----------
+    adapter
+        The market.
+    market, account
+        The states that the plan was made on.
+    """
+
+    adapter: LendingProtocol
+    market: Any
+    account: Any
+
+    @property
+    def venue(self) -> Venue:
+        """See `simulation.liquidation.Executable`."""
+        return self.adapter.venue
+
+    @property
+    def liquidation_gas(self) -> int:
+        """See `simulation.liquidation.Executable`."""
+        return self.adapter.liquidation_gas
+
+    def liquidator_calldata(self, plan: LiquidationPlan, *, intent_id: bytes, deadline_block: int) -> bytes:
+        """Return our Liquidator's calldata for what is asked for in place of `plan`."""
+        return self.adapter.liquidator_calldata(
+            self.asked(plan), intent_id=intent_id, deadline_block=deadline_block
+        )
+
+    def asked(self, plan: LiquidationPlan) -> LiquidationPlan:
+        """Return the plan with the amounts that the contract is asked for."""
+        if isinstance(self.adapter, AaveV36):
+            return self._of_aave(plan)
+        return self._of_morpho(plan) if isinstance(self.adapter, MorphoBlue) else plan
+
+    def _quote(self, plan: LiquidationPlan, debt_to_cover_raw: int) -> Outcome:
+        return self.adapter.liquidation_quote(
+            self.market, self.account, plan.debt_asset, plan.collateral_asset, debt_to_cover_raw
+        )
+
+    def _of_aave(self, plan: LiquidationPlan) -> LiquidationPlan:
+        asked_raw = with_room(plan.debt_to_cover_raw)
+        if not plan.from_inventory:
+            asked_raw = min(asked_raw, self.adapter.flash_loan_limit(self.market, plan.debt_asset))
+        outcome = self._quote(plan, asked_raw)
+        if outcome.revert_code is not None or outcome.debt_repaid_raw > plan.debt_to_cover_raw:
+            # A part on purpose: the pool would take more.
+            return plan
+        return replace(plan, debt_to_cover_raw=max(asked_raw, plan.debt_to_cover_raw))
+
+    def _of_morpho(self, plan: LiquidationPlan) -> LiquidationPlan:
+        assert isinstance(self.adapter, MorphoBlue)
+        most = self.adapter.liquidation_quote(
+            self.market, self.account, plan.debt_asset, plan.collateral_asset, MAX_UINT256
+        )
+        if most.revert_code is not None:
+            return plan
+        held_raw, less = self.account.collateral_raw, BPS - ROOM_BPS
+        if most.full and plan.full and held_raw * BPS >= most.to_liquidator_raw * (BPS + ROOM_BPS):
+            return plan
+        if plan.seized_raw * BPS <= most.to_liquidator_raw * less:
+            return plan
+        owed_raw = self.adapter.margin(self.market, self.account, self.market.prices_base).components.get(
+            "borrowed_assets_raw", 0
+        )
+        if not most.full and most.debt_repaid_raw * BPS <= owed_raw * less:
+            return plan
+        return replace(plan, seized_raw=most.to_liquidator_raw * less // BPS, full=False)
+
+
+def with_room(amount_raw: int) -> int:
+    """Return an amount with `ROOM_BPS` on top, rounded up to a unit more at least."""
+    return amount_raw + amount_raw * ROOM_BPS // BPS + 1
