@@ -13,7 +13,9 @@ from eth_utils.crypto import keccak
 from contracts_abi import morpho_blue as abi
 from contracts_abi.calls import Call
 from contracts_abi.errors import DataError, InputError
+from contracts_abi.liquidator import LIQUIDATE_MORPHO_FLASH, LIQUIDATE_MORPHO_INVENTORY, Venue
 from oracle.snapshot import plain_snapshot
+from simulation.amm.uniswap_v3 import encode_path
 from simulation.chain import revm
 from simulation.fixed_point import MAX_UINT256, WAD
 from simulation.interfaces import ProtocolAdapter
@@ -37,7 +39,7 @@ from simulation.protocols.morpho_blue.errors import revert_code
 from simulation.protocols.morpho_blue.irm import w_exp
 from simulation.protocols.morpho_blue.types import MarketState
 from simulation.screen import ScreenStatus, build_screen
-from simulation.types import LiquidationPlan, MarginStatus
+from simulation.types import LiquidationPlan, MarginStatus, SwapHop
 from tests.lending_model import pool, pools_of
 from tests.morpho_irm_cases import KEPT, KEPT_CASES, Asked, Said, asked_of_authors, asked_of_ours, keep, kept
 from tests.morpho_states import ACCOUNT, COLLATERAL, LOAN, MORPHO, NOW, PRICE_E36, adapter, market
@@ -404,6 +406,45 @@ def test_a_call_takes_what_was_planned_or_repays_every_share() -> None:
         adapter().liquidation_call(replace(plan, seized_raw=0))
     with pytest.raises(InputError, match="not 0x"):
         adapter().liquidation_call(replace(plan, debt_asset=COLLATERAL.address))
+
+
+def test_our_liquidator_is_told_the_market_the_collateral_and_whether_it_is_all_of_the_debt() -> None:
+    plan = LiquidationPlan(
+        account=ACCOUNT,
+        protocol=adapter().name,
+        debt_asset=LOAN.address,
+        collateral_asset=COLLATERAL.address,
+        debt_to_cover_raw=1_000 * USDC + 1,
+        seized_raw=10**18,
+        full=True,
+        path=(SwapHop("0x" + "f0" * 20, COLLATERAL.address, LOAN.address, 500),),
+        flash_premium_raw=0,
+        proceeds_raw=0,
+        profit_raw=0,
+        gas_units=0,
+        gas_cost_raw=0,
+        min_profit_raw=77,
+        impact_bps=0,
+    )
+    intent = b"\7" * 32
+    told = LIQUIDATE_MORPHO_FLASH.decode_inputs(
+        adapter().liquidator_calldata(plan, intent_id=intent, deadline_block=9)
+    )
+    words = tuple(w.lower() if isinstance(w, str) else w for w in adapter().layout.params.words())
+    assert (told[0], tuple(told[1]), told[2].lower()) == (intent, words, ACCOUNT.lower())
+    assert told[3:] == (10**18, True, encode_path(plan.path), 77, 9)
+
+    kept = replace(plan, from_inventory=True, path=())
+    for full, most_raw in ((True, 1_000 * USDC + 1 + 100_001), (False, 1_000 * USDC + 1)):
+        told = LIQUIDATE_MORPHO_INVENTORY.decode_inputs(
+            adapter().liquidator_calldata(replace(kept, full=full), intent_id=intent, deadline_block=9)
+        )
+        # Interest until it runs, where the debt is asked for by its shares.
+        assert told[3:] == (10**18, full, most_raw, 99 * 10**16, 9)
+    with pytest.raises(InputError, match="not 0x"):
+        other = replace(plan, debt_asset=COLLATERAL.address)
+        adapter().liquidator_calldata(other, intent_id=intent, deadline_block=9)
+    assert adapter().venue == Venue(MORPHO, adapter().layout.id_bytes)
 
 
 def test_the_screen_never_says_otherwise_than_the_contract() -> None:
