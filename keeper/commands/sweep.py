@@ -14,14 +14,20 @@ from rich.table import Table
 
 from contracts_abi.errors import InputError
 from keeper.commands.console import plain_table, progress_bar, stderr_console, stdout_console
+from keeper.commands.simulate import data_digests
 from keeper.sweeps.run import Progress, SweepOutcome, sweep
 from keeper.sweeps.versions import versions
 from keeper.sweeps.worker import task_function
 from simulation.backtest.plan import SweepPlan, make_plan
 from simulation.backtest.summary import Statistics, summaries
+from simulation.contagion.scenario import build_scenario, full_table, load_scenario
+from simulation.contagion.sweep import FOLDER
 
 DEFAULT_TASK: Final = "simulation.contagion.sweep:sweep_task"
 """What computes a sweep's tasks unless ``--task`` names another function."""
+
+SHOWN: Final = ("bad_debt_usd", "liquidated_usd", "keeper_profit_usd", "time_to_clear_s")
+"""Columns of the contagion engine that the terminal shows; ``--json`` and the folder have all."""
 
 _ROWS: Final = 60
 
@@ -46,23 +52,28 @@ def run_sweep(
     """
     task = task or DEFAULT_TASK
     task_function(task)  # refused before a folder is made
+    table, data = _scenario(scenario, task)
     plan = make_plan(
-        read_scenario(scenario),
+        table,
         over,
         task=task,
         paths=paths,
         seed=seed,
         chunk=chunk,
         zipped=zipped,
+        data_sha256=data,
         versions=versions(task),
     )
+    if task == DEFAULT_TASK:
+        _require_sound(plan, scenario)
     folder = out or Path(f"{scenario.stem}-sweep")
     console = stderr_console()
     outcome = _with_bar(console, plan, folder, workers)
     for index, reason in outcome.damaged:
         console.print(f"computed task {index} again: {reason}", highlight=False, soft_wrap=True)
     result = outcome.require_whole()
-    found = list(summaries(folder))
+    shown = SHOWN if task == DEFAULT_TASK and not as_json else None
+    found = list(summaries(folder, columns=shown))
     if as_json:
         print(json.dumps(record(plan, outcome, found)))
         return
@@ -75,6 +86,24 @@ def run_sweep(
     if len(found) > _ROWS:
         screen.print(f"{len(found) - _ROWS:,} more lines: --json shows all")
     screen.print(f"{folder}: {result.rows:,} rows, sha256 {result.sha256}", soft_wrap=True)
+
+
+def _scenario(file: Path, task: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what a sweep varies, with all defaults for our own task, and the digests of what it reads."""
+    if task != DEFAULT_TASK:
+        return read_scenario(file), {}
+    scenario = load_scenario(file)
+    table = {**full_table(scenario), FOLDER: str(file.resolve().parent)}
+    return table, data_digests(scenario)
+
+
+def _require_sound(plan: SweepPlan, file: Path) -> None:
+    """Refuse a sweep of which some point is no scenario, before anything runs."""
+    for point in range(plan.points):
+        own = plan.scenario_at(point)
+        own.pop(FOLDER)
+        values = ", ".join(f"{key}={value}" for key, value in plan.parameters(point).items())
+        build_scenario(own, file.parent, where=f"{file.name} at {values}" if values else file.name)
 
 
 def read_scenario(file: Path) -> dict[str, Any]:
