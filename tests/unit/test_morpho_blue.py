@@ -441,8 +441,8 @@ def test_our_liquidator_is_told_the_market_the_collateral_and_whether_it_is_all_
         )
         # Interest until it runs, where the debt is asked for by its shares.
         assert told[3:] == (10**18, full, most_raw, 99 * 10**16, 9)
+    other = replace(plan, debt_asset=COLLATERAL.address)
     with pytest.raises(InputError, match="not 0x"):
-        other = replace(plan, debt_asset=COLLATERAL.address)
         adapter().liquidator_calldata(other, intent_id=intent, deadline_block=9)
     assert adapter().venue == Venue(MORPHO, adapter().layout.id_bytes)
 
