@@ -270,6 +270,35 @@ def test_orders_are_refused_as_the_contracts_do() -> None:
         replace(configuration(), maker_fee_wad=-1)
 
 
+@pytest.mark.parametrize(
+    ("held", "size", "least"),
+    [
+        # Filled at 10.1: 20 of margin, 2.02 + 2 for a flag, 2 for another window, 1.01 fee, 2 of premium.
+        pytest.param(0, 20, "29.03", id="opens"),
+        # At 10.25: 30 of margin in all, 3.075 + 2 for one flag, 4 for two windows, 0.5125 fee, 2.5 premium.
+        pytest.param(20, 10, "42.0875", id="adds"),
+    ],
+)
+def test_the_least_margin_of_an_order_by_hand(held: float, size: float, least: str) -> None:
+    rules = configuration(
+        initial_margin_ratio=0,
+        minimum_initial_margin_ratio="0.1",
+        flag_reward_ratio="0.01",
+        maker_fee="0.005",
+        taker_fee="0.005",
+        max_seconds_in_liquidation_window=1,
+    )
+    state = venue((rules, 10), costs=KeeperCosts(liquidate_wad=wad(2)))
+    state = state.with_market(replace(state.markets[1], skew_wad=wad(held), size_wad=wad(held)))
+    positions = (Position(1, wad(held), wad(10)),) if held else ()
+    account = PerpsAccount("a", {SNX_USD: wad(least)}, positions)
+    _, after, _ = settle_order(state, account, 1, wad(size))
+    assert after.position(1).size_wad == wad(held + size)
+    poorer = replace(account, collateral_wad={SNX_USD: wad(least) - 1})
+    with pytest.raises(SynthetixRevert, match="InsufficientMargin"):
+        settle_order(state, poorer, 1, wad(size))
+
+
 def test_a_position_that_shrinks_may_be_over_the_cap() -> None:
     market = PerpsMarket(1, configuration(max_market_size=10), skew_wad=wad(20), size_wad=wad(20))
     validate_position_size(market, wad(1), wad(20), wad(19))
@@ -443,6 +472,9 @@ def test_the_endorsed_liquidator_has_no_window_and_no_flagging_reward() -> None:
     assert stranger.closed_wad == {1: wad(100)}
     _, _, endorsed = liquidate(state, account, liquidator="endorsed")
     assert (endorsed.closed_wad, endorsed.finished) == ({1: wad(150)}, True)
+    paying = replace(state, guards=KeeperGuards(0, wad(1_000), 0, wad(1)))
+    assert liquidate(paying, account, liquidator="stranger")[2].keeper_reward_wad == wad("7.5")
+    assert liquidate(paying, account, liquidator="endorsed")[2].keeper_reward_wad == 0
     _, _, nobody = liquidate(windows_venue(), replace(account, flagged=True), liquidator="")
     assert nobody.closed_wad == {1: wad(100)}
 
