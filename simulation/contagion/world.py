@@ -121,7 +121,7 @@ def rules_of(kinds: list[str]) -> VenueRules:
         bonus_slope=np.zeros(n),
         solvent_bonus=np.zeros(n, dtype=np.int64),
         delay_steps=np.zeros(n, dtype=np.int64),
-        storefront=np.where(code == COMPOUND_V3, 0.5, 0.0),
+        storefront=np.zeros(n),
         socialise=(code == MORPHO_BLUE).astype(np.int64),
         write_off=modern.astype(np.int64),
     )
@@ -277,7 +277,7 @@ def build_world(book: SharedBook) -> World:
         lt=lt,
         ltv=ltv,
         bonus=bonus,
-        rules=rules_of([venue.kind for venue in book.lending]),
+        rules=_rules(book),
         reserves=reserves,
         cash=np.maximum(cash, 0.0),
     )
@@ -371,6 +371,10 @@ def _parameters(
                 r.ltv_bps / BPS,
                 r.liquidation_bonus_bps / BPS,
             )
+        if venue.kind == "compound-v3":
+            # The book has the bonus on the debt, 1 / factor - 1; Comet has the factor.
+            at = slice(v * len(tokens), (v + 1) * len(tokens))
+            own[2, at] = own[2, at] / (1.0 + own[2, at])
         if venue.kind == "morpho-blue":
             # The factor follows from the LLTV to 18 decimals; whole basis points in the book only round it.
             own[2, v * len(tokens) : (v + 1) * len(tokens)] = morpho_bonus(
@@ -396,6 +400,15 @@ def morpho_bonus(lltv: Float64) -> Float64:
 
 def _mode_bps(mode: EMode) -> tuple[int, int, int]:
     return mode.liquidation_threshold_bps, mode.ltv_bps, mode.liquidation_bonus_bps
+
+
+def _rules(book: SharedBook) -> VenueRules:
+    """Return the venues' own rules; a Compound III storefront shares what the book's protocol fee leaves."""
+    rules = rules_of([venue.kind for venue in book.lending])
+    shares = [
+        1.0 - max(reserve.protocol_fee_bps for reserve in venue.reserves) / BPS for venue in book.lending
+    ]
+    return rules._replace(storefront=np.where(rules.kind == COMPOUND_V3, shares, 0.0))
 
 
 def venue_of(book: SharedBook, name: str) -> LendingVenue:

@@ -247,11 +247,13 @@ def layout_of(world: World) -> Layout:
 
 
 def _penalties(world: World) -> Float64:
+    """Return 1 less the liquidation factor of each reserve, which only Compound III asks for."""
     out = np.zeros(len(world.cash))
     for v, venue in enumerate(world.book.lending):
         for reserve in venue.reserves:
             at = v * len(world.tokens) + world.token(reserve.token)
-            out[at] = reserve.liquidation_bonus_bps / 1e4
+            bonus = reserve.liquidation_bonus_bps / 1e4
+            out[at] = bonus / (1.0 + bonus)
     return out
 
 
