@@ -232,7 +232,8 @@ def _show(
         table = plain_table(*columns, right=columns[1:])
         for account, _, _ in rows:
             c = account.capital
-            cells = [escape(account.wallet), str(len(account.protocols))]
+            note = " (options not counted)" if account.options else ""
+            cells = [escape(account.wallet) + note, str(len(account.protocols))]
             if c is None:
                 cells += ["unknown", "", "", "", ""]
             else:
@@ -288,7 +289,7 @@ def _show_one(
     if account.binding:
         name, relief = account.binding[0]
         console.print(f"binding: {escape(name)}; without it {_whole(relief.saved)} less", soft_wrap=True)
-    elif capital.required - capital.netted > 1e-6 * capital.gross:
+    elif account.binding is not None and capital.required - capital.netted > 1e-6 * capital.gross:
         console.print("binding: no limit alone, several together", soft_wrap=True)
     if over is not None:
         console.print(

@@ -291,7 +291,7 @@ def test_scenarios_found_one_after_another_agree_with_all_at_once(monkeypatch: p
 
 
 def test_a_scenario_that_binds_by_its_gas_alone_is_found() -> None:
-    # Of sixty scenarios the two worst cost no gas: ten in the wallet do. A third one, a little less bad, does.
+    # Of sixty scenarios the two worst cost no gas: ten in the wallet do. A third, a little less bad, does.
     excess = np.full((2, 60), -0.1)
     excess[:, 0], excess[:, 1], excess[:, 2] = (-10.0, 0.0), (0.0, -10.0), (-9.9, 0.0)
     gas = np.zeros((2, 60))

@@ -460,6 +460,13 @@ def test_capital_at_a_loan_stays_and_gas_is_the_scenarios() -> None:
     assert problem.haircut[3].tolist() == [0.0, 0.0, 0.0]
 
 
+def test_a_wallet_with_nothing_needs_nothing() -> None:
+    book = replace(BOOK, wallets=(*BOOK.wallets, "nil"))
+    (nil,) = cross_accounts(book, linked(), scenarios_of(ScenarioFile(), book), [2])
+    assert nil.protocols == ()
+    assert set(nil.record()["requirement"].values()) == {0.0}
+
+
 def test_a_wallet_that_nobody_can_solve_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(problem: Problem) -> None:
         raise ArithmeticError("the programme has no answer")
@@ -719,6 +726,19 @@ def test_the_command_says_it_side_by_side(inside: Inside) -> None:
     assert over["clairvoyant"] <= over["causal"] <= over["gross"]
 
 
+def test_many_wallets_are_a_table_without_what_takes_time(inside: Inside, tmp_path: Path) -> None:
+    entry = '[[account]]\nwallet = "w{}"\nvenue = "aave"\ncollateral = {{ WETH = 1.0 }}\n'
+    many = "".join(entry.format(i) for i in range(25))
+    path = tmp_path / "many.toml"
+    path.write_text(HEDGED.read_text(encoding="utf-8") + many, encoding="utf-8")
+    accounts = inside("margin", "cross", str(path), "--json").json()["accounts"]
+    assert len(accounts) == 27
+    assert all(one["binding"] is None and one["over_paths"] is None for one in accounts)
+    shown = inside("margin", "cross", str(path)).out
+    assert "w24" in shown
+    assert "recognised offset" not in shown
+
+
 def test_the_command_takes_links_scenarios_and_a_price_process(inside: Inside, tmp_path: Path) -> None:
     links, shocks, prices = (tmp_path / name for name in ("l.toml", "s.toml", "p.toml"))
     links.write_text("link = []\n", encoding="utf-8")
@@ -780,8 +800,10 @@ def test_the_figures_of_the_guide() -> None:
         cells = [f"{x:,.0f}" for x in (one.isolated, c.gross, c.required, c.netted)]
         row = f"| {name} | {' | '.join(cells)} | {c.offset:.0%} |"
         assert row in guide, row
-    assert before["and feeds apart"].binding[0][0] == "aave -> perps (same-chain-atomic)"
-    assert f"{before['and feeds apart'].binding[0][1].saved:,.0f} less" in guide
+    binding = before["and feeds apart"].binding
+    assert binding is not None
+    assert binding[0][0] == "aave -> perps (same-chain-atomic)"
+    assert f"{binding[0][1].saved:,.0f} less" in guide
 
     _, course = straight(TRUE, LATE)
     _, prompt = straight(TRUE)

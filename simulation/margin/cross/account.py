@@ -60,7 +60,7 @@ class CrossAccount:
     capital
         G, N, C and where C stands; None where the solver failed: the wallet is unknown then.
     binding
-        What keeps C above N, the most costly first.
+        What keeps C above N, the most costly first; None where nobody asked.
     options
         Whether the wallet has options, which no figure here counts.
     reason
@@ -76,7 +76,7 @@ class CrossAccount:
     isolated: float
     isolated_at: tuple[float, ...]
     capital: Capital | None
-    binding: tuple[tuple[str, Relief], ...]
+    binding: tuple[tuple[str, Relief], ...] | None
     options: bool
     reason: str = ""
 
@@ -112,9 +112,9 @@ class CrossAccount:
             "transfer_constrained": c.required,
             "recognised_offset": c.offset,
             "placed": {**placed, RESERVE: c.reserve},
-            "binding": [
-                {"limit": str(one.limit), "name": name, "saves": one.saved} for name, one in self.binding
-            ],
+            "binding": None
+            if self.binding is None
+            else [{"limit": str(one.limit), "name": name, "saves": one.saved} for name, one in self.binding],
         }
 
 
@@ -208,11 +208,11 @@ def _account(
     alone = needs_alone(problem.excess)
     worst = [scenarios.names[int(s)] for s in problem.excess.argmin(axis=1)] if at else []
     capital: Capital | None = None
-    binding: tuple[Relief, ...] = ()
+    binding: tuple[Relief, ...] | None = None
     reason = ""
     try:
         capital = least_capital(problem)
-        binding = reliefs(problem, capital) if name_binding else ()
+        binding = reliefs(problem, capital) if name_binding else None
     except ArithmeticError as error:
         reason = str(error)
     # Parts of an account sum to it but for rounding.
@@ -227,7 +227,9 @@ def _account(
         isolated=float(isolated_at.sum()),
         isolated_at=tuple(float(x) for x in isolated_at),
         capital=capital,
-        binding=tuple((limit_name(one, names, at, links), one) for one in binding),
+        binding=None
+        if binding is None
+        else tuple((limit_name(one, names, at, links), one) for one in binding),
         options=bool(legs.has_options[i]),
         reason=reason,
     )
