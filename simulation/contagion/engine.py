@@ -184,6 +184,7 @@ def run_paths(
         batch.memos[channel.kind] = channel.prepare(batch)
     believes_feeds = any(channel.kind == "oracle" for channel in acting)
     counted = _count(batch)
+    pools = ((state.supplied + state.idle) * state.supply_index + state.reserves)[0].copy()
     lowest, off = state.market.copy(), np.zeros(count)
     frozen = np.zeros((count, len(world.venues)))
     first_step, last_step = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
@@ -203,7 +204,7 @@ def run_paths(
         first_step[(now > done) & (first_step == 0)] = step
         last_step[now > done] = step
         done = now
-        np.maximum(off, imbalance(state).max(axis=1), out=off)
+        np.maximum(off, imbalance(state, pools).max(axis=1), out=off)
         if record:
             _note(batch)
         if watch is not None:

@@ -228,12 +228,15 @@ def utilisation(state: State) -> Float64:
     return np.divide(debt, total, out=np.zeros_like(debt), where=total > 0.0)
 
 
-def imbalance(state: State) -> Float64:
+def imbalance(state: State, size: Float64) -> Float64:
     """Return what each pool's books are off by, as a part of its size, shape (P, R).
+
+    `size` is what each pool held at the start, shape (R,): a pool that has been emptied is not judged by the
+    rounding of what went through it.
 
     Cash, debts and deficits are what a pool has; collateral, other suppliers' claims and its own reserves are
     what it owes. Both sides are equal at every step.
     """
     has = state.cash + (state.borrowed + state.outside_debt) * state.borrow_index + state.deficit
     owes = (state.supplied + state.idle) * state.supply_index + state.reserves
-    return np.asarray(np.abs(has - owes) / np.maximum(np.maximum(has, owes), 1.0))
+    return np.asarray(np.abs(has - owes) / np.maximum(np.maximum(has, owes), np.maximum(size, 1.0)))

@@ -373,8 +373,8 @@ def _parameters(
             )
         if venue.kind == "compound-v3":
             # The book has the bonus on the debt, 1 / factor - 1; Comet has the factor.
-            at = slice(v * len(tokens), (v + 1) * len(tokens))
-            own[2, at] = own[2, at] / (1.0 + own[2, at])
+            own_at = slice(v * len(tokens), (v + 1) * len(tokens))
+            own[2, own_at] = own[2, own_at] / (1.0 + own[2, own_at])
         if venue.kind == "morpho-blue":
             # The factor follows from the LLTV to 18 decimals; whole basis points in the book only round it.
             own[2, v * len(tokens) : (v + 1) * len(tokens)] = morpho_bonus(
