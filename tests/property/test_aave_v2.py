@@ -171,9 +171,10 @@ def test_the_screen_agrees_with_the_integers_wherever_it_decides(
         assert said.name.lower() == exact.value
     else:
         assert said in (ScreenStatus.NEAR, ScreenStatus.NO_DEBT)
-        if said is ScreenStatus.NEAR and data.total_debt_wei > 10**12:
-            near = calculate_user_account_data(market, account).health_factor_wad
-            assert abs(near - WAD) < 2 * WAD // 1_000  # a whole basis point of the threshold and a little
+        near = calculate_user_account_data(market, account)
+        if said is ScreenStatus.NEAR and near.total_debt_wei > 10**12:
+            # A whole basis point of the threshold and a little.
+            assert abs(near.health_factor_wad - WAD) < 2 * WAD // 1_000
     assert ScreenStatus(screened[1]) in (ScreenStatus.UNKNOWN, ScreenStatus.NO_DEBT)
     assert not book.known[1]
 
