@@ -174,7 +174,7 @@ def static_sensitivity(world: World, token: str, moves: Float64) -> dict[str, Fl
         ``accounts``: how many; ``bad_debt_usd``: debts beyond collateral. Arrays of shape (M,).
     """
     a, count = world.token(token), len(world.tokens)
-    follows = np.array([_follows(world, b, a) for b in range(count)])
+    follows = np.array([backed_by(world, b, a) for b in range(count)])
     out = {name: np.zeros(len(moves)) for name in ("debt_usd", "collateral_usd", "accounts", "bad_debt_usd")}
     health = np.zeros(world.rows)
     for k, move in enumerate(moves):
@@ -189,6 +189,7 @@ def static_sensitivity(world: World, token: str, moves: Float64) -> dict[str, Fl
             world.lt,
             price,
             price,
+            world.shocks,
             health,
         )
         owe = (world.debt * price[world.debt_at]).sum(axis=1)
@@ -201,7 +202,7 @@ def static_sensitivity(world: World, token: str, moves: Float64) -> dict[str, Fl
     return out
 
 
-def _follows(world: World, b: int, a: int) -> bool:
+def backed_by(world: World, b: int, a: int) -> bool:
     """Return whether token `b` is token `a` or is backed by it."""
     index = world.book.token_index()
     seen = b
@@ -225,13 +226,33 @@ def solvency(world: World) -> dict[str, dict[str, float]]:
     owe = (world.debt * price[world.debt_at]).sum(axis=1)
     health = np.zeros(world.rows)
     health_factors(
-        0, world.rows, world.coll, world.debt, world.coll_at, world.debt_at, world.lt, price, price, health
+        0,
+        world.rows,
+        world.coll,
+        world.debt,
+        world.coll_at,
+        world.debt_at,
+        world.lt,
+        price,
+        price,
+        world.shocks,
+        health,
     )
-    stable = np.array([_dollar(world, a) for a in range(len(world.tokens))])
+    stable = np.array([is_dollar(world, a) for a in range(len(world.tokens))])
     fallen = np.tile(np.where(stable, world.price, world.price * 0.8), len(world.venues))
     after = np.zeros(world.rows)
     health_factors(
-        0, world.rows, world.coll, world.debt, world.coll_at, world.debt_at, world.lt, fallen, fallen, after
+        0,
+        world.rows,
+        world.coll,
+        world.debt,
+        world.coll_at,
+        world.debt_at,
+        world.lt,
+        fallen,
+        fallen,
+        world.shocks,
+        after,
     )
     lent = world.reserves.outside_debt.copy()
     np.add.at(lent, world.debt_at.ravel(), world.debt.ravel())
@@ -252,7 +273,7 @@ def solvency(world: World) -> dict[str, dict[str, float]]:
     return out
 
 
-def _dollar(world: World, a: int) -> bool:
+def is_dollar(world: World, a: int) -> bool:
     """Return whether a token redeems for US dollars in the end."""
     index = world.book.token_index()
     backing = world.book.tokens[a].backing

@@ -38,8 +38,27 @@ def row_values(
     lt: Float64,
     coll_price: Float64,
     debt_price: Float64,
+    shocks: Float64,
 ) -> tuple[float, float]:
-    """Return weighted collateral and debt of row `i` in US dollars, given price times index by reserve."""
+    """Return weighted collateral and debt of row `i` in US dollars, given price times index by reserve.
+
+    Where there are `shocks`, factors of all prices by scenario, the pair is that of the scenario in which the
+    ratio of both is least.
+    """
+    if shocks.shape[0] > 0:
+        worst_have, worst_owe, worst = 0.0, 0.0, np.inf
+        for s in range(shocks.shape[0]):
+            have, owe = 0.0, 0.0
+            for k in range(coll.shape[1]):
+                r = coll_at[i, k]
+                have += coll[i, k] * lt[i, k] * coll_price[r] * shocks[s, r]
+            for k in range(debt.shape[1]):
+                r = debt_at[i, k]
+                owe += debt[i, k] * debt_price[r] * shocks[s, r]
+            ratio = have / owe if owe > 0.0 else np.inf
+            if ratio < worst or s == 0:
+                worst_have, worst_owe, worst = have, owe, ratio
+        return worst_have, worst_owe
     have = 0.0
     for k in range(coll.shape[1]):
         have += coll[i, k] * lt[i, k] * coll_price[coll_at[i, k]]
@@ -60,11 +79,12 @@ def health_factors(
     lt: Float64,
     coll_price: Float64,
     debt_price: Float64,
+    shocks: Float64,
     out: Float64,
 ) -> None:
     """Fill ``out[first:last]`` with health factors; infinite without debt."""
     for i in range(first, last):
-        have, owe = row_values(i, coll, debt, coll_at, debt_at, lt, coll_price, debt_price)
+        have, owe = row_values(i, coll, debt, coll_at, debt_at, lt, coll_price, debt_price, shocks)
         out[i] = have / owe if owe > 0.0 else np.inf
 
 
@@ -105,6 +125,7 @@ def scan_paths(
     tokens: int,
     coll_price: Float64,
     debt_price: Float64,
+    shocks: Float64,
     threshold: float,
     anchor_coll: Float64,
     anchor_debt: Float64,
@@ -134,6 +155,8 @@ def scan_paths(
         Rows of each venue, and the number of tokens.
     coll_price, debt_price
         Price times index now, shape (P, R).
+    shocks
+        Factors of the prices by scenario, shape (S, R); no rows where health factors are plain.
     threshold
         Rows with a health factor strictly below are found.
     anchor_coll, anchor_debt, order, health, dirty, dirty_list, dirty_count, sorted_once
@@ -166,7 +189,17 @@ def scan_paths(
                 stale = near_now > then + NEAR * size or dirty_count[p, v] > NEAR * size
             if prune and stale:
                 health_factors(
-                    first, last, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p], scratch
+                    first,
+                    last,
+                    coll[p],
+                    debt[p],
+                    coll_at,
+                    debt_at,
+                    lt,
+                    coll_price[p],
+                    debt_price[p],
+                    shocks,
+                    scratch,
                 )
                 sorted_rows = np.argsort(scratch[first:last], kind="mergesort")
                 for k in range(size):
@@ -193,7 +226,7 @@ def scan_paths(
                 looked += size
                 for i in range(first, last):
                     have, owe = row_values(
-                        i, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p]
+                        i, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p], shocks
                     )
                     if have < threshold * owe:
                         found[p, n] = i
@@ -206,7 +239,7 @@ def scan_paths(
                 if dirty[p, i]:
                     continue
                 have, owe = row_values(
-                    i, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p]
+                    i, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p], shocks
                 )
                 if have < threshold * owe:
                     found[p, n] = i
@@ -215,7 +248,7 @@ def scan_paths(
             for k in range(first, first + dirty_count[p, v]):
                 i = dirty_list[p, k]
                 have, owe = row_values(
-                    i, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p]
+                    i, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p], shocks
                 )
                 if have < threshold * owe:
                     found[p, n] = i
@@ -291,6 +324,7 @@ class Scanner:
             len(w.tokens),
             state.oracle * state.supply_index,
             state.oracle * state.borrow_index,
+            w.shocks,
             threshold,
             a.coll_price,
             a.debt_price,
@@ -311,8 +345,13 @@ class Scanner:
 def scan_plain(world: World, state: State, threshold: float) -> list[list[int]]:
     """Return the rows below `threshold` of every path, in NumPy and without a shortcut."""
     found = []
+    scenarios = world.shocks if len(world.shocks) else np.ones((1, len(world.cash)))
     for p in range(state.paths):
-        have = (state.coll[p] * world.lt * (state.oracle * state.supply_index)[p][world.coll_at]).sum(axis=1)
-        owe = (state.debt[p] * (state.oracle * state.borrow_index)[p][world.debt_at]).sum(axis=1)
-        found.append(np.flatnonzero(have < threshold * owe).tolist())
+        below = np.zeros(world.rows, dtype=np.bool_)
+        for factor in scenarios:
+            price = state.oracle[p] * factor
+            have = (state.coll[p] * world.lt * (price * state.supply_index[p])[world.coll_at]).sum(axis=1)
+            owe = (state.debt[p] * (price * state.borrow_index[p])[world.debt_at]).sum(axis=1)
+            below |= have < threshold * owe
+        found.append(np.flatnonzero(below).tolist())
     return found

@@ -187,6 +187,9 @@ class World:
         See the classes.
     cash
         Tokens in each pool at the start, shape (R,).
+    shocks
+        Scenarios in which an account has to stand: factors of all prices, shape (S, R). Its health factor is
+        then the least over them. No rows under the protocols' own rules.
     """
 
     book: SharedBook
@@ -206,6 +209,7 @@ class World:
     rules: VenueRules
     reserves: Reserves
     cash: Float64
+    shocks: Float64
 
     @property
     def rows(self) -> int:
@@ -280,6 +284,7 @@ def build_world(book: SharedBook) -> World:
         rules=_rules(book),
         reserves=reserves,
         cash=np.maximum(cash, 0.0),
+        shocks=np.empty((0, len(cash))),
     )
 
 

@@ -190,3 +190,19 @@ def test_perpetuals_lose_and_find_no_dollar(adl: str) -> None:
     assert result.extra["perps.deficit_usd"][0] > result.extra["perps.insurance_paid_usd"][0] > 0.0
     assert (result.extra["perps.adl_usd"][0] > 0.0) == (adl != "none")
     assert result.extra["perps.imbalance"][0] < 1e-12
+
+
+def test_portfolio_margin_is_the_worst_scenario_and_frees_what_moves_together() -> None:
+    book = one_pair_book([100.0, 100.0], [74.0, 86.0], kind="aave-v3")
+    run = run_of(book, {"keepers": {}}, steps=1, shock=-1e-9)
+    policy = build_policy({"kind": "portfolio-margin", "moves": [-0.2, 0.2], "depeg": 0.0})
+    result = run_paths(apply_policies(run, [policy]), 1, 0, 1, record=True)
+    # 100 tokens are worth 80 after a fall by a fifth: the debt of 74 stands, that of 86 does not.
+    assert [list(event["row"]) for event in result.events] == [[1.0]]
+    # ETH against ETH at any loan-to-value below 1 stands in every scenario, though the threshold is 0.8.
+    positions = replace(book.positions, token=np.zeros(4, dtype=np.int32), amount=np.array([100.0, 95.0] * 2))
+    reserves = tuple(replace(r, idle_supply=1e6) for r in book.lending[0].reserves)
+    hedged = replace(book, positions=positions, lending=(replace(book.lending[0], reserves=reserves),))
+    run = run_of(hedged, {"keepers": {}}, steps=1, shock=-1e-9)
+    assert run_paths(run, 1, 0, 1).totals[0, 0, Total.LIQUIDATIONS] == 2
+    assert run_paths(apply_policies(run, [policy]), 1, 0, 1).totals[0, 0, Total.LIQUIDATIONS] == 0
