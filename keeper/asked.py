@@ -8,14 +8,16 @@ refuse a request that fitted the old one:
 - Morpho Blue takes what it is told, by shares or by collateral, and panics where the other side is short: all
   of the debt when the collateral has fallen below it, all of the collateral when it has risen above the debt.
 
-So the first is asked for `ROOM_BPS` more than it is to take, and the second, where debt and collateral are
-that near to each other, for that much less than there is; what is left is for the next block.
+So the first is asked for more than it is to take, and the second, where debt and collateral are near to each
+other, for less than there is; what is left is for the next block. How much more or less is what prices did at
+the last heads: in a calm market next to nothing, in a crash most of a step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Final
 
 from contracts_abi.liquidator import Venue
@@ -26,8 +28,39 @@ from simulation.protocols.aave_v3_6 import AaveV36
 from simulation.protocols.morpho_blue import MorphoBlue
 from simulation.types import Asset, LiquidationPlan
 
-ROOM_BPS: Final = 500
-"""How far the price may move until the next block; a quarter of an hour of a crash is about that."""
+LEAST_ROOM_BPS: Final = 100
+"""Room that is left for the price to move until the next block, in a calm market;"""
+MOST_ROOM_BPS: Final = 1_500
+"""and at most, since on Morpho all of it is left over."""
+ROOM_HEADS: Final = 4
+"""Heads that are remembered for it."""
+_FURTHER_BPS: Final = 15_000
+"""The next step may be half as large again as the largest of those."""
+
+SHARED_GAS: Final = 120_000
+"""Gas of adding a market's interest on Morpho. The first liquidation of a block in a market pays it, and a
+simulation of several says nothing of who that will be when they are mined."""
+
+
+def room_bps(heads: Sequence[Mapping[str, int]]) -> int:
+    """Return how much room the last heads call for.
+
+    Parameters
+    ----------
+    heads
+        Prices of a market by symbol at consecutive heads, oldest first.
+    """
+    largest = 0
+    for before, after in pairwise(heads):
+        for symbol in before.keys() & after.keys():
+            if before[symbol]:
+                largest = max(largest, abs(after[symbol] - before[symbol]) * BPS // before[symbol])
+    return min(max(largest * _FURTHER_BPS // BPS, LEAST_ROOM_BPS), MOST_ROOM_BPS)
+
+
+def gas_room(adapter: LendingProtocol) -> int:
+    """Return gas that a transaction may need beyond its simulation, for work that another did there."""
+    return SHARED_GAS if isinstance(adapter, MorphoBlue) else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +113,9 @@ class Planned:
         outcome = self.adapter.liquidation_quote(market, account, *pair, debt_to_cover_raw)
         if outcome.revert_code is None or debt_to_cover_raw >= MAX_UINT256:
             return outcome
-        again = self.adapter.liquidation_quote(market, account, *pair, with_room(debt_to_cover_raw))
+        again = self.adapter.liquidation_quote(
+            market, account, *pair, with_room(debt_to_cover_raw, LEAST_ROOM_BPS)
+        )
         taken = again.revert_code is None and again.debt_repaid_raw <= debt_to_cover_raw
         return again if taken else outcome
 
@@ -103,11 +138,14 @@ class Asked:
         The market.
     market, account
         The states that the plan was made on.
+    room_bps
+        How far the price may move; see `room_bps`.
     """
 
     adapter: LendingProtocol
     market: Any
     account: Any
+    room_bps: int = LEAST_ROOM_BPS
 
     @property
     def venue(self) -> Venue:
@@ -137,7 +175,7 @@ class Asked:
         )
 
     def _of_aave(self, plan: LiquidationPlan) -> LiquidationPlan:
-        asked_raw = with_room(plan.debt_to_cover_raw)
+        asked_raw = with_room(plan.debt_to_cover_raw, self.room_bps)
         if not plan.from_inventory:
             asked_raw = min(asked_raw, self.adapter.flash_loan_limit(self.market, plan.debt_asset))
         outcome = self._quote(plan, asked_raw)
@@ -153,8 +191,8 @@ class Asked:
         )
         if most.revert_code is not None:
             return plan
-        held_raw, less = self.account.collateral_raw, BPS - ROOM_BPS
-        if most.full and plan.full and held_raw * BPS >= most.to_liquidator_raw * (BPS + ROOM_BPS):
+        held_raw, less = self.account.collateral_raw, BPS - self.room_bps
+        if most.full and plan.full and held_raw * BPS >= most.to_liquidator_raw * (BPS + self.room_bps):
             return plan
         if plan.seized_raw * BPS <= most.to_liquidator_raw * less:
             return plan
@@ -166,6 +204,6 @@ class Asked:
         return replace(plan, seized_raw=most.to_liquidator_raw * less // BPS, full=False)
 
 
-def with_room(amount_raw: int) -> int:
-    """Return an amount with `ROOM_BPS` on top, rounded up to a unit more at least."""
-    return amount_raw + amount_raw * ROOM_BPS // BPS + 1
+def with_room(amount_raw: int, room: int) -> int:
+    """Return an amount with `room` basis points on top, a unit more at least."""
+    return amount_raw + amount_raw * room // BPS + 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from contracts_abi.errors import ChainError, DataError, InputError, UnknownNameError
-from keeper.asked import Asked
+from keeper.asked import ROOM_HEADS, Asked, gas_room, room_bps
 from keeper.clock import Clock
 from keeper.config import KeeperConfig, Mode, wei_of_eth
 from keeper.decide import Decision, Key, decide_all, examined_rows, usd_prices
@@ -118,6 +118,7 @@ class Keeper:
     _refused_at: dict[Key, int] = field(default_factory=dict)
     _armed: dict[Key, tuple[int, int | None]] = field(default_factory=dict)
     _unknown: dict[str, str] = field(default_factory=dict)
+    _prices: dict[str, tuple[Mapping[str, int], ...]] = field(default_factory=dict)
 
     def run(self, stop: threading.Event) -> None:
         """Work on heads until `stop` is set; what fails at one head does not end the loop."""
@@ -223,6 +224,7 @@ class Keeper:
         self._report_balance(tick)
         self._report_sync(head, advance_all(self.discoveries, head))
         views = self.reader.read_all(head, self._borrowers())
+        self._remember_prices(views)
         in_flight = set(self.journal.in_flight())
         every = self.audit_due.is_set()
         decision = decide_all(
@@ -255,6 +257,12 @@ class Keeper:
         self._record(views, verdicts)
         self._report_waits(result)
         return result
+
+    def _remember_prices(self, views: Views) -> None:
+        """Keep each market's own prices of the last heads, which say how far the next may be."""
+        for name, view in views.markets.items():
+            now = self.markets[name].adapter.prices_base(view.market)
+            self._prices[name] = (*self._prices.get(name, ()), now)[-ROOM_HEADS:]
 
     def _most_plans(self) -> int | None:
         """Return how many plans are worth making: what a block may take, and whoever was refused before.
@@ -293,7 +301,11 @@ class Keeper:
         for item in prepared:
             if item.order is None:
                 amended[_key(item.plan)] = (Action.LEAVE, item.reason, item.detail)
-        orders = [item.order for item in prepared if item.order is not None]
+        orders = [
+            replace(o, gas_limit=o.gas_limit + gas_room(self.markets[o.protocol].adapter))
+            for o in (item.order for item in prepared)
+            if o is not None
+        ]
         if self.config.mode is not Mode.LIVE:
             for order in orders:
                 amended[_key(order)] = (Action.LEAVE, Reason.OBSERVE_ONLY, "dry-run: simulated, not sent")
@@ -384,7 +396,8 @@ class Keeper:
         adapter = self.markets[plan.protocol].adapter
         account = view.book.exact[view.book.accounts.index(plan.account)]
         market = adapter.project(view.market, self._next_timestamp(view.head))
-        return PricedPlan(plan, Asked(adapter, market, account), gas_price_wei, least_raw)
+        asked = Asked(adapter, market, account, room_bps(self._prices[plan.protocol]))
+        return PricedPlan(plan, asked, gas_price_wei, least_raw)
 
     def _audited(self, views: Views, decision: Decision) -> None:
         """Count accounts that the full sweep finds liquidatable and the screen had called healthy."""

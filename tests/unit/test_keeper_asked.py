@@ -1,0 +1,194 @@
+"""What a contract is asked for holds when the price moved before it was mined; without room it does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from keeper.asked import (
+    LEAST_ROOM_BPS,
+    MOST_ROOM_BPS,
+    SHARED_GAS,
+    Asked,
+    Planned,
+    gas_room,
+    room_bps,
+    with_room,
+)
+from simulation.fixed_point import BPS, MAX_UINT256
+from simulation.protocols.aave_v3 import AaveAccount, AaveLayout
+from simulation.protocols.aave_v3_6 import AaveMarket, AaveV36
+from simulation.protocols.morpho_blue import MorphoAccount, MorphoMarket, liquidate
+from simulation.types import LiquidationPlan
+from tests import aave_states
+from tests.morpho_states import ACCOUNT, adapter, market
+from tests.property.test_aave_v3_6 import reserve
+
+USDC, ETHER = 10**6, 10**18
+E36 = 10**24
+
+# -------------------------------------------------------------------------------------------- the room
+
+
+def test_room_is_half_more_than_the_largest_step_of_the_last_heads() -> None:
+    assert room_bps([{"A": 100}]) == LEAST_ROOM_BPS
+    assert room_bps([{"A": 1_000, "B": 50}, {"A": 1_000, "B": 52}, {"A": 990, "B": 52}]) == 600
+    assert room_bps([{"A": 1_000}, {"A": 960}]) == 600  # down as up
+    assert room_bps([{"A": 100}, {"A": 50}]) == MOST_ROOM_BPS
+    assert room_bps([{"A": 100}, {"B": 50}]) == LEAST_ROOM_BPS
+    assert room_bps([]) == LEAST_ROOM_BPS
+    assert with_room(3, 100) == 4
+
+
+# ---------------------------------------------------------------------------------------------- Morpho
+
+
+def borrower(price: int, held_raw: int = ETHER) -> tuple[MorphoMarket, MorphoAccount]:
+    """Return a market at a price in whole USDC, and its only borrower: 1 WETH for 1,000 USDC."""
+    state = market(5_000 * USDC, 1_000 * USDC, price_e36=price * E36)
+    return state, MorphoAccount(ACCOUNT, 0, 1_000 * USDC * 10**6, held_raw)
+
+
+def planned(state: MorphoMarket, account: MorphoAccount, debt_raw: int = MAX_UINT256) -> LiquidationPlan:
+    loan, collateral = state.loan.address, state.collateral.address
+    outcome = adapter().liquidation_quote(state, account, loan, collateral, debt_raw)
+    assert outcome.succeeds
+    return LiquidationPlan(
+        account=account.account,
+        protocol=adapter().name,
+        debt_asset=loan,
+        collateral_asset=collateral,
+        debt_to_cover_raw=outcome.debt_repaid_raw,
+        seized_raw=outcome.to_liquidator_raw,
+        full=outcome.full,
+        path=(),
+        flash_premium_raw=0,
+        proceeds_raw=0,
+        profit_raw=0,
+        gas_units=1,
+        gas_cost_raw=1,
+        min_profit_raw=0,
+        impact_bps=0,
+    )
+
+
+def reverts(plan: LiquidationPlan, state: MorphoMarket, account: MorphoAccount, move_bps: int) -> str | None:
+    """Return what becomes of a plan, as our Liquidator asks, at a price that moved."""
+    assert state.price_e36 is not None
+    moved = replace(state, price_e36=state.price_e36 * (BPS + move_bps) // BPS)
+    if plan.full and plan.seized_raw < account.collateral_raw:
+        return liquidate(moved, account, repaid_shares=account.borrow_shares).revert_code
+    seized_raw = min(plan.seized_raw, account.collateral_raw)
+    return liquidate(moved, account, seized_assets_raw=seized_raw).revert_code
+
+
+@pytest.mark.parametrize(
+    ("price", "move_bps"),
+    [(1_080, -400), (1_060, -300), (1_042, 300), (1_042, -300), (1_030, 300), (1_045, 400)],
+)
+def test_morpho_is_asked_for_what_it_gives_at_a_price_that_moved(price: int, move_bps: int) -> None:
+    state, account = borrower(price)
+    plan = planned(state, account)
+    asked = Asked(adapter(), state, account, room_bps=500).asked(plan)
+    assert asked.seized_raw == plan.seized_raw * 9_500 // BPS
+    assert reverts(asked, state, account, move_bps) is None
+    assert reverts(asked, state, account, -1_500) is None  # by collateral, no fall is too far
+
+
+def test_without_room_the_same_panics() -> None:
+    state, account = borrower(1_080)
+    assert planned(state, account).full
+    assert reverts(planned(state, account), state, account, -400) == "Panic(0x11)"
+    state, account = borrower(1_042)
+    assert not planned(state, account).full
+    assert reverts(planned(state, account), state, account, 300) == "Panic(0x11)"
+
+
+def test_where_debt_and_collateral_are_far_apart_all_is_taken() -> None:
+    for price in (1_150, 800):
+        state, account = borrower(price)
+        plan = planned(state, account)
+        assert Asked(adapter(), state, account, room_bps=500).asked(plan) == plan
+        assert reverts(plan, state, account, -500) is None
+        assert reverts(plan, state, account, 500) in (None, "position is healthy")
+
+
+def test_a_part_that_leaves_enough_is_asked_for_as_planned() -> None:
+    state, account = borrower(1_060)
+    part = planned(state, account, 600 * USDC)
+    assert Asked(adapter(), state, account, room_bps=500).asked(part) == part
+
+
+# ------------------------------------------------------------------------------------------- Aave V3.6
+
+AAVE = AaveV36(AaveLayout("", "", "", "", (), (), 8))
+WETH, DOLLAR = 0, 1
+
+
+def short(price_e8: int = 10_123_456_789) -> tuple[AaveMarket, AaveAccount]:
+    """Return 3 WETH that are worth less than the 400 USDC owed: all of the collateral goes."""
+    states = (
+        reserve(WETH, price_e8, aave_states.configuration(18, liquidation_threshold_bps=8_000)),
+        reserve(DOLLAR, 10**8, aave_states.configuration(6, flash_loan_enabled=True)),
+    )
+    state = AaveMarket(1, aave_states.NOW, states, {}, flash_loan_premium_bps=5)
+    return state, aave_states.account({WETH: 3 * ETHER + 7}, {DOLLAR: 400 * USDC})
+
+
+def quote(state: AaveMarket, account: AaveAccount, amount: int) -> tuple[str | None, int, int]:
+    debt, collateral = (aave_states.address(i) for i in (DOLLAR, WETH))
+    outcome = AAVE.liquidation_quote(state, account, debt, collateral, amount)
+    return outcome.revert_code, outcome.debt_repaid_raw, outcome.to_liquidator_raw
+
+
+def test_v3_6_takes_all_of_a_collateral_where_it_is_asked_for_more() -> None:
+    state, account = short()
+    _, most_raw, seized_raw = quote(state, account, MAX_UINT256)
+    assert most_raw < 400 * USDC
+    assert quote(state, account, most_raw)[0] == "MustNotLeaveDust"
+
+    debt, collateral = (aave_states.address(i) for i in (DOLLAR, WETH))
+    outcome = Planned(AAVE).liquidation_quote(state, account, debt, collateral, most_raw)
+    assert (outcome.revert_code, outcome.debt_repaid_raw) == (None, most_raw)
+    # Half of it leaves dust whatever is asked for.
+    half = Planned(AAVE).liquidation_quote(state, account, debt, collateral, most_raw // 2)
+    assert half.revert_code == "MustNotLeaveDust"
+
+    plan = replace(
+        planned(*borrower(1_080)),
+        debt_asset=debt,
+        collateral_asset=collateral,
+        debt_to_cover_raw=most_raw,
+        seized_raw=seized_raw,
+    )
+    asked = Asked(AAVE, state, account, room_bps=400).asked(plan)
+    assert asked.debt_to_cover_raw == with_room(most_raw, 400)
+    risen = short(10_423_456_789)[0]
+    assert quote(risen, account, most_raw)[0] == "MustNotLeaveDust"
+    assert quote(risen, account, asked.debt_to_cover_raw)[0] is None
+
+
+def test_a_part_of_a_debt_on_purpose_is_not_raised() -> None:
+    state, account = short()
+    account = aave_states.account({WETH: 300 * ETHER}, {DOLLAR: 29_000 * USDC})
+    debt, collateral = (aave_states.address(i) for i in (DOLLAR, WETH))
+    code, repaid_raw, seized_raw = quote(state, account, 5_000 * USDC)
+    assert (code, repaid_raw) == (None, 5_000 * USDC)
+    plan = replace(
+        planned(*borrower(1_080)),
+        debt_asset=debt,
+        collateral_asset=collateral,
+        debt_to_cover_raw=5_000 * USDC,
+        seized_raw=seized_raw,
+        full=False,
+    )
+    assert Asked(AAVE, state, account).asked(plan) == plan
+
+
+# ------------------------------------------------------------------------------------------------- gas
+
+
+def test_what_another_transaction_did_first_is_gas_that_may_be_needed() -> None:
+    assert gas_room(adapter()) == SHARED_GAS
+    assert gas_room(AAVE) == 0
