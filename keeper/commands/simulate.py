@@ -84,6 +84,7 @@ def run_simulate(
         matrix=None
         if matrix is None
         else matrix_of(base, _named(tables, "shock of "), scenario.run.world.venues),
+        matrix_shock=None if matrix is None else {"kind": matrix, "size": shock},
     )
     written = write_run(folder, record, base, html=html)
     if as_json:
@@ -166,6 +167,12 @@ def write_run(
     written = [folder / "record.json", folder / "paths.parquet"]
     written[0].write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     pq.write_table(pa.table({name: pa.array(values) for name, values in base.items()}), written[1])
+    if html:
+        # The page takes plotly along: whoever wants JSON only need not wait for it.
+        from simulation.report.simulation_html import simulation_html
+
+        written.append(folder / "report.html")
+        written[-1].write_text(simulation_html(record), encoding="utf-8")
     return tuple(written)
 
 

@@ -14,13 +14,22 @@ from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
+from scipy import stats
 
-from simulation.contagion.causes import Columns, Contagion, Effect
+from simulation.contagion.causes import Columns, Contagion, Effect, difference
 from simulation.contagion.engine import PathResults, run_paths
-from simulation.contagion.metrics import VENUE_COLUMNS, Tail, solvency, static_sensitivity, tail_of
+from simulation.contagion.metrics import (
+    VENUE_COLUMNS,
+    Figure,
+    Tail,
+    solvency,
+    static_sensitivity,
+    tail_of,
+)
 from simulation.contagion.scenario import Scenario, full_table
 from simulation.contagion.state import Total
-from simulation.types import Float64
+from simulation.contagion.world import COMPOUND_V3
+from simulation.types import Bool, Float64
 
 SCHEMA: Final = "marginline-simulation/1"
 LEVELS: Final = (0.95, 0.99)
@@ -33,6 +42,9 @@ POINTS_SHOWN: Final = 1_500
 
 LOSSES: Final = ("bad_debt_usd", "liquidated_usd", "unfilled_usd", "keeper_profit_usd", "gas_usd")
 """Columns whose whole distribution is kept."""
+
+COMPARED: Final = ("bad_debt_usd", "liquidated_usd", "keeper_profit_usd", "liquidations")
+"""Columns that policies are compared by."""
 
 
 def sha256_of(table: Mapping[str, Any]) -> str:
@@ -50,6 +62,8 @@ def build_record(
     effects: Sequence[Effect] = (),
     matrix: Contagion | None = None,
     policies: Mapping[str, Columns] | None = None,
+    policy_tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    matrix_shock: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the record of a run.
 
@@ -65,6 +79,10 @@ def build_record(
         See `simulation.contagion.causes`; left out when empty.
     policies
         Columns under other policies with the same seed, by name.
+    policy_tables
+        What those policies are, by the same names.
+    matrix_shock
+        ``kind`` and ``size`` of the shocks of `matrix`.
     """
     world = scenario.run.world
     worst = worst_path(base)
@@ -82,14 +100,19 @@ def build_record(
         "result_sha256": result_sha256,
         "accounts": world.rows,
         "venues": list(world.venues),
+        "venue_kinds": {venue.name: venue.kind for venue in scenario.book.lending},
+        "venue_tokens": {
+            venue.name: [reserve.token for reserve in venue.reserves] for venue in scenario.book.lending
+        },
         "tokens": list(world.tokens),
         "channels": {c.kind: c.on for c in sorted(scenario.run.channels, key=lambda c: c.order)},
         "policies": [dict(table) for table in scenario.file.policies],
         "figures": figures(base),
+        "shares": shares(base),
         "by_venue": {name: _venue(base, name) for name in world.venues},
         "tails": {name: {str(q): _tail(tail_of(base[name], q)) for q in LEVELS} for name in LOSSES},
         "histograms": {name: histogram(base[name]) for name in LOSSES},
-        "waterfall": waterfall(base),
+        "waterfall": waterfall(base) | _paid_otherwise(scenario, base),
         "solvency": _plain(solvency(world)),
         "static": {
             token.symbol: _static(scenario, token.symbol)
@@ -98,10 +121,15 @@ def build_record(
         },
         "effects": [_plain(asdict(effect)) for effect in effects],
         "matrix": None if matrix is None else _plain(asdict(matrix)),
+        "matrix_shock": None if matrix_shock is None else dict(matrix_shock),
         "policies_compared": {
             name: {str(q): _tail(tail_of(table["bad_debt_usd"], q)) for q in LEVELS}
             for name, table in (policies or {}).items()
         },
+        "policy_tables": {
+            name: [dict(table) for table in tables] for name, tables in (policy_tables or {}).items()
+        },
+        "policy_effects": {name: _compared(table, base) for name, table in (policies or {}).items()},
         "worst_path": path_record(scenario, seed, worst),
     }
 
@@ -114,7 +142,35 @@ def worst_path(base: Columns) -> int:
 
 def figures(base: Columns) -> dict[str, Any]:
     """Return the mean of every column with its 95 % interval."""
-    return {name: _plain(asdict(tail_of(values, 0.99, resamples=1).mean)) for name, values in base.items()}
+    return {name: _mean(values) for name, values in base.items()}
+
+
+def shares(base: Columns) -> dict[str, Any]:
+    """Return on which part of the paths anything happened, with its 95 % interval (Wilson 1927)."""
+    return {name: _share(base[name] > 0.0) for name in ("bad_debt_usd", "liquidations", "frozen_steps")}
+
+
+def _compared(table: Columns, base: Columns) -> dict[str, Any]:
+    """Return means under a policy, and what it changes path by path."""
+    return {
+        name: {"mean": _mean(table[name]), "change": _figure(difference(table[name], base[name]))}
+        for name in COMPARED
+    }
+
+
+def _share(happened: Bool) -> dict[str, Any]:
+    test = stats.binomtest(int(happened.sum()), len(happened))
+    interval = test.proportion_ci(confidence_level=0.95, method="wilson")
+    return _figure(Figure(float(happened.mean()), float(interval.low), float(interval.high)))
+
+
+def _mean(values: Float64) -> dict[str, Any]:
+    return _figure(tail_of(values, 0.99, resamples=1).mean)
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    plain: dict[str, Any] = _plain(asdict(figure))
+    return plain
 
 
 def _venue(base: Columns, venue: str) -> dict[str, Any]:
@@ -146,6 +202,21 @@ def waterfall(base: Columns) -> dict[str, float]:
         "deficit_usd": mean["deficit_usd"],
         "reserve_loss_usd": mean["reserve_loss_usd"],
     }
+
+
+def _paid_otherwise(scenario: Scenario, base: Columns) -> dict[str, float]:
+    """Return the rest of who paid, so that all parts add up to the bad debt.
+
+    ``absorbed_usd`` is what Compound III wrote off: its reserves stand for it from the moment of `absorb`.
+    ``revalued_usd`` is what prices made of the rest: debts are written off at one moment's prices, paid at
+    another's, and what is left is counted at the end's.
+    """
+    world = scenario.run.world
+    absorbs = [name for name, kind in zip(world.venues, world.rules.kind, strict=True) if kind == COMPOUND_V3]
+    absorbed = sum(float(base[f"written_off_usd.{name}"].mean()) for name in absorbs)
+    paid = ("from_reserves_usd", "from_backstop_usd", "from_suppliers_usd", "deficit_usd")
+    rest = float(base["written_off_usd"].mean()) - absorbed - sum(float(base[name].mean()) for name in paid)
+    return {"absorbed_usd": absorbed, "revalued_usd": rest}
 
 
 def _static(scenario: Scenario, token: str) -> dict[str, Any]:
