@@ -201,7 +201,10 @@ class Asked:
         )
         if not most.full and most.debt_repaid_raw * BPS <= owed_raw * less:
             return plan
-        return replace(plan, seized_raw=most.to_liquidator_raw * less // BPS, full=False)
+        seized_raw = most.to_liquidator_raw * less // BPS
+        # Less is earned on less; whether that still pays is for the simulation to say.
+        least_raw = plan.min_profit_raw * seized_raw // plan.seized_raw
+        return replace(plan, seized_raw=seized_raw, full=False, min_profit_raw=least_raw)
 
 
 def with_room(amount_raw: int, room: int) -> int:

@@ -68,7 +68,7 @@ def planned(state: MorphoMarket, account: MorphoAccount, debt_raw: int = MAX_UIN
         profit_raw=0,
         gas_units=1,
         gas_cost_raw=1,
-        min_profit_raw=0,
+        min_profit_raw=1_000,
         impact_bps=0,
     )
 
@@ -92,6 +92,7 @@ def test_morpho_is_asked_for_what_it_gives_at_a_price_that_moved(price: int, mov
     plan = planned(state, account)
     asked = Asked(adapter(), state, account, room_bps=500).asked(plan)
     assert asked.seized_raw == plan.seized_raw * 9_500 // BPS
+    assert asked.min_profit_raw == pytest.approx(950, abs=1)
     assert reverts(asked, state, account, move_bps) is None
     assert reverts(asked, state, account, -1_500) is None  # by collateral, no fall is too far
 
