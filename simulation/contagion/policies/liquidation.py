@@ -14,7 +14,7 @@ from simulation.contagion.policies import Policy, policies
 
 @policies.register("close-factor")
 class CloseFactor(Policy):
-    """Another close factor.
+    """Another part of the debt that one liquidation may repay.
 
     Attributes
     ----------
