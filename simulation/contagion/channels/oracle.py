@@ -13,6 +13,7 @@ from oracle.strict import StrictModel
 from simulation.contagion.batch import Batch, Channel
 from simulation.contagion.channels import channels
 from simulation.contagion.draws import uniforms
+from simulation.contagion.told import Told, told
 from simulation.contagion.world import World
 from simulation.types import Bool, Float64, Int64
 
@@ -77,6 +78,30 @@ class FeedFault(StrictModel):
     venue: str | None = None
 
 
+class Incident(StrictModel):
+    """A feed of an oracle scenario whose errors a token's price has here, see `simulation.contagion.told`.
+
+    Attributes
+    ----------
+    token
+        Whose price.
+    source
+        Id of a packaged incident (``marginline oracle incidents``), or a scenario file.
+    feed
+        Name of the feed there.
+    venue
+        In which venue only; None for all.
+    guarded
+        Whether liquidations wait while the guarded adapter of the oracle layer refuses the price.
+    """
+
+    token: str
+    source: str
+    feed: str
+    venue: str | None = None
+    guarded: bool = False
+
+
 class OracleGuards(StrictModel):
     """When a venue, or its keepers, do not act on a price: the same questions as `oracle.guards` asks live.
 
@@ -112,6 +137,7 @@ class _Memo:
     waiting: Float64
     due: Int64
     capped_from: Float64
+    told: tuple[tuple[Incident, Told], ...]
 
 
 @channels.register("oracle")
@@ -128,6 +154,8 @@ class OracleChannel(Channel):
         Token to its rule.
     faults
         What goes wrong, and when.
+    incidents
+        Feeds of oracle scenarios that bend prices here; such a price follows no rule of publishing.
     guards
         When a price is not acted on; none by default.
     """
@@ -139,6 +167,7 @@ class OracleChannel(Channel):
     default: FeedRule = FeedRule()
     feeds: dict[str, FeedRule] = Field(default_factory=dict)
     faults: tuple[FeedFault, ...] = ()
+    incidents: tuple[Incident, ...] = ()
     guards: OracleGuards = OracleGuards()
 
     def check(self, world: World) -> None:
@@ -155,6 +184,10 @@ class OracleChannel(Channel):
                     f"{fault.until_step}",
                     fix="a fault ends after it begins",
                 )
+        for incident in self.incidents:
+            world.token(incident.token)
+            if incident.venue is not None:
+                world.venue(incident.venue)
         for symbol, rule in self.feeds.items():
             if rule.source == "redemption" and world.book.tokens[world.token(symbol)].backing is None:
                 raise InputError(
@@ -193,6 +226,7 @@ class OracleChannel(Channel):
             waiting=np.full(shape, np.nan),
             due=np.zeros(shape, dtype=np.int64),
             capped_from=np.ones(shape),
+            told=tuple((i, told(i.source, i.feed, batch.steps, batch.dt_s)) for i in self.incidents),
         )
         source = self._source(batch, memo)
         memo.capped_from[:] = self._in_backing(batch, memo, source)
@@ -225,6 +259,7 @@ class OracleChannel(Channel):
         memo.updated = np.where(lands, now, memo.updated)
         memo.waiting = np.where(lands, np.nan, memo.waiting)
         self._judge(batch, memo, now, lands)
+        self._follow(batch, memo)
 
     def _source(self, batch: Batch, memo: _Memo) -> Float64:
         """Return what the feeds look at, shape (P, R)."""
@@ -262,6 +297,20 @@ class OracleChannel(Channel):
                 source[:, at] = fault.value
         return np.broadcast_to(frozen, source.shape)
 
+    def _follow(self, batch: Batch, memo: _Memo) -> None:
+        """Set the prices that an incident bends; where its feed said nothing, the last answer stands."""
+        state, world = batch.state, batch.world
+        for incident, said in memo.told:
+            a = world.token(incident.token)
+            venues = range(len(world.venues)) if incident.venue is None else [world.venue(incident.venue)]
+            ratio = said.ratio[batch.step]
+            for at in [v * len(world.tokens) + a for v in venues]:
+                if not np.isnan(ratio):
+                    bent = state.market[:, a] * ratio
+                    state.oracle[:, at] = published(bent, memo.low[at], memo.high[at])
+                if incident.guarded:
+                    state.trusted[:, at] &= said.allowed[batch.step]
+
     def _judge(self, batch: Batch, memo: _Memo, now: float, lands: Bool) -> None:
         state, guards = batch.state, self.guards
         trusted = np.ones_like(state.trusted)
@@ -275,6 +324,6 @@ class OracleChannel(Channel):
         state.trusted[:] = trusted
 
 
-def published(price: Float64, low: Float64, high: Float64) -> Float64:
+def published(price: Float64, low: Float64 | float, high: Float64 | float) -> Float64:
     """Return prices as a feed with eight decimals and bounds has them."""
     return np.asarray(np.clip(np.floor(price * E8) / E8, low, high))
