@@ -244,7 +244,8 @@ class LimitsSection(Section):
     max_per_block: Annotated[int, Field(ge=1)] = 32
     """New intents per block."""
     max_gas_loss_per_day_eth: PositiveAmount = Decimal("0.5")
-    """Gas paid for reverts and cancellations in 24 hours of block time."""
+    """Gas paid for reverts and cancellations, and by successes beyond what they earned, in 24 hours of block
+    time."""
     max_reverts_per_account: Annotated[int, Field(ge=1)] = 6
     """Reverts of one account in 24 hours, then it is left alone until the oldest is that old."""
     max_reverts_per_hour: Annotated[int, Field(ge=1)] = 100

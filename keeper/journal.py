@@ -245,7 +245,17 @@ class DecisionEntry:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A mined transaction that earned nothing: a revert or a cancellation."""
+    """A mined transaction that cost more than it earned: a revert, a cancellation, or a success all the same.
+
+    Attributes
+    ----------
+    account, protocol, kind, block, timestamp
+        Which one.
+    gas_cost_wei
+        What it cost beyond what it earned.
+    reverted
+        Whether it is an action that failed.
+    """
 
     account: str
     protocol: str
@@ -253,6 +263,7 @@ class Loss:
     block: int
     timestamp: int
     gas_cost_wei: int
+    reverted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -790,29 +801,27 @@ class Journal:
         return self._receipts(query)
 
     def losses(self, *, since_timestamp: int) -> list[Loss]:
-        """Return what reverted or was cancelled in blocks no older than `since_timestamp`, in chain order."""
+        """Return what cost more than it earned in blocks no older than `since_timestamp`, in chain order.
+
+        What a success earned is valued at the least that its budget says: that is the simulated profit in
+        wei, or what the configuration allows for gas where that is less. A success from inventory sells
+        nothing, so what it earned is not known here, and it is none.
+        """
         query = (
-            sa.select(_receipts, _intents.c.account, _intents.c.protocol)
-            .join(_intents, _intents.c.intent_id == _receipts.c.intent_id)
-            .where(
-                _receipts.c.timestamp >= since_timestamp,
-                sa.or_(sa.not_(_receipts.c.success), _receipts.c.kind == AttemptKind.CANCEL.value),
+            sa.select(
+                _receipts,
+                _intents.c.account,
+                _intents.c.protocol,
+                _intents.c.budget_wei,
+                _intents.c.simulated_profit_raw,
             )
+            .join(_intents, _intents.c.intent_id == _receipts.c.intent_id)
+            .where(_receipts.c.timestamp >= since_timestamp)
             .order_by(_receipts.c.block, _receipts.c.tx_hash)
         )
         with self._reading() as connection:
             rows = connection.execute(query).mappings().all()
-        return [
-            Loss(
-                account=r["account"],
-                protocol=r["protocol"],
-                kind=AttemptKind(r["kind"]),
-                block=r["block"],
-                timestamp=r["timestamp"],
-                gas_cost_wei=r["gas_used"] * r["effective_gas_price_wei"],
-            )
-            for r in rows
-        ]
+        return [loss for row in rows if (loss := _loss(row)) is not None]
 
     def _receipts(self, query: sa.Select[Any]) -> list[Receipt]:
         with self._reading() as connection:
@@ -972,6 +981,28 @@ _MOVES: Final[Mapping[IntentState, frozenset[IntentState]]] = {
     ),
     **{state: frozenset() for state in FINAL_STATES},
 }
+
+
+def _loss(row: RowMapping) -> Loss | None:
+    """Return what a receipt cost beyond what it earned, None where it did not."""
+    kind, cost_wei = AttemptKind(row["kind"]), row["gas_used"] * row["effective_gas_price_wei"]
+    earned_wei = 0
+    if row["success"] and kind is AttemptKind.ACTION:
+        profit_raw, simulated_raw = row["realised_profit_raw"], row["simulated_profit_raw"]
+        if not profit_raw or simulated_raw <= 0:
+            return None
+        earned_wei = profit_raw * row["budget_wei"] // simulated_raw
+    if cost_wei <= earned_wei:
+        return None
+    return Loss(
+        account=row["account"],
+        protocol=row["protocol"],
+        kind=kind,
+        block=row["block"],
+        timestamp=row["timestamp"],
+        gas_cost_wei=cost_wei - earned_wei,
+        reverted=kind is AttemptKind.ACTION and not row["success"],
+    )
 
 
 def _send_record(row: RowMapping) -> SendRecord:

@@ -56,7 +56,7 @@ class Usage:
     in_flight
         Intents that are not mined.
     gas_loss_day_wei
-        Gas paid for reverts and cancellations in the last 24 hours.
+        Gas paid in the last 24 hours for reverts, cancellations, and successes beyond what they earned.
     reverts_hour
         Reverts in the last hour.
     reverts
@@ -80,7 +80,7 @@ def measure(losses: Sequence[Loss], *, in_flight: int, block: int, timestamp: in
         In chain order, at least those of the last 24 hours.
     """
     day = [loss for loss in losses if loss.timestamp > timestamp - DAY_S]
-    reverts = [loss for loss in day if loss.kind is AttemptKind.ACTION]
+    reverts = [loss for loss in day if loss.reverted and loss.kind is AttemptKind.ACTION]
     by_account: dict[tuple[str, str], list[int]] = {}
     for loss in reverts:
         by_account.setdefault((loss.protocol, loss.account), []).append(loss.block)

@@ -470,6 +470,19 @@ def test_losses_are_reverts_and_cancellations(journal: Journal) -> None:
     assert bob.intent_id in {r.intent_id for r in journal.receipts()}
 
 
+@pytest.mark.parametrize(("realised_raw", "lost_wei"), [(1, 10**17), (2, None), (0, None)])
+def test_a_success_is_a_loss_where_its_gas_cost_more_than_it_earned(
+    journal: Journal, realised_raw: int, lost_wei: int | None
+) -> None:
+    """Simulated were 5 raw, worth the budget of an ether at least; from inventory nothing is sold."""
+    _, attempt = write(journal)
+    receipt = make_receipt(attempt)
+    dear = replace(receipt, realised_profit_raw=realised_raw, effective_gas_price_wei=10**12)
+    journal.record_receipt(dear)
+    losses = journal.losses(since_timestamp=0)
+    assert [(x.gas_cost_wei, x.reverted) for x in losses] == ([] if lost_wei is None else [(lost_wei, False)])
+
+
 def test_read_only_needs_a_file(path: Path) -> None:
     with pytest.raises(JournalError, match="no journal at"):
         Journal.read_only(path)

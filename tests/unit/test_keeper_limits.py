@@ -76,6 +76,21 @@ def test_cancellations_cost_but_are_no_reverts() -> None:
     assert (use.gas_loss_day_wei, use.reverts_hour, dict(use.reverts)) == (ETHER // 100, 0, {})
 
 
+def test_a_success_that_cost_more_than_it_earned_is_a_loss_and_no_revert() -> None:
+    use = usage(replace(loss(), reverted=False))
+    assert (use.gas_loss_day_wei, use.reverts_hour, dict(use.reverts)) == (ETHER // 100, 0, {})
+    breach = global_breach(limits(max_gas_loss_per_day_eth="0.01"), use, TICK, now=NOW)
+    assert breach is not None
+    assert breach.limit is Limit.GAS_LOSS
+
+
+def test_reverts_in_one_market_keep_nobody_off_another() -> None:
+    use = usage(*[loss(block=999)] * 6)
+    assert account_breach(limits(), use, ALICE, "p") is not None
+    assert account_breach(limits(), use, ALICE, "q") is None
+    assert account_breach(limits(deny_accounts=[ALICE]), use, ALICE, "q") is not None
+
+
 def test_account_lists() -> None:
     assert account_breach(limits(deny_accounts=[ALICE]), usage(), ALICE, "p") is not None
     assert account_breach(limits(deny_accounts=[ALICE]), usage(), BOB, "p") is None
