@@ -22,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-chain_app = typer.Typer(no_args_is_help=True, help="A local chain with a real Aave V3 and Uniswap V3.")
+chain_app = typer.Typer(no_args_is_help=True, help="A local chain: Aave V3.6, Morpho Blue, Uniswap V3.")
 keeper_app = typer.Typer(no_args_is_help=True, help="The keeper: find, explain and clear unsafe accounts.")
 oracle_app = typer.Typer(no_args_is_help=True, help="Price oracles: how they failed, and how one is now.")
 margin_app = typer.Typer(no_args_is_help=True, help="Margin of portfolio files, and venues' own test cases.")
@@ -41,6 +41,9 @@ Market = Annotated[
     Path | None, typer.Option(help="JSON of the market; else BOOK's own, or the one beside it.")
 ]
 Accounts = Annotated[list[str] | None, typer.Option("--account", help="Only this account; may be repeated.")]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="Only the prebuilt Aave V3, first revision: nothing is compiled.")
+]
 OneProtocol = Annotated[
     str | None, typer.Option("--protocol", help="Only this market, by its name; morpho-blue:b323495f.")
 ]
@@ -79,14 +82,17 @@ def demo(
         Path | None, typer.Option("--json", help="Write the run's record here as JSON.")
     ] = None,
     report: Annotated[Path, typer.Option(help="Where the HTML report goes.")] = Path("marginline-demo.html"),
-    accounts: Annotated[int, typer.Option(min=20, help="Borrowers in the seeded book.")] = 200,
+    accounts: Annotated[
+        int, typer.Option(min=20, help="Borrowers on Aave; a third as many on Morpho.")
+    ] = 200,
     seed: Seed = 1,
     pace: Annotated[float, typer.Option(min=0.1, help="Seconds between blocks; never waits.")] = 0.5,
+    quick: Quick = False,
 ) -> None:
-    """Take a real Aave V3 on a local chain through a historic crash while the keeper clears it."""
+    """Take a real Aave V3.6 and Morpho Blue through a historic crash while one keeper clears both."""
     from keeper.commands.demo import run_demo
 
-    run_demo(json_file=json_file, report=report, accounts=accounts, seed=seed, pace_s=pace)
+    run_demo(json_file=json_file, report=report, accounts=accounts, seed=seed, pace_s=pace, quick=quick)
 
 
 @app.command()
@@ -111,16 +117,19 @@ def parity(
 def chaos(
     kills: Annotated[int, typer.Option(min=1, help="How often the keeper is killed with -9.")] = 50,
     seed: Seed = 1,
-    accounts: Annotated[int, typer.Option(min=20, help="Borrowers in the seeded book.")] = 200,
+    accounts: Annotated[
+        int, typer.Option(min=20, help="Borrowers on Aave; a third as many on Morpho.")
+    ] = 200,
     trace: Annotated[
         bool, typer.Option(help="Also check by strace that the journal is synced before each send.")
     ] = True,
+    quick: Quick = False,
     json_: JsonFlag = False,
 ) -> None:
     """Kill the keeper at random moments and count on chain what was done twice or lost."""
     from keeper.commands.chaos import run_chaos
 
-    run_chaos(kills=kills, seed=seed, accounts=accounts, trace=trace, as_json=json_)
+    run_chaos(kills=kills, seed=seed, accounts=accounts, trace=trace, as_json=json_, quick=quick)
 
 
 @app.command()
@@ -138,6 +147,10 @@ def simulate(
         str | None, typer.Option(help="Contagion matrix by a shock of each venue: threshold or oracle.")
     ] = None,
     shock: Annotated[float, typer.Option(help="Size of that shock, a part of one.")] = 0.05,
+    policy: Annotated[
+        list[Path] | None,
+        typer.Option("--policy", help="TOML of [[policies]] to compare with; may be repeated."),
+    ] = None,
     fidelity: Annotated[
         str, typer.Option(help="model, or revm: the protocols' own bytecode, one path.")
     ] = "model",
@@ -179,6 +192,7 @@ def simulate(
         workers=workers,
         out=out,
         as_json=json_,
+        policies=policy or (),
     )
 
 
@@ -228,17 +242,20 @@ def sweep(
 @chain_app.command("up")
 def chain_up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8545,
-    accounts: Annotated[int, typer.Option(min=0, max=100_000, help="Borrowers in the seeded book.")] = 200,
+    accounts: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Borrowers on Aave; a third as many on Morpho.")
+    ] = 200,
     seed: Seed = 1,
     block_time: Annotated[
         int | None, typer.Option(min=1, help="Seconds between blocks; a block per transaction without it.")
     ] = None,
+    quick: Quick = False,
     json_: JsonFlag = False,
 ) -> None:
-    """Start a local chain with Aave V3, Uniswap V3, our contracts and a seeded book; stop with Ctrl-C."""
+    """Start a local chain with Aave V3.6, Morpho Blue, Uniswap V3 and a seeded book; stop with Ctrl-C."""
     from keeper.commands.chain import up
 
-    up(port=port, accounts=accounts, seed=seed, block_time_s=block_time, as_json=json_)
+    up(port=port, accounts=accounts, seed=seed, block_time_s=block_time, as_json=json_, quick=quick)
 
 
 @chain_app.command("fork")
