@@ -38,27 +38,8 @@ def row_values(
     lt: Float64,
     coll_price: Float64,
     debt_price: Float64,
-    shocks: Float64,
 ) -> tuple[float, float]:
-    """Return weighted collateral and debt of row `i` in US dollars, given price times index by reserve.
-
-    Where there are `shocks`, factors of all prices by scenario, the pair is that of the scenario in which the
-    ratio of both is least.
-    """
-    if shocks.shape[0] > 0:
-        worst_have, worst_owe, worst = 0.0, 0.0, np.inf
-        for s in range(shocks.shape[0]):
-            have, owe = 0.0, 0.0
-            for k in range(coll.shape[1]):
-                r = coll_at[i, k]
-                have += coll[i, k] * lt[i, k] * coll_price[r] * shocks[s, r]
-            for k in range(debt.shape[1]):
-                r = debt_at[i, k]
-                owe += debt[i, k] * debt_price[r] * shocks[s, r]
-            ratio = have / owe if owe > 0.0 else np.inf
-            if ratio < worst or s == 0:
-                worst_have, worst_owe, worst = have, owe, ratio
-        return worst_have, worst_owe
+    """Return weighted collateral and debt of row `i` in US dollars, given price times index by reserve."""
     have = 0.0
     for k in range(coll.shape[1]):
         have += coll[i, k] * lt[i, k] * coll_price[coll_at[i, k]]
@@ -66,6 +47,40 @@ def row_values(
     for k in range(debt.shape[1]):
         owe += debt[i, k] * debt_price[debt_at[i, k]]
     return have, owe
+
+
+@numba.njit(cache=True, error_model="numpy")
+def worst_values(
+    i: int,
+    coll: Float64,
+    debt: Float64,
+    coll_at: Int32,
+    debt_at: Int32,
+    lt: Float64,
+    coll_price: Float64,
+    debt_price: Float64,
+    shocks: Float64,
+) -> tuple[float, float]:
+    """Return what `row_values` returns in the scenario in which the ratio of both is least.
+
+    `shocks` are factors of all prices by scenario, shape (S, R); without any it is `row_values`. It stands
+    apart so that the loop over plain rows stays one that compilers know to unroll.
+    """
+    if shocks.shape[0] == 0:
+        return row_values(i, coll, debt, coll_at, debt_at, lt, coll_price, debt_price)
+    worst_have, worst_owe, worst = 0.0, 0.0, np.inf
+    for s in range(shocks.shape[0]):
+        have, owe = 0.0, 0.0
+        for k in range(coll.shape[1]):
+            r = coll_at[i, k]
+            have += coll[i, k] * lt[i, k] * coll_price[r] * shocks[s, r]
+        for k in range(debt.shape[1]):
+            r = debt_at[i, k]
+            owe += debt[i, k] * debt_price[r] * shocks[s, r]
+        ratio = have / owe if owe > 0.0 else np.inf
+        if ratio < worst or s == 0:
+            worst_have, worst_owe, worst = have, owe, ratio
+    return worst_have, worst_owe
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -83,8 +98,13 @@ def health_factors(
     out: Float64,
 ) -> None:
     """Fill ``out[first:last]`` with health factors; infinite without debt."""
+    if shocks.shape[0] == 0:
+        for i in range(first, last):
+            have, owe = row_values(i, coll, debt, coll_at, debt_at, lt, coll_price, debt_price)
+            out[i] = have / owe if owe > 0.0 else np.inf
+        return
     for i in range(first, last):
-        have, owe = row_values(i, coll, debt, coll_at, debt_at, lt, coll_price, debt_price, shocks)
+        have, owe = worst_values(i, coll, debt, coll_at, debt_at, lt, coll_price, debt_price, shocks)
         out[i] = have / owe if owe > 0.0 else np.inf
 
 
@@ -169,6 +189,7 @@ def scan_paths(
         Shape (N,), overwritten.
     """
     paths, venues, looked = coll.shape[0], len(venue_ptr) - 1, 0
+    plain = shocks.shape[0] == 0
     for p in range(paths):
         n = 0
         for v in range(venues):
@@ -224,8 +245,18 @@ def scan_paths(
                 continue
             if not prune or near_now > size // 2:
                 looked += size
+                if plain:
+                    for i in range(first, last):
+                        have, owe = row_values(
+                            i, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p]
+                        )
+                        if have < threshold * owe:
+                            found[p, n] = i
+                            found_health[p, n] = have / owe
+                            n += 1
+                    continue
                 for i in range(first, last):
-                    have, owe = row_values(
+                    have, owe = worst_values(
                         i, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p], shocks
                     )
                     if have < threshold * owe:
@@ -238,18 +269,28 @@ def scan_paths(
                 i = order[p, k]
                 if dirty[p, i]:
                     continue
-                have, owe = row_values(
-                    i, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p], shocks
-                )
+                if plain:
+                    have, owe = row_values(
+                        i, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p]
+                    )
+                else:
+                    have, owe = worst_values(
+                        i, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p], shocks
+                    )
                 if have < threshold * owe:
                     found[p, n] = i
                     found_health[p, n] = have / owe
                     n += 1
             for k in range(first, first + dirty_count[p, v]):
                 i = dirty_list[p, k]
-                have, owe = row_values(
-                    i, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p], shocks
-                )
+                if plain:
+                    have, owe = row_values(
+                        i, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p]
+                    )
+                else:
+                    have, owe = worst_values(
+                        i, coll[p], debt[p], coll_at, debt_at, lt, coll_price[p], debt_price[p], shocks
+                    )
                 if have < threshold * owe:
                     found[p, n] = i
                     found_health[p, n] = have / owe
