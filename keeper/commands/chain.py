@@ -106,7 +106,7 @@ def up(
         if block_time_s is not None:
             node.rpc.call("evm_setIntervalMining", [block_time_s])
         stop = _stop_on_signals()
-        _announce(node, state.deployment, len(state.book) + len(state.morpho_book), as_json, console)
+        _announce(node, state, as_json, console)
         _wait_for_end(node, stop)
 
 
@@ -135,9 +135,15 @@ def _forked(rpc_url: str, block: int | None, port: int) -> Anvil:
         raise RpcUnavailable(f"--rpc {error.message}", fix=error.fix or "check the URL") from None
 
 
-def _announce(node: Anvil, deployment: Deployment, accounts: int, as_json: bool, console: Console) -> None:
+def _announce(node: Anvil, state: SeededState, as_json: bool, console: Console) -> None:
+    deployment, accounts = state.deployment, len(state.book) + len(state.morpho_book)
     if as_json:
-        record = {"url": node.url, "accounts": accounts, "deployment": json.loads(deployment.to_json())}
+        record = {
+            "url": node.url,
+            "accounts": len(state.book),
+            "morpho_accounts": len(state.morpho_book),
+            "deployment": json.loads(deployment.to_json()),
+        }
         print(json.dumps(record), flush=True)
         return
     table = plain_table("contract", "address")

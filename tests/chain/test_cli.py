@@ -391,10 +391,13 @@ def test_chain_up_goes_with_everything_it_started(number: int, tmp_path: Path) -
     port = int(record["url"].rpartition(":")[2])
     nodes = children(process.pid)
     try:
-        assert record["accounts"] == 20
+        assert (record["accounts"], record["morpho_accounts"]) == (20, 7)
         with JsonRpc(record["url"]) as rpc:
             provider = record["deployment"]["provider"]
             assert rpc.call("eth_getCode", [provider, "latest"]) != "0x"
+            morpho = record["deployment"]["morpho"]
+            assert rpc.call("eth_getCode", [morpho["address"], "latest"]) != "0x"
+            assert len(morpho["markets"]) == 2
     finally:
         process.send_signal(number)
         assert process.wait(20) == 0
