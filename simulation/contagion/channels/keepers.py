@@ -144,8 +144,11 @@ class KeepersChannel(Channel):
         state, world = batch.state, batch.world
         self._sell(batch, memo)
         room = batch.room.copy()
+        goes_on = np.ones(state.paths, dtype=np.bool_)
         for _ in range(self.rounds):
             memo.scanner.scan(state, 1.0)
+            # A path on which the last round did nothing is done, whatever the others of the batch do.
+            memo.scanner.count[~goes_on] = 0
             if not memo.scanner.count.any():
                 break
             before = state.totals[:, :, Total.LIQUIDATIONS].sum(axis=1)
@@ -191,8 +194,7 @@ class KeepersChannel(Channel):
             if recorded:
                 self._record(batch, memo, recorded)
             done = state.totals[:, :, Total.LIQUIDATIONS].sum(axis=1) - before
-            if not done.any():
-                break
+            goes_on &= done > 0.0
             room -= done.astype(np.int64)
         if (memo.base >= 0).any():
             self._buy_collateral(batch, memo)
