@@ -54,7 +54,8 @@ class BreakerChannel(Channel):
     def act(self, batch: Batch, memo: dict[str, Any]) -> None:
         """Look back over the window, and pause where a price moved too far."""
         state, world, window = batch.state, batch.world, memo["window"]
-        moved = np.abs(state.oracle / window[0] - 1.0) * world.reserves.listed > self.move_bps / 1e4
+        moved = np.abs(state.oracle - window[0]) > self.move_bps / 1e4 * window[0]
+        moved &= world.reserves.listed
         tripped = moved.reshape(state.paths, len(world.venues), len(world.tokens)).any(axis=2)
         tripped &= memo["watched"]
         np.maximum(

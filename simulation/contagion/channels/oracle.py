@@ -245,12 +245,12 @@ class OracleChannel(Channel):
             source = np.where(in_backing > most, source * most / in_backing, source)
         frozen = self._faulted(batch, source)
         answer = published(source, memo.low, memo.high)
-        moved = np.abs(answer / state.oracle - 1.0) > memo.deviation
+        moved = np.abs(answer - state.oracle) > memo.deviation * state.oracle
         old = now - memo.updated >= memo.heartbeat
         starts = (moved | old) & np.isnan(memo.waiting) & ~frozen
         memo.waiting = np.where(starts, answer, memo.waiting)
         memo.due = np.where(starts, batch.step + memo.latency, memo.due)
-        lands = ~np.isnan(memo.waiting) & (batch.step >= memo.due)
+        lands = ~np.isnan(memo.waiting) & (batch.step >= memo.due) & ~frozen
         if (memo.miss > 0.0).any():
             draw = uniforms(state.keys, _CHANNEL, batch.step, lands.shape[1])
             lands &= draw >= memo.miss
@@ -318,9 +318,10 @@ class OracleChannel(Channel):
             trusted &= now - memo.updated <= guards.max_age_s
         if guards.max_deviation_bps is not None:
             market = np.tile(state.market, (1, len(batch.world.venues)))
-            trusted &= np.abs(state.oracle / market - 1.0) <= guards.max_deviation_bps / 1e4
+            trusted &= np.abs(state.oracle - market) <= guards.max_deviation_bps / 1e4 * market
         if guards.max_jump_bps is not None:
-            trusted &= ~lands | (np.abs(state.oracle / memo.previous - 1.0) <= guards.max_jump_bps / 1e4)
+            jump = np.abs(state.oracle - memo.previous)
+            trusted &= ~lands | (jump <= guards.max_jump_bps / 1e4 * memo.previous)
         state.trusted[:] = trusted
 
 

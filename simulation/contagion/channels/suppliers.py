@@ -70,7 +70,8 @@ class SuppliersChannel(Channel):
         wanted = claims * -np.expm1(-rate * (batch.dt_s / (YEAR_S / 365.0)))
         paid = np.minimum(wanted, np.maximum(state.cash, 0.0))
         state.cash -= paid
-        state.idle -= np.divide(paid, state.supply_index)
+        # Where suppliers have lost all, claims are worth nothing and nothing is paid.
+        state.idle -= np.divide(paid, state.supply_index, out=np.zeros_like(paid), where=paid > 0.0)
         by_token = paid.reshape(state.paths, venues, tokens).sum(axis=1)
         state.sold += by_token
         state.order_flow -= self.sells * by_token * state.market
