@@ -29,6 +29,9 @@ from simulation.types import Bool, Float64, Int32, Int64
 
 HALVINGS: Final = 5
 """Sizes tried of each pair."""
+ROOM: Final = 1.0 + 1e-6
+"""What the size that leaves as little as the rules allow leaves of it: no rounding refuses it then, be it that
+of floats here or of token units in a contract."""
 
 _LIQUIDATIONS, _REPAID, _SEIZED, _BONUS = map(
     int, (Total.LIQUIDATIONS, Total.REPAID, Total.SEIZED, Total.BONUS)
@@ -331,7 +334,7 @@ def best_liquidation(
             for h in range(HALVINGS + 1):
                 offer = most * 0.5**h
                 if h == HALVINGS:
-                    offer = min(most, owed - rules.min_leftover[v] / oracle[rb])
+                    offer = min(most, owed - ROOM * rules.min_leftover[v] / oracle[rb])
                 if offer <= 0.0 or (h == HALVINGS and rules.min_leftover[v] == 0.0):
                     continue
                 repaid, taken = seize(offer, owed, held, oracle[rb], oracle[ra], bonus, rules.min_leftover[v])
@@ -457,6 +460,9 @@ def settle_paths(
                 depth.lost[p],
                 np.inf,
             ).profit
+            if first_profit[k] == -np.inf:
+                # The rules refuse every size, or the pool cannot pay the collateral out.
+                totals[p, v, _STUCK] += 1.0
         used = 0
         for k in np.argsort(-first_profit, kind="mergesort"):
             if first_profit[k] == -np.inf:
@@ -466,15 +472,45 @@ def settle_paths(
             if used >= room[p]:
                 totals[p, v, _UNPROFITABLE] += 1.0
                 continue
-            keeper, rivals = -1, 0
+            # The highest bid comes first; whom it does not pay enough leaves it to the next.
+            keeper, rivals, asked, possible = -1, 0, False, False
+            choice = Choice(-1, -1, 0.0, 0.0, 0.0, 0.0, -np.inf, False)
             for h in range(len(keepers.flash)):
-                ready = step - below_since[p, i] >= keepers.latency[h]
-                if ready and (keepers.flash[h] == 1 or inventory[p, h] > 0.0):
-                    if keeper < 0:
+                funded = keepers.flash[h] == 1 or inventory[p, h] > 0.0
+                if not funded or step - below_since[p, i] < keepers.latency[h]:
+                    continue
+                if keeper >= 0:
+                    rivals += choice.profit - gas_usd[p] >= keepers.min_profit[h]
+                    continue
+                if rules.kind[v] == COMPOUND_V3:
+                    keeper = h
+                    break
+                asked = True
+                choice = best_liquidation(
+                    i,
+                    found_health[p, k],
+                    layout,
+                    rules,
+                    coll[p],
+                    debt[p],
+                    supply_index[p],
+                    borrow_index[p],
+                    oracle[p],
+                    market[p],
+                    cash[p],
+                    sold,
+                    bought,
+                    depth.size[p],
+                    depth.lost[p],
+                    np.inf if keepers.flash[h] == 1 else inventory[p, h],
+                )
+                if choice.debt_slot >= 0:
+                    possible = True
+                    if choice.profit - gas_usd[p] >= keepers.min_profit[h]:
                         keeper = h
-                    else:
-                        rivals += 1
             if keeper < 0:
+                if asked:
+                    totals[p, v, _UNPROFITABLE if possible else _STUCK] += 1.0
                 continue
             if rules.kind[v] == COMPOUND_V3:
                 written = _absorb(
@@ -503,31 +539,6 @@ def settle_paths(
                         [i, -1.0, -1.0, keeper, found_health[p, k], 0.0, 0.0, 0.0, 0.0, written]
                     )
                     recorded += 1
-                continue
-            capital = np.inf if keepers.flash[keeper] == 1 else inventory[p, keeper]
-            choice = best_liquidation(
-                i,
-                found_health[p, k],
-                layout,
-                rules,
-                coll[p],
-                debt[p],
-                supply_index[p],
-                borrow_index[p],
-                oracle[p],
-                market[p],
-                cash[p],
-                sold,
-                bought,
-                depth.size[p],
-                depth.lost[p],
-                capital,
-            )
-            if choice.debt_slot < 0:
-                totals[p, v, _STUCK] += 1.0
-                continue
-            if choice.profit - gas_usd[p] < keepers.min_profit[keeper]:
-                totals[p, v, _UNPROFITABLE] += 1.0
                 continue
             used += 1
             totals[p, v, _FAILED] += rivals

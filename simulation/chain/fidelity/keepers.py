@@ -181,12 +181,11 @@ class OnChainKeepers:
             if used >= batch.room[0]:
                 continue
             ready = batch.step - state.below_since[0, i] >= own.keepers.latency
-            if not ready.any():
-                continue
-            keeper = int(np.flatnonzero(ready)[0])
             choice = self._choose(batch, own, i, health[k], sold, bought)
-            if choice.debt_slot < 0 or choice.profit - batch.gas_usd[0] < own.keepers.min_profit[keeper]:
+            willing = ready & (choice.profit - batch.gas_usd[0] >= own.keepers.min_profit)
+            if choice.debt_slot < 0 or not willing.any():
                 continue
+            keeper = int(np.flatnonzero(willing)[0])
             used += 1
             self._carry_out(batch, own, pools, i, keeper, choice, addresses[i], sold, bought)
 
