@@ -106,7 +106,7 @@ def summarise(record: DemoRecord) -> Summary:
     return Summary(
         liquidations=len(rows),
         partial=sum(not r.full for r in rows),
-        accounts_liquidated=len({r.account for r in rows}),
+        accounts_liquidated=len({(r.protocol, r.account) for r in rows}),
         blocks_with_liquidations=len({r.block for r in rows}),
         debt_repaid_e8=sum(r.debt_covered_usd_e8 for r in rows),
         profit_e8=sum(r.profit_usd_e8 for r in rows),
@@ -155,7 +155,7 @@ def _accounts_with(rows: Sequence[LeftRow], reason: Reason, blocks: range) -> in
         return 0
     return len(
         {
-            r.account
+            (r.protocol, r.account)
             for r in rows
             if r.reason is reason and r.first_block <= blocks[-1] and r.last_block >= blocks[0]
         }
@@ -184,10 +184,11 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """Everything that happened to one account, in order."""
+    """Everything that happened to one account in one market, in order."""
 
     account: str
     episodes: tuple[Episode, ...]
+    protocol: str = ""
 
     @property
     def outcome(self) -> Reason:
@@ -228,17 +229,17 @@ def in_order(reasons: Iterable[Reason]) -> list[Reason]:
 
 
 def stories(record: DemoRecord) -> tuple[Story, ...]:
-    """Return one story for each account that the record names, the least ordinary first."""
-    episodes: dict[str, list[Episode]] = {}
+    """Return one story for each account and market that the record names, the least ordinary first."""
+    episodes: dict[tuple[str, str], list[Episode]] = {}
     for row in record.liquidations:
         episode = Episode(Reason.LIQUIDATE, row.block, row.block, _liquidation_text(record, row))
-        episodes.setdefault(row.account, []).append(episode)
+        episodes.setdefault((row.protocol, row.account), []).append(episode)
     for left in record.accounts_left:
         episode = Episode(left.reason, left.first_block, left.last_block, left.detail)
-        episodes.setdefault(left.account, []).append(episode)
+        episodes.setdefault((left.protocol, left.account), []).append(episode)
     out = [
-        Story(account, tuple(sorted(parts, key=lambda e: (e.first_block, _rank(e.reason)))))
-        for account, parts in episodes.items()
+        Story(account, tuple(sorted(parts, key=lambda e: (e.first_block, _rank(e.reason)))), protocol)
+        for (protocol, account), parts in episodes.items()
     ]
     return tuple(sorted(out, key=lambda s: (_rank(s.outcome), s.episodes[0].first_block, s.account)))
 

@@ -29,6 +29,8 @@ def print_demo(record: DemoRecord, console: Console) -> None:
     console.print(Text(record.scenario_title, style="bold"))
     console.print(_headline(record, summary))
     tables = [_left(summary), _checks(record)]
+    if len(record.protocols) > 1:
+        tables.insert(0, _markets(record))
     if summary.faults:
         tables.insert(0, _faults(summary.faults))
     for table in tables:
@@ -97,6 +99,25 @@ def _faults(findings: tuple[FaultFinding, ...]) -> Table:
             "unknown" if f.liquidatable_at_reference_max is None else str(f.liquidatable_at_reference_max),
             str(f.held),
             str(f.armed),
+        )
+    return table
+
+
+def _markets(record: DemoRecord) -> Table:
+    table = _table("By market")
+    table.add_column("market", no_wrap=True)
+    for name in ("borrow", "liquidated", "repaid", "net", "bad debt"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    for name, of in record.protocols.items():
+        table.add_row(
+            name,
+            str(of.borrowers),
+            f"{of.liquidations} of {of.accounts_liquidated}",
+            usd(of.debt_covered_usd_e8),
+            usd(of.profit_usd_e8 - of.gas_usd_e8),
+            usd(of.bad_debt_base),
+            _sign(all(invariant.ok for invariant in of.invariants.values())),
         )
     return table
 

@@ -13,9 +13,11 @@ import pytest
 from plotly.offline import get_plotlyjs
 from rich.console import Console
 
+from contracts_abi.errors import InputError
 from simulation.report import figures
 from simulation.report.demo import MAX_ACCOUNT_ROWS, render_demo
-from simulation.report.record import DemoRecord, Invariant, LeftRow, record_from_json
+from simulation.report.record import DemoRecord, Invariant, LeftRow, ProtocolCounts, record_from_json
+from simulation.report.summary import stories
 from simulation.report.terminal import print_demo
 from simulation.types import Reason
 from tests.demo_record import synthetic_record
@@ -218,3 +220,63 @@ def test_the_terminal_names_what_broke(record: DemoRecord) -> None:
 
 def test_the_terminal_takes_a_run_in_which_nothing_happened(record: DemoRecord) -> None:
     assert "0 (0 partial)" in terminal(bare(record))
+
+
+# ------------------------------------------------------------------------------------------------- by market
+
+
+def two_markets(record: DemoRecord) -> DemoRecord:
+    """The same run with its accounts shared out over two markets, the same address in both."""
+
+    def counts(name: str, ok: bool) -> ProtocolCounts:
+        invariant = Invariant(ok=ok, checked=7, broken=() if ok else ("0xA",), description="a statement")
+        own = [row for i, row in enumerate(record.liquidations) if (i % 2 == 0) is (name == "a")]
+        return ProtocolCounts(
+            borrowers=3,
+            liquidations=len(own),
+            accounts_liquidated=len({row.account for row in own}),
+            liquidatable=2,
+            held_rightly=1,
+            debt_covered_usd_e8=12_345 * 10**8,
+            profit_usd_e8=10**8,
+            gas_usd_e8=10**7,
+            bad_debt_base=0,
+            invariants={"statement": invariant},
+        )
+
+    rows = tuple(
+        row.model_copy(update={"protocol": "a" if i % 2 == 0 else "morpho-blue:0123abcd"})
+        for i, row in enumerate(record.liquidations)
+    )
+    protocols = {"a": counts("a", True), "morpho-blue:0123abcd": counts("morpho-blue:0123abcd", False)}
+    return record.model_copy(update={"protocols": protocols, "liquidations": rows})
+
+
+def test_every_market_has_its_counts_and_checks(record: DemoRecord) -> None:
+    several = two_markets(record)
+    own = own_part(render_demo(several))
+    table = own.partition('<table id="markets">')[2].partition("</table>")[0]
+    assert "morpho-blue:0123abcd" in table
+    assert "$12,345" in table
+    assert (table.count("✓"), table.count("✗")) == (1, 1)
+    assert '<table id="markets">' not in own_part(render_demo(record))
+
+    shown = io.StringIO()
+    print_demo(several, Console(file=shown, width=80))
+    line = next(x for x in shown.getvalue().splitlines() if x.startswith("morpho-blue:0123abcd"))
+    assert f"{several.protocols['morpho-blue:0123abcd'].liquidations} of" in line
+    assert "✗" in line
+
+
+def test_an_account_in_two_markets_has_two_stories(record: DemoRecord) -> None:
+    several = two_markets(record)
+    named = [(s.protocol, s.account) for s in stories(several)]
+    assert len(set(named)) == len(named)
+    both = {a for p, a in named if p == "a"} & {a for p, a in named if p == "morpho-blue:0123abcd"}
+    assert both, "somebody was liquidated in both"
+
+
+def test_a_liquidation_in_a_market_that_is_not_there_is_refused(record: DemoRecord) -> None:
+    text = two_markets(record).to_json().replace('"protocol": "a"', '"protocol": "b"')
+    with pytest.raises(InputError, match="is in 'b', not in protocols"):
+        record_from_json(text)
