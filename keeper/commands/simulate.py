@@ -28,8 +28,9 @@ from simulation.contagion.causes import (
     shock_of_each,
     without_each,
 )
+from simulation.contagion.policies import build_policy
 from simulation.contagion.record import build_record
-from simulation.contagion.scenario import Scenario, full_table, load_scenario
+from simulation.contagion.scenario import Scenario, build_run, full_table, load_scenario, read_table
 from simulation.contagion.sweep import FOLDER, VARIANT, VARIANTS
 from simulation.types import Float64
 
@@ -55,8 +56,11 @@ def run_simulate(
     out: Path | None,
     as_json: bool,
     html: bool = True,
+    policies: Sequence[Path] = (),
 ) -> None:
     """Run a scenario; write its record, its paths and its report; print the figures.
+
+    Each file of `policies` is one more run under other policies than the scenario's own, on the same draws.
 
     Exit codes: 0 done; 2 bad input or no room; 130 interrupted. After the last two the same command goes on
     where it stopped.
@@ -65,7 +69,9 @@ def run_simulate(
     paths = scenario.file.paths if paths is None else paths
     seed = scenario.file.seed if seed is None else seed
     folder = out or Path(f"{file.stem}-run")
+    compared = policy_files(scenario, file.parent, policies)
     variants: dict[str, Over] = {BASE: {}}
+    variants |= {f"policy {name}": {"policies": tables} for name, tables in compared.items()}
     if effects:
         variants |= {f"without {name}": over for name, over in without_each(scenario).items()}
     if matrix is not None:
@@ -85,6 +91,8 @@ def run_simulate(
         if matrix is None
         else matrix_of(base, _named(tables, "shock of "), scenario.run.world.venues),
         matrix_shock=None if matrix is None else {"kind": matrix, "size": shock},
+        policies=_named(tables, "policy "),
+        policy_tables=compared,
     )
     written = write_run(folder, record, base, html=html)
     if as_json:
@@ -93,6 +101,54 @@ def run_simulate(
     show(stdout_console(), record)
     for path in written:
         console.print(str(path), highlight=False, soft_wrap=True)
+
+
+def policy_files(scenario: Scenario, folder: Path, files: Sequence[Path]) -> dict[str, list[dict[str, Any]]]:
+    """Return the policies of files, by the files' names; each set is tried on the scenario once.
+
+    Parameters
+    ----------
+    scenario
+        Whose own policies they replace.
+    folder
+        The scenario's.
+    files
+        TOML files of ``[[policies]]`` tables; none at all in a file stands for no policy.
+
+    Raises
+    ------
+    InputError
+        Naming the file: unreadable, another key than ``policies``, a policy that is none or does not fit the
+        scenario, or a name twice.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for file in files:
+        name = file.stem
+        if name in found:
+            raise InputError(f"--policy {file}: {name} is there already", fix="files of different names")
+        if "," in name:
+            raise InputError(f"--policy {file}: a comma in the name", fix="rename the file")
+        tables = _policy_tables(file)
+        for i, table in enumerate(tables):
+            build_policy(table, where=f"{file.name}: policies.{i}")
+        under = scenario.file.model_copy(update={"policies": tuple(tables)})
+        try:
+            build_run(under, scenario.book, folder)
+        except InputError as error:
+            raise InputError(f"--policy {file}: {error.message}", fix=error.fix) from None
+        found[name] = tables
+    return found
+
+
+def _policy_tables(file: Path) -> list[dict[str, Any]]:
+    table = read_table(file)
+    other = sorted(set(table) - {"policies"})
+    if other:
+        raise InputError(f"--policy {file}: {other[0]} is not known there", fix="only [[policies]] tables")
+    tables = table.get("policies", [])
+    if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
+        raise InputError(f"--policy {file}: policies are no tables", fix="[[policies]] and a kind in each")
+    return tables
 
 
 def shock_kind(text: str) -> ShockKind:
@@ -221,6 +277,15 @@ def show(console: Console, record: Mapping[str, Any]) -> None:
                 half_width(effect["effect"]),
             )
         console.print(causes)
+    if record["policies_compared"]:
+        under = plain_table("policies", "bad debt", "ES 99 %", "changes by", "± 95 %")
+        own = record["tails"]["bad_debt_usd"]["0.99"]
+        under.add_row("the scenario's", money(own["mean"]["value"]), money(own["es"]["value"]), "", "")
+        for name, tails in record["policies_compared"].items():
+            change = record["policy_effects"][name]["bad_debt_usd"]["change"]
+            mean, es = tails["0.99"]["mean"]["value"], tails["0.99"]["es"]["value"]
+            under.add_row(name, money(mean), money(es), money(change["value"]), half_width(change))
+        console.print(under)
     if record["matrix"]:
         matrix = record["matrix"]
         shocked = plain_table("shock of", *(f"{name} loses more" for name in matrix["venues"]))

@@ -31,6 +31,7 @@ from simulation.report.simulation_view import (
     between,
     half_width,
     is_significant,
+    moves,
     number,
     plus_minus,
     signed,
@@ -39,8 +40,6 @@ from simulation.report.simulation_view import (
 
 PARTED: Final = 0.01
 """Part of the market's price from which a feed is drawn as parted from it."""
-STILL: Final = 0.005
-"""Part of its price that a token has to move to have a panel."""
 BARS: Final = 160
 """Most bars of the liquidations over time."""
 
@@ -104,9 +103,8 @@ def moved_tokens(record: Record) -> list[str]:
     """Return the tokens whose price moved on the worst path, that which fell the most first."""
     falls = {}
     for token, prices in record["worst_path"]["market"].items():
-        low, high = min(prices), max(prices)
-        if high > 0 and (high - low > STILL * high or _widest_gap(record, token)[0] > PARTED):
-            falls[token] = low / prices[0]
+        if moves(prices) or _widest_gap(record, token)[0] > PARTED:
+            falls[token] = min(prices) / prices[0]
     return sorted(falls, key=lambda token: falls[token])
 
 
@@ -375,7 +373,7 @@ def waterfall(record: Record) -> Spec:
             64 + 38 * len(names),
             margin={"l": 64, "r": 70, "t": 8, "b": 40},
             bargap=0.35,
-            xaxis=_dollar_axis(rangemode="tozero"),
+            xaxis=_dollar_axis(range=[min(low), 1.02 * max(b + x for b, x in zip(low, size, strict=True))]),
             yaxis=axis(autorange="reversed", showgrid=False, tickfont={"size": 12, "color": INK}),
         ),
     }
@@ -525,8 +523,14 @@ def changes(rows: Sequence[tuple[str, Mapping[str, Any]]], axis_title: str) -> S
             70 + 30 * len(ordered),
             margin={"l": 64, "r": 150, "t": 8, "b": 44},
             bargap=0.35,
-            xaxis=_dollar_axis(
-                title=title(axis_title), zeroline=True, zerolinecolor=INK, zerolinewidth=1, nticks=7
+            # A format and no prefix: that would stand before the minus sign.
+            xaxis=axis(
+                title=title(axis_title),
+                tickformat="$~s",
+                zeroline=True,
+                zerolinecolor=INK,
+                zerolinewidth=1,
+                nticks=7,
             ),
             yaxis=axis(autorange="reversed", showgrid=False, tickfont={"size": 12, "color": INK}),
             annotations=[

@@ -8,10 +8,12 @@ from typing import Any, Final, TypeAlias
 
 Record: TypeAlias = Mapping[str, Any]
 Table: TypeAlias = tuple[Sequence[str], Sequence[Sequence[str]]]
-"""Headings and rows; the first column is a name, the others are numbers."""
+"""Headings and rows; what stands behind a line break in a cell is set small."""
 
 UNKNOWN: Final = "unknown"
 EVENTS_LISTED: Final = 100
+STILL: Final = 0.005
+"""Part of its price that a token has to move to be shown."""
 
 LOSS_NAMES: Final[Mapping[str, str]] = {
     "bad_debt_usd": "bad debt",
@@ -65,8 +67,10 @@ def number(value: float | None, digits: int = 0) -> str:
 
 
 def count(value: float | None) -> str:
-    """Return a mean of counts: one decimal below a hundred."""
-    return number(value, 1 if value is not None and abs(value) < 100 and value != round(value) else 0)
+    """Return a mean of counts: one decimal below a hundred, two below one."""
+    if value is None or value == round(value) or abs(value) >= 100:
+        return number(value)
+    return number(value, 1 if abs(value) >= 1 else 2)
 
 
 def usd(value: float | None) -> str:
@@ -117,6 +121,11 @@ def is_significant(figure: Mapping[str, Any]) -> bool:
     """Return whether an interval is known and leaves zero out."""
     low, high = figure["low"], figure["high"]
     return low is not None and high is not None and (low > 0 or high < 0)
+
+
+def moves(prices: Sequence[float]) -> bool:
+    """Return whether a price moves enough to be shown."""
+    return max(prices) - min(prices) > STILL * max(prices)
 
 
 def duration(seconds: float) -> str:
@@ -180,9 +189,9 @@ def tails_table(record: Record) -> Table:
         if tails is None or (tails["0.99"]["largest"] == 0 and tails["0.99"]["mean"]["value"] == 0):
             continue
         low, high = tails["0.95"], tails["0.99"]
-        cells = [f"{usd(low['mean']['value'])} {plus_minus(low['mean'])}"]
+        cells = [_beside(usd(low["mean"]["value"]), plus_minus(low["mean"]))]
         cells += [
-            f"{usd(f['value'])} ({between(f)})" for f in (low["var"], low["es"], high["var"], high["es"])
+            _beside(usd(f["value"]), between(f)) for f in (low["var"], low["es"], high["var"], high["es"])
         ]
         rows.append((label, *cells, usd(low["largest"])))
     return ("US dollars a path", "mean", "VaR 95 %", "ES 95 %", "VaR 99 %", "ES 99 %", "largest"), rows
@@ -202,9 +211,9 @@ def venues_table(record: Record) -> Table:
         for key, _, unit in shown:
             mean = venue[key]["mean"]
             text = usd(mean["value"]) if unit == "usd" else count(mean["value"])
-            cells.append(f"{text} {plus_minus(mean)}" if key == "bad_debt_usd" else text)
-        rows.append((name, record["venue_kinds"].get(name, UNKNOWN), *cells))
-    return ("venue", "kind", *(label for _, label, _ in shown)), rows
+            cells.append(_beside(text, plus_minus(mean)) if key == "bad_debt_usd" else text)
+        rows.append((_beside(name, record["venue_kinds"].get(name, UNKNOWN)), *cells))
+    return ("venue", *(label for _, label, _ in shown)), rows
 
 
 def solvency_table(record: Record) -> Table:
@@ -233,10 +242,11 @@ def tokens_table(record: Record) -> Table:
         low, end, multiplier = (
             record["figures"].get(f"{kind}.{token}") for kind in ("lowest", "price", "price_multiplier")
         )
-        market = record["worst_path"]["market"][token]
-        if low is None or end is None or min(market) == max(market):
+        if low is None or end is None or not moves(record["worst_path"]["market"][token]):
             continue
-        times = UNKNOWN if multiplier is None else number(multiplier["value"], 3)
+        # A backed token has no move of its own from outside that could be multiplied.
+        own = token in record["static"]
+        times = number(multiplier["value"], 3) if own and multiplier is not None else "follows what backs it"
         rows.append((token, number(low["value"], 2), number(end["value"], 2), times))
     return ("token", "lowest price, mean", "price at the end, mean", "price multiplier"), rows
 
@@ -273,7 +283,7 @@ def policies_table(record: Record) -> Table:
     for name, tails in record["policies_compared"].items():
         changes = record["policy_effects"][name]
         cells = [
-            f"{signed(changes[key]['change']['value'])} {plus_minus(changes[key]['change'])}"
+            _beside(signed(changes[key]["change"]["value"]), plus_minus(changes[key]["change"]))
             for key in ("bad_debt_usd", "liquidated_usd", "keeper_profit_usd")
         ]
         rows.append((name, *_tail_cells(tails), *cells))
@@ -284,10 +294,15 @@ def policies_table(record: Record) -> Table:
 def _tail_cells(tails: Mapping[str, Any]) -> tuple[str, str, str]:
     mean = tails["0.95"]["mean"]
     return (
-        f"{usd(mean['value'])} {plus_minus(mean)}",
-        usd(tails["0.95"]["var"]["value"]),
-        usd(tails["0.99"]["es"]["value"]),
+        _beside(usd(mean["value"]), plus_minus(mean)),
+        _beside(usd(tails["0.95"]["var"]["value"]), between(tails["0.95"]["var"])),
+        _beside(usd(tails["0.99"]["es"]["value"]), between(tails["0.99"]["es"])),
     )
+
+
+def _beside(value: str, error: str) -> str:
+    """Return a cell of two lines."""
+    return f"{value}\n{error}"
 
 
 def policy_words(tables: Sequence[Mapping[str, Any]]) -> str:
@@ -361,10 +376,17 @@ def notes(record: Record) -> list[tuple[str, str]]:
             "or of its parameters. Means by batches of paths, VaR by order statistics, ES by resampling; "
             "with few paths beyond the level the ES interval is too narrow. Unknown where paths are too few.",
         ),
-        ("Keepers' profit", "after gas, with what is sold valued at the depth that keepers saw."),
+        (
+            "Keepers' profit",
+            "after gas and what they bid for their place, with sales valued at the depth that they saw.",
+        ),
         (
             "Toxic",
             "liquidations at a loan-to-value above 1 / (1 + bonus), where each one leaves the account worse.",
+        ),
+        (
+            "Did not pay, stuck",
+            "how often an account below 1 was passed over in a step: no profit in it, or nothing to seize.",
         ),
         (
             "Static curves",
