@@ -19,7 +19,7 @@ from keeper.commands.margin_run import dollars, method_named
 from keeper.commands.oracle_replay import LateBar
 from keeper.compose import connect
 from keeper.view import QUOTE
-from simulation.margin.derive_auction import DeriveAuction, Manager, cash_to_bid
+from simulation.margin.derive_auction import DeriveAuction, Manager
 from simulation.margin.derive_exact import decided_margin
 from simulation.margin.result import MarginResult, PortfolioMethod
 from simulation.portfolio.chain import portfolios_of
@@ -193,7 +193,7 @@ def first_bid(method: PortfolioMethod, portfolio: Portfolio, market: Market) -> 
         "max_fraction": view.fmax,
         "price": view.price,
         "paid": view.price * view.fmax,
-        "cash_needed": cash_to_bid(max(0.0, view.price), view.bm, started.reserved, view.fmax),
+        "cash_needed": started.cash_needed(view, view.fmax),
         "fee": started.fee,
     }
 

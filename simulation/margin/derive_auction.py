@@ -1,8 +1,11 @@
 """Derive's Dutch auction of an account below its maintenance margin, solvent and insolvent.
 
 Source: reference of the margin engines, section 1.4 (Derive v2 core contracts), verified by the venue's
-published runs. Money is in dollars, time in seconds from the start of the auction; a maintenance margin is
-net of equity. What has been paid for a part already is *reserved* cash: it is not for sale.
+published runs, which are solvent. What insolvent bids must hold, what ends an auction and what turns it
+insolvent is read in derivexyz/v2-core at 7736900d, `DutchAuction.sol` (`_bidOnInsolventAuction`,
+`getAuctionStatus`, `convertToInsolventAuction`), and not executed. Money is in dollars, time in seconds from
+the start of the auction; a maintenance margin is net of equity. What has been paid for a part already is
+*reserved* cash: it is not for sale.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from pydantic import Field, field_validator, model_validator
 
@@ -145,8 +148,31 @@ def insolvent_payout(p: AuctionParameters, mtm: float, mm: float, elapsed_s: flo
 
 
 def cash_to_bid(price: float, bm: float, reserved: float, fraction: float) -> float:
-    """Return the cash that a bidder must hold: the price of the part, and the margin that comes with it."""
+    """Return the cash that a bidder in a solvent auction must hold: a part's price and its buffer margin."""
     return price * fraction + abs(bm - reserved) * fraction
+
+
+def cash_to_bid_insolvent(mm: float, payout: float, fraction: float) -> float:
+    """Return the cash that a bidder in an insolvent auction must hold.
+
+    It is the maintenance margin of the part less what is paid out for it: nothing once the payout has grown
+    to all.
+
+    Parameters
+    ----------
+    mm
+        Maintenance margin of the whole, net of equity.
+    payout
+        For the whole, as of `insolvent_payout`.
+    fraction
+        The part.
+    """
+    return (abs(mm) - payout) * fraction
+
+
+def solvent_over(p: AuctionParameters, elapsed_s: float) -> bool:
+    """Return whether a solvent auction's time is over: nothing can be bid for any more."""
+    return elapsed_s >= p.fast_s + p.slow_s
 
 
 def sell(portfolio: Portfolio, fraction: float, reserved: float, paid: float) -> Portfolio:
@@ -182,6 +208,8 @@ def sell(portfolio: Portfolio, fraction: float, reserved: float, paid: float) ->
 
 # --------------------------------------------------------------------------------------------- state machine
 
+_HAS_MAINTENANCE: Final = "the account has its maintenance margin"
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -195,6 +223,10 @@ class View:
         Largest part that may be sold; everything when insolvent.
     price
         What the whole costs; negative when the bidder is paid.
+    may_end
+        Why anybody may end the auction, and nobody bid; empty while nobody may.
+    may_turn_insolvent
+        Whether anybody may turn a solvent auction into an insolvent one.
     """
 
     mtm: float
@@ -202,6 +234,8 @@ class View:
     bm: float
     fmax: float
     price: float
+    may_end: str = ""
+    may_turn_insolvent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,9 +277,9 @@ class Auction:
     scenario
         Place in the manager's list of the one scenario that the account is valued at.
     start
-        Unix seconds.
+        Unix seconds; of an auction that turned insolvent, when it did.
     insolvent
-        Whether it began below zero value: then bidders are paid.
+        Whether bidders are paid: it began without value, or its time was over with nobody bidding.
     fee
         Paid at the start.
     reserved
@@ -279,11 +313,46 @@ class Auction:
         mtm, mm = self.method.valued(self.portfolio, market, self.scenario)
         bm = buffer_margin(p, mtm, mm)
         if self.insolvent:
-            fmax = 1.0 if mm < 0 else 0.0
-            return View(mtm, mm, bm, fmax, -insolvent_payout(p, mtm, mm, elapsed))
-        discount = discount_at(p, elapsed)
-        fmax = max_fraction(p, mtm, bm, discount, self.reserved)
-        return View(mtm, mm, bm, fmax, solvent_price(mtm, self.reserved, discount))
+            short = mm < 0
+            payout = insolvent_payout(p, mtm, mm, elapsed) if short else 0.0
+            return View(mtm, mm, bm, float(short), -payout, "" if short else _HAS_MAINTENANCE)
+        over = solvent_over(p, elapsed)
+        discount = 0.0 if over else discount_at(p, elapsed)
+        price = solvent_price(mtm, self.reserved, discount)
+        return View(
+            mtm,
+            mm,
+            bm,
+            max_fraction(p, mtm, bm, discount, self.reserved),
+            price,
+            self._may_end(mtm, mm, bm, over=over),
+            # A value below the reserved cash has no price before the time is over: such an auction is ended.
+            mm < 0 and price <= 0 and (over or self.reserved <= mtm),
+        )
+
+    def _may_end(self, mtm: float, mm: float, bm: float, *, over: bool) -> str:
+        """Return why anybody may end a solvent auction; empty where nobody may."""
+        if over:
+            return _HAS_MAINTENANCE if mm >= 0 else ""
+        if mtm < 0:
+            return "the account's value is below zero: end the auction, and another starts insolvent"
+        if self.reserved >= mtm:
+            return "the account's value is not above the cash that bids paid: end the auction"
+        return "the account is above its buffer margin" if bm >= 0 else ""
+
+    def cash_needed(self, now: View, fraction: float) -> float:
+        """Return the cash that a bidder must hold for a part.
+
+        Parameters
+        ----------
+        now
+            The auction at the moment of the bid.
+        fraction
+            Part that is sold.
+        """
+        if self.insolvent:
+            return cash_to_bid_insolvent(now.mm, -now.price, fraction)
+        return cash_to_bid(now.price, now.bm, self.reserved, fraction)
 
     def bid(self, market: Market, want: float, *, bidder_cash: float | None = None) -> tuple[Auction, Bid]:
         """Return the auction after a bid for a part of what is left, and what the bid did.
@@ -300,17 +369,20 @@ class Auction:
         Raises
         ------
         InputError
-            If the auction is over, the part is none, or the bidder holds too little.
+            If the auction is over or may be ended, its time is over, the part is none, or the bidder holds
+            too little.
         """
         if not self.live:
             raise InputError("the auction is over", fix="start another one")
         if not 0 < want <= 1:
             raise InputError(f"a bid for {want} of the account", fix="above 0, at most 1")
         before = self.view(market)
+        if before.may_end:
+            raise InputError(before.may_end, fix="terminate the auction; nobody may bid any more")
+        if not self.insolvent and before.price <= 0:
+            raise InputError("the time of the solvent auction is over", fix="turn it insolvent")
         fraction = min(want, before.fmax)
-        if fraction <= 0:
-            raise InputError("the account is above its buffer margin", fix="terminate the auction")
-        needed = cash_to_bid(max(0.0, before.price), before.bm, self.reserved, fraction)
+        needed = self.cash_needed(before, fraction)
         if bidder_cash is not None and bidder_cash < needed:
             raise InputError(f"the bidder holds {bidder_cash} of {needed}", fix="bid for less")
         paid = before.price * fraction
@@ -327,18 +399,43 @@ class Auction:
         return after, said
 
     def terminated(self, market: Market) -> Auction:
-        """Return the auction as ended, where the account is healthy again.
+        """Return the auction as ended, where anybody may end it.
+
+        That is where the account is healthy again: above its buffer margin in a solvent auction, above its
+        maintenance margin in an insolvent one or once the time is over. A solvent auction may be ended, and
+        started again, when the value falls below zero or is no more than the reserved cash.
 
         Raises
         ------
         InputError
-            While it is still below its maintenance margin, by a solvent auction its buffer margin.
+            While it may not be ended, or where it is over.
         """
+        if not self.live:
+            raise InputError("the auction is over", fix="start another one")
         now = self.view(market)
-        short = now.mm if self.insolvent else now.bm
-        if short < 0:
+        if not now.may_end:
+            short = now.mm if self.insolvent else now.bm
             raise InputError(f"the account is short by {-short}", fix="bid, or wait")
         return replace(self, live=False)
+
+    def turned_insolvent(self, market: Market) -> Auction:
+        """Return a solvent auction as an insolvent one that starts now; reserved cash is for sale again.
+
+        Raises
+        ------
+        InputError
+            While bids cost something, the maintenance margin is there, or it is no live solvent auction.
+        """
+        if not self.live or self.insolvent:
+            state = "insolvent already" if self.live else "over"
+            raise InputError(f"the auction is {state}", fix="only a solvent one turns insolvent")
+        now = self.view(market)
+        if not now.may_turn_insolvent:
+            raise InputError(
+                f"price {now.price}, maintenance margin {now.mm}: the auction stays solvent",
+                fix=now.may_end or "bid, or wait until nothing is left of the price",
+            )
+        return replace(self, start=market.timestamp, insolvent=True, reserved=0.0)
 
 
 @margin_methods.register("derive.auction")

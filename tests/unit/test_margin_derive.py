@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -481,6 +482,89 @@ def test_an_insolvent_account_pays_its_bidder_more_with_time() -> None:
     assert bid.paid < 0
     assert after.portfolio.cash == 0
     assert not after.live
+
+
+class Stated(DeriveAuction):
+    """An auction of accounts whose value is their cash and whose maintenance margin is the index's price."""
+
+    def valued(self, portfolio: Portfolio, market: Market, scenario: int) -> tuple[float, float]:
+        """Return cash, and the price of ETH less 1,000."""
+        return portfolio.cash, market.underlyings["ETH"].spot - 1_000.0
+
+
+def stated(cash: float, *, insolvent: bool, reserved: float = 0.0) -> derive_auction.Auction:
+    return derive_auction.Auction(
+        method=Stated(parameters=derive_auction.TEST, manager=PMRM),
+        portfolio=account(cash=cash),
+        scenario=0,
+        start=0,
+        insolvent=insolvent,
+        fee=0.0,
+        reserved=reserved,
+    )
+
+
+def at(mm: float, seconds: int) -> Market:
+    return market(spot=1_000.0 + mm).model_copy(update={"timestamp": seconds})
+
+
+def test_an_insolvent_bid_must_hold_the_maintenance_margin_less_the_payout() -> None:
+    """Value -10, maintenance -70, 600 s: at 300 s 40 is paid out, so a quarter needs (70 - 40) / 4."""
+    auction = stated(-10.0, insolvent=True)
+    for seconds, payout, needed in ((0, 10.0, 60.0), (300, 40.0, 30.0), (600, 70.0, 0.0), (900, 70.0, 0.0)):
+        _, bid = auction.bid(at(-70.0, seconds), 0.25)
+        assert (bid.paid, bid.cash_needed) == pytest.approx((-payout / 4, needed / 4))
+    auction.bid(at(-70.0, 300), 0.25, bidder_cash=7.5)
+    with pytest.raises(InputError, match=r"holds 7.49 of 7.5"):
+        auction.bid(at(-70.0, 300), 0.25, bidder_cash=7.49)
+    with pytest.raises(InputError, match="has its maintenance margin"):
+        auction.bid(at(0.0, 300), 0.25)
+    assert not auction.terminated(at(0.0, 300)).live
+    with pytest.raises(InputError, match="short by 1"):
+        auction.terminated(at(-1.0, 300))
+
+
+def test_a_solvent_auction_whose_time_is_over_turns_insolvent() -> None:
+    """Until 14,500 s a bid still costs something; from there on nobody bids, and anybody turns it."""
+    auction = stated(100.0, insolvent=False, reserved=40.0)
+    with pytest.raises(InputError, match="stays solvent"):
+        auction.turned_insolvent(at(-50.0, 14_499))
+    with pytest.raises(InputError, match="time of the solvent auction is over"):
+        auction.bid(at(-50.0, 14_500), 0.5)
+    # The buffer margin no longer counts, the maintenance margin does.
+    assert not auction.view(at(0.5, 14_499)).may_end
+    assert not auction.terminated(at(0.0, 14_500)).live
+    with pytest.raises(InputError, match="has its maintenance margin"):
+        auction.turned_insolvent(at(0.0, 14_500))
+    with pytest.raises(InputError, match="short by"):
+        auction.terminated(at(-50.0, 14_500))
+    turned = auction.turned_insolvent(at(-50.0, 20_000))
+    assert (turned.insolvent, turned.start, turned.reserved, turned.left) == (True, 20_000, 0.0, 1.0)
+    # A value above zero pays nothing at first; halfway 25 of the 50 that are missing, and all cash goes.
+    after, bid = turned.bid(at(-50.0, 20_300), 0.5)
+    assert (bid.paid, bid.cash_needed) == pytest.approx((-12.5, 12.5))
+    assert after.portfolio.cash == pytest.approx(50.0)
+    for ended in (turned, replace(auction, live=False)):
+        with pytest.raises(InputError, match="only a solvent one"):
+            ended.turned_insolvent(at(-50.0, 20_000))
+
+
+@pytest.mark.parametrize(
+    ("cash", "reserved", "told"),
+    [(-1.0, 0.0, "below zero"), (40.0, 40.0, "not above the cash"), (30.0, 40.0, "not above the cash")],
+)
+def test_a_solvent_auction_ends_when_there_is_nothing_left_to_sell(
+    cash: float, reserved: float, told: str
+) -> None:
+    auction = stated(cash, insolvent=False, reserved=reserved)
+    with pytest.raises(InputError, match=told):
+        auction.bid(at(-50.0, 50), 0.5)
+    assert not auction.terminated(at(-50.0, 50)).live
+    # With no more than the reserved cash the price is nothing too; with less, there is none.
+    assert auction.view(at(-50.0, 50)).may_turn_insolvent == (cash == reserved)
+    # Above it, a bid goes through: 50 for sale at 0.89, of which the buffer margin allows a part.
+    _, bid = stated(90.0, insolvent=False, reserved=40.0).bid(at(-50.0, 50), 1.0)
+    assert bid.before.price == pytest.approx(44.5)
 
 
 def test_the_auctions_margin_is_what_a_liquidation_restores() -> None:
