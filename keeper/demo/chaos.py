@@ -85,6 +85,8 @@ class ChaosResult:
         None when no tracer is installed.
     by_state
         Intents by state.
+    by_protocol
+        Executed intents by market.
     """
 
     kills: int
@@ -97,6 +99,7 @@ class ChaosResult:
     slowest_restart_s: float
     trace: TraceResult | None
     by_state: dict[str, int]
+    by_protocol: dict[str, int]
 
     @property
     def passed(self) -> bool:
@@ -294,6 +297,7 @@ def _count(
         slowest_restart_s=round(slowest, 2),
         trace=trace,
         by_state=counts,
+        by_protocol=dict(Counter(i.protocol for i in intents if i.intent_id in executed)),
     )
 
 
