@@ -129,11 +129,10 @@ def policy_files(scenario: Scenario, folder: Path, files: Sequence[Path]) -> dic
         if "," in name:
             raise InputError(f"--policy {file}: a comma in the name", fix="rename the file")
         tables = _policy_tables(file)
-        for i, table in enumerate(tables):
-            build_policy(table, where=f"{file.name}: policies.{i}")
-        under = scenario.file.model_copy(update={"policies": tuple(tables)})
         try:
-            build_run(under, scenario.book, folder)
+            for i, table in enumerate(tables):
+                build_policy(table, where=f"policies.{i}")
+            build_run(scenario.file.model_copy(update={"policies": tuple(tables)}), scenario.book, folder)
         except InputError as error:
             raise InputError(f"--policy {file}: {error.message}", fix=error.fix) from None
         found[name] = tables

@@ -1,0 +1,451 @@
+"""The report of a simulation: what the record says and nothing else, offline, the same bytes every time."""
+
+from __future__ import annotations
+
+import copy
+import html
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from plotly.offline import get_plotlyjs
+
+from contracts_abi.errors import InputError
+from keeper.commands.simulate import policy_files, write_run
+from simulation.contagion.causes import columns, effects_of, matrix_of, shock_of_each
+from simulation.contagion.record import build_record, shares
+from simulation.contagion.scenario import Scenario, build_scenario, load_scenario
+from simulation.report import plotting
+from simulation.report import simulation_figures as figures
+from simulation.report import simulation_view as view
+from simulation.report.simulation_html import simulation_html
+from tests.command_line import Inside
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+SEED, PATHS = 5, 40
+TABLE: dict[str, Any] = {
+    "name": "ether falls",
+    "description": "All at once & for good.",
+    "book": "market.toml",
+    "steps": 30,
+    "step_s": 60,
+    "prices": {"process": "gbm", "volatility": 2.0},
+    "shocks": [{"token": "WETH", "step": 10, "move": -0.3}],
+    "channels": {
+        "gas": {"native": "WETH"},
+        "impact": {"tokens": {"WETH": {"model": "linear", "per_dollar": 1e-7}}},
+        "oracle": {"default": {"latency_steps": 3}},
+    },
+}
+OTHER = [{"kind": "bonus", "bonus_bps": 0}]
+
+
+def build(scenario: Scenario, **more: Any) -> dict[str, Any]:
+    base = columns(scenario.run, SEED, PATHS)
+    record = build_record(scenario, base, seed=SEED, version="1.2.3", result_sha256="ab" * 32, **more)
+    plain: dict[str, Any] = json.loads(json.dumps(record, allow_nan=False))
+    return plain
+
+
+def under(**over: Any) -> dict[str, Any]:
+    return columns(build_scenario(TABLE, EXAMPLES, over).run, SEED, PATHS)
+
+
+@pytest.fixture(scope="module")
+def scenario() -> Scenario:
+    return build_scenario(TABLE, EXAMPLES)
+
+
+@pytest.fixture(scope="module")
+def full(scenario: Scenario) -> dict[str, Any]:
+    base = columns(scenario.run, SEED, PATHS)
+    without = {name: under(**{f"channels.{name}.on": False}) for name in ("oracle", "impact")}
+    shocked = {name: under(**over) for name, over in shock_of_each(scenario).items()}
+    return build(
+        scenario,
+        effects=effects_of(base, without),
+        matrix=matrix_of(base, shocked, scenario.run.world.venues),
+        matrix_shock={"kind": "threshold", "size": 0.05},
+        policies={"no-bonus": under(policies=OTHER)},
+        policy_tables={"no-bonus": OTHER},
+    )
+
+
+@pytest.fixture(scope="module")
+def page(full: dict[str, Any]) -> str:
+    return simulation_html(full)
+
+
+@pytest.fixture(scope="module")
+def calm(scenario: Scenario) -> dict[str, Any]:
+    """Nothing happens: no shock, no noise."""
+    table = TABLE | {"shocks": [], "prices": {"process": "gbm", "volatility": 1e-9}}
+    return build(build_scenario(table, EXAMPLES))
+
+
+def own_part(page: str) -> str:
+    """The page without plotly.js."""
+    return page.replace(get_plotlyjs(), "")
+
+
+class Text(HTMLParser):
+    """What a reader sees, and the ids of the sections."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.sections: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self._hidden = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self._hidden += tag in ("script", "style")
+        if tag == "section":
+            self.sections.append(str(given["id"]))
+        self.links += [str(v) for k, v in attrs if k in ("href", "src", "srcset", "data", "action")]
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden -= tag in ("script", "style")
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def specs(page: str) -> dict[str, Any]:
+    found = re.findall(r'<script type="application/json" id="spec-([^"]+)">(.*?)</script>', page)
+    return {name: json.loads(spec) for name, spec in found}
+
+
+# ---------------------------------------------------------------------------------------------------- record
+def test_the_scenario_of_these_tests_loses_something(full: dict[str, Any]) -> None:
+    assert full["figures"]["bad_debt_usd"]["value"] > 1_000
+    assert len(full["histograms"]["bad_debt_usd"]["counts"]) > 1
+    assert full["worst_path"]["events_in_all"] >= 3
+
+
+def test_what_each_bears_adds_up_to_the_bad_debt(full: dict[str, Any]) -> None:
+    parts = [full["waterfall"][key] for key, _ in view.PAYERS]
+    assert sum(parts) == pytest.approx(full["figures"]["bad_debt_usd"]["value"], rel=1e-12)
+    # Compound III stands for what it absorbs; the rest is price moves alone, so it is small.
+    compound = full["by_venue"]["compound-usdc"]["written_off_usd"]["mean"]["value"]
+    assert full["waterfall"]["absorbed_usd"] == pytest.approx(compound)
+    assert compound > 0
+    assert abs(full["waterfall"]["revalued_usd"]) < 0.05 * sum(parts)
+
+
+def test_shares_of_paths_by_hand() -> None:
+    base = {name: np.array([0.0, 0.0, 0.0, 1.0]) for name in ("bad_debt_usd", "liquidations", "frozen_steps")}
+    share = shares(base)["bad_debt_usd"]
+    # Wilson's interval of 1 of 4, z = 1.96: (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n).
+    assert share["value"] == 0.25
+    assert share["low"] == pytest.approx(0.04558727, abs=1e-6)
+    assert share["high"] == pytest.approx(0.69935816, abs=1e-6)
+
+
+def test_a_policy_is_compared_path_by_path(full: dict[str, Any]) -> None:
+    own = full["policy_effects"]["no-bonus"]["bad_debt_usd"]
+    assert own["change"]["value"] == pytest.approx(
+        own["mean"]["value"] - full["figures"]["bad_debt_usd"]["value"]
+    )
+    assert own["change"]["value"] != 0
+    assert full["policies_compared"]["no-bonus"]["0.99"]["mean"] == own["mean"]
+
+
+# ------------------------------------------------------------------------------------------------------ page
+def test_the_same_record_gives_the_same_bytes(full: dict[str, Any], page: str) -> None:
+    assert simulation_html(copy.deepcopy(full)) == page
+
+
+def test_nothing_is_fetched(page: str) -> None:
+    seen = Text(own_part(page))
+    assert seen.links
+    assert all(link.startswith("#") for link in seen.links)
+    assert {link.removeprefix("#") for link in seen.links} <= set(seen.sections)
+    assert "://" not in own_part(page)
+    assert get_plotlyjs() in page
+    assert not re.search(r"@import|url\(", own_part(page))
+
+
+def test_every_section_is_there_when_its_data_is(page: str) -> None:
+    assert Text(own_part(page)).sections == [
+        "worst",
+        "losses",
+        "distributions",
+        "effects",
+        "matrix",
+        "policies",
+        "static",
+        "venues",
+        "events",
+        "notes",
+        "provenance",
+    ]
+    assert set(specs(page)) == {
+        "cascade",
+        "price-0",
+        "waterfall",
+        "distribution-bad_debt_usd",
+        "distribution-liquidated_usd",
+        "distribution-keeper_profit_usd",
+        "static-debt",
+        "static-bad-debt",
+        "effects",
+        "matrix",
+        "policies",
+    }
+    # Each figure has its place, and each place its figure.
+    assert sorted(re.findall(r'data-spec="spec-([^"]+)"', page)) == sorted(specs(page))
+
+
+def test_sections_without_data_are_left_out(calm: dict[str, Any]) -> None:
+    page = simulation_html(calm)
+    seen = Text(own_part(page))
+    assert seen.sections == ["worst", "distributions", "static", "venues", "notes", "provenance"]
+    assert set(specs(page)) == {"cascade", "static-debt", "static-bad-debt"}
+    assert "Nothing was liquidated, lost or earned on any path." in seen.text
+    for word in ("Contagion matrix", "Policies", "Effects of channels"):
+        assert word not in seen.text
+
+
+@pytest.mark.parametrize("paths", [1, 2])
+def test_few_paths_have_unknown_intervals_and_a_page(scenario: Scenario, paths: int) -> None:
+    base = columns(scenario.run, SEED, paths)
+    record = build_record(scenario, base, seed=SEED, version="1.2.3", result_sha256="ab" * 32)
+    seen = Text(own_part(simulation_html(json.loads(json.dumps(record, allow_nan=False)))))
+    assert record["tails"]["bad_debt_usd"]["0.99"]["var"]["high"] is None
+    assert "to unknown" in seen.text
+    assert ("± unknown" in seen.text) is (paths == 1)
+    assert "nan" not in seen.text.lower().split()
+
+
+def test_the_page_has_the_records_numbers(full: dict[str, Any], page: str) -> None:
+    text = Text(own_part(page)).text
+    bad = full["tails"]["bad_debt_usd"]
+    for value in (bad["0.99"]["mean"]["value"], bad["0.95"]["var"]["value"], bad["0.99"]["es"]["value"]):
+        assert value > 1_000
+        assert f"${value:,.0f}" in text
+    mean = bad["0.99"]["mean"]
+    assert f"± ${(mean['high'] - mean['low']) / 2:,.0f}" in text
+    for fact in (
+        "ether falls",
+        "All at once & for good.",
+        "Marginline 1.2.3",
+        full["scenario_sha256"],
+        "ab" * 32,
+    ):
+        assert fact in text
+    assert f"Seed {SEED}" in text
+    assert full["book_source"] in text
+    own = full["policies_compared"]["no-bonus"]["0.99"]["es"]["value"]
+    assert f"${own:,.0f}" in text
+    assert "bonus (bonus_bps = 0)" in text
+    assert "500 bps lower" in text
+    event = full["worst_path"]["events"][0]
+    assert event["wallet"] in text
+    assert f"{event['health_factor']:,.4f}" in text
+
+
+def test_the_figures_have_the_records_numbers(full: dict[str, Any], page: str) -> None:
+    drawn = specs(page)
+    own = full["worst_path"]
+    market, *feeds = (t for t in drawn["cascade"]["data"] if t["yaxis"] == "y")
+    assert market["y"] == own["market"]["wstETH"] or market["y"] == own["market"]["WETH"]
+    assert feeds
+    bars = [t for t in drawn["cascade"]["data"] if t["type"] == "bar"]
+    assert sum(sum(b["y"]) for b in bars) == pytest.approx(sum(v[-1] for v in own["liquidated_usd"].values()))
+    assert drawn["waterfall"]["data"][0]["x"][0] == full["figures"]["bad_debt_usd"]["value"]
+    histogram, marks = drawn["distribution-bad_debt_usd"]["data"]
+    assert histogram["y"] == full["histograms"]["bad_debt_usd"]["counts"]
+    tails = full["tails"]["bad_debt_usd"]
+    at = dict(zip(marks["y"], marks["x"], strict=True))
+    assert at["ES 99 %"] == tails["0.99"]["es"]["value"]
+    assert at["VaR 95 %"] == tails["0.95"]["var"]["value"]
+    assert at["mean"] == tails["0.99"]["mean"]["value"]
+    matrix = drawn["matrix"]["data"][0]
+    assert matrix["z"] == [[f["value"] for f in row] for row in full["matrix"]["matrix"]]
+    by_channel = {e["channel"]: e["effect"]["value"] for e in full["effects"]}
+    effects = drawn["effects"]["data"][0]
+    assert dict(zip(effects["y"], effects["x"], strict=True)) == by_channel
+    assert [abs(x) for x in effects["x"]] == sorted((abs(x) for x in effects["x"]), reverse=True)
+    static = {t["name"]: t["y"] for t in drawn["static-debt"]["data"]}
+    assert static["WETH"] == full["static"]["WETH"]["debt_usd"]
+
+
+def test_the_waterfall_ends_at_nothing(full: dict[str, Any]) -> None:
+    bars = figures.waterfall(full)["data"][0]
+    whole, *parts = list(zip(bars["base"], bars["x"], strict=True))
+    assert whole[0] == 0
+    tops = [base + size for base, size in parts]
+    assert tops[0] == pytest.approx(whole[1])
+    assert min(map(abs, (parts[-1][0], tops[-1]))) < 1e-9 * whole[1]
+
+
+def test_plotly_takes_every_figure(full: dict[str, Any], page: str) -> None:
+    for name, spec in specs(page).items():
+        assert go.Figure(spec).data, name
+
+
+def test_feeds_that_part_from_the_market_are_marked(full: dict[str, Any], calm: dict[str, Any]) -> None:
+    spec = figures.cascade(full)
+    (mark,) = [a for a in spec["layout"]["annotations"] if "the market" in a["text"]]
+    # Three steps of latency behind a fall of 30 %: the feed is about 1 / 0.7 - 1 above for a while.
+    assert float(re.findall(r"feed ([\d.]+) % above", mark["text"])[0]) > 40
+    assert spec["layout"]["shapes"]
+    assert figures.cascade(calm)["layout"]["shapes"] == []
+
+
+def test_colours_say_what_is_certain() -> None:
+    assert figures.change_colour({"value": 5.0, "low": 1.0, "high": 9.0}) == plotting.HARM
+    assert figures.change_colour({"value": -5.0, "low": -9.0, "high": -1.0}) == plotting.PROTOCOL
+    assert figures.change_colour({"value": 5.0, "low": -1.0, "high": 11.0}) == plotting.MARKET
+    assert figures.change_colour({"value": 5.0, "low": None, "high": None}) == plotting.MARKET
+
+
+def renamed(value: Any, names: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {names.get(k, k): renamed(v, names) for k, v in value.items()}
+    if isinstance(value, list):
+        return [renamed(v, names) for v in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def test_names_are_never_markup(full: dict[str, Any]) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    names = {
+        "ether falls": f"</title>{evil}",
+        "aave": f"aave{evil}",
+        "WETH": f"W{evil}",
+        "no-bonus": f"p{evil}",
+        "whale": f"w{evil}",
+        "All at once & for good.": f"</script>{evil}",
+    }
+    page = own_part(simulation_html(renamed(full, names)))
+    assert "<img" not in page
+    assert "</title></title>" not in page
+    assert page.count("</script>") == len(specs(page)) + 2
+    assert html.escape(f"aave{evil}") in page
+    for spec in specs(page).values():  # plotly would make tags and links of these
+        shown = json.dumps([spec["data"], spec["layout"]])
+        assert "<img" not in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "unknown"),
+        (float("inf"), "unknown"),
+        (0.0, "$0"),
+        (-0.001, "$0"),
+        (12.3456, "$12.35"),
+        (-1234.4, "−$1,234"),
+        (999_400.0, "$999,400"),
+        (999_600.0, "$1.00 M"),
+        (2.5e9, "$2.50 B"),
+    ],
+)
+def test_dollars_for_people(value: float | None, text: str) -> None:
+    assert view.usd(value) == text
+
+
+def test_other_words_for_people() -> None:
+    assert view.signed(5.0) == "+$5.00"
+    assert view.signed(-5.0) == "−$5.00"
+    assert view.signed(0.0) == "$0"
+    assert view.count(0.034) == "0.03"
+    assert view.count(12.34) == "12.3"
+    assert view.count(12.0) == "12"
+    assert view.part(0.005) == "0.5 %"
+    assert view.part(0.25) == "25 %"
+    assert view.part(None) == "unknown"
+    assert view.duration(12) == "12 s"
+    assert view.duration(60) == "60 s"
+    assert view.duration(5400) == "90 min"
+    assert view.duration(14_400) == "4 h"
+    assert view.duration(216_000) == "2.5 d"
+    assert view.between({"low": 1_000.0, "high": None}) == "$1,000 to unknown"
+
+
+# -------------------------------------------------------------------------------------------------- commands
+def test_a_run_writes_record_paths_and_page(full: dict[str, Any], tmp_path: Path, page: str) -> None:
+    written = write_run(tmp_path, full, {"bad_debt_usd": np.zeros(3)}, html=True)
+    assert [file.name for file in written] == ["record.json", "paths.parquet", "report.html"]
+    assert written[2].read_text(encoding="utf-8") == page
+    assert simulation_html(json.loads(written[0].read_text(encoding="utf-8"))) == page
+    assert len(write_run(tmp_path, full, {"bad_debt_usd": np.zeros(3)}, html=False)) == 2
+
+
+def test_policy_files_are_read_by_their_names(scenario: Scenario) -> None:
+    files = sorted((EXAMPLES / "policies").glob("*.toml"))
+    found = policy_files(load_scenario(EXAMPLES / "crash.toml"), EXAMPLES, files)
+    assert list(found) == ["lower-bonus", "small-steps", "stricter"]
+    assert [table["kind"] for table in found["stricter"]] == ["threshold-shift", "halt-toxic"]
+    assert policy_files(scenario, EXAMPLES, ()) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.toml", '[[policies]]\nkind = "bonsu"\nbonus_bps = 1\n', "'bonus'"),
+        ("a.toml", '[[policies]]\nkind = "bonus"\nbonus_bps = -1\n', "bonus_bps"),
+        ("a.toml", '[[policies]]\nkind = "halt-toxic"\nvenues = ["aaev"]\n', "'aave'"),
+        ("a.toml", '[policies]\nkind = "bonus"\n', "[[policies]]"),
+        ("a.toml", "policies = [1]\n", "[[policies]]"),
+        ("a.toml", "steps = 3\n", "steps is not known there"),
+        ("a.toml", "[[", "not TOML"),
+        ("a,b.toml", "", "rename"),
+        ("absent.toml", None, "absent.toml"),
+    ],
+)
+def test_a_bad_policy_file_is_one_line(
+    scenario: Scenario, tmp_path: Path, name: str, text: str | None, says: str
+) -> None:
+    file = tmp_path / name
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=re.escape(says)) as caught:
+        policy_files(scenario, EXAMPLES, [file])
+    assert name.split(",")[0] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_policies_of_one_name_are_refused(scenario: Scenario, tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.toml").write_text("", encoding="utf-8")
+    with pytest.raises(InputError, match="a is there already"):
+        policy_files(scenario, EXAMPLES, [tmp_path / "x" / "a.toml", tmp_path / "y" / "a.toml"])
+
+
+def test_simulate_compares_policies(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    scenario, policy = tmp_path / "s.toml", tmp_path / "no-bonus.toml"
+    scenario.write_text(
+        f'name = "s"\nbook = "{EXAMPLES / "market.toml"}"\nsteps = 12\nstep_s = 60\n'
+        '[prices]\nprocess = "gbm"\nvolatility = 1.0\n'
+        '[[shocks]]\ntoken = "WETH"\nmove = -0.35\n',
+        encoding="utf-8",
+    )
+    policy.write_text('[[policies]]\nkind = "bonus"\nbonus_bps = 0\n', encoding="utf-8")
+    inside = Inside(monkeypatch, capsys)
+    words = ["simulate", str(scenario), "--paths", "4", "--workers", "1", "--out", str(tmp_path / "out")]
+    ran = inside(*words, "--policy", str(policy), "--json")
+    assert ran.code == 0, ran.err
+    record = json.loads(ran.out)
+    assert set(record["policies_compared"]) == {"no-bonus"}
+    assert record["policy_tables"] == {"no-bonus": [{"kind": "bonus", "bonus_bps": 0}]}
+    assert record["policy_effects"]["no-bonus"]["liquidated_usd"]["change"]["value"] != 0
+    assert (tmp_path / "out" / "report.html").read_text(encoding="utf-8") == simulation_html(record)
