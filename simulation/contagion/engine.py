@@ -15,6 +15,7 @@ import numpy as np
 
 from contracts_abi.errors import InputError
 from simulation.contagion.batch import Batch, Channel, market_prices, own_prices, unlimited_depth
+from simulation.contagion.channels import channels
 from simulation.contagion.channels.gas import without_gas
 from simulation.contagion.draws import seeds_of
 from simulation.contagion.prices import PriceProcess
@@ -182,6 +183,7 @@ def run_paths(
     without_gas(batch)
     for channel in acting:
         batch.memos[channel.kind] = channel.prepare(batch)
+    before, after = _around_oracles(acting)
     believes_feeds = any(channel.kind == "oracle" for channel in acting)
     counted = _count(batch)
     pools = ((state.supplied + state.idle) * state.supply_index + state.reserves)[0].copy()
@@ -194,9 +196,11 @@ def run_paths(
         state.order_flow[:] = 0.0
         state.exogenous[:] = exogenous[:, step]
         state.market[:] = market_prices(world, state.exogenous, state.displaced, state.peg)
+        for channel in before:
+            channel.act(batch, batch.memos[channel.kind])
         if not believes_feeds:
-            state.oracle[:] = np.tile(state.market, (1, len(world.venues)))
-        for channel in acting:
+            state.oracle[:] = _market(world, state)
+        for channel in after:
             channel.act(batch, batch.memos[channel.kind])
         np.minimum(lowest, state.market, out=lowest)
         frozen += _by_venue(world, (state.cash <= 0.0) & (state.borrowed + state.outside_debt > 0.0)) > 0.0
@@ -232,6 +236,12 @@ def run_paths(
         series={name: np.stack(values, axis=1) for name, values in batch.series.items()},
         events=tuple(batch.events),
     )
+
+
+def _around_oracles(acting: Sequence[Channel]) -> tuple[list[Channel], list[Channel]]:
+    """Return the channels that set a step's market prices, and those that come with oracles or later."""
+    place = channels.get("oracle").order
+    return [c for c in acting if c.order < place], [c for c in acting if c.order >= place]
 
 
 def _keepers(acting: Sequence[Channel]) -> int:
