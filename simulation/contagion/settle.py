@@ -30,8 +30,8 @@ from simulation.types import Bool, Float64, Int32, Int64
 HALVINGS: Final = 5
 """Sizes tried of each pair."""
 ROOM: Final = 1.0 + 1e-6
-"""What the size that leaves as little as the rules allow leaves of it: no rounding refuses it then, be it that
-of floats here or of token units in a contract."""
+"""What the size that leaves as little as the rules allow leaves of it: no rounding refuses it then, neither
+that of floats here nor that of token units in a contract."""
 
 _LIQUIDATIONS, _REPAID, _SEIZED, _BONUS = map(
     int, (Total.LIQUIDATIONS, Total.REPAID, Total.SEIZED, Total.BONUS)

@@ -249,13 +249,18 @@ def layout_of(world: World) -> Layout:
 
 
 def _penalties(world: World) -> Float64:
-    """Return 1 less the liquidation factor of each reserve, which only Compound III asks for."""
+    """Return 1 less the liquidation factor of each reserve, which only Compound III asks for.
+
+    A policy may have changed that of the accounts' collateral; the book's stands where nobody has any.
+    """
     out = np.zeros(len(world.cash))
     for v, venue in enumerate(world.book.lending):
         for reserve in venue.reserves:
             at = v * len(world.tokens) + world.token(reserve.token)
             bonus = reserve.liquidation_bonus_bps / 1e4
             out[at] = bonus / (1.0 + bonus)
+    held = (world.coll > 0.0) & (world.rules.kind == COMPOUND_V3)[world.row_venue][:, None]
+    out[world.coll_at[held]] = world.bonus[held]
     return out
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from simulation.contagion.engine import Run
 from simulation.contagion.policies import Policy, policies
+from simulation.contagion.world import COMPOUND_V3
 
 
 @policies.register("close-factor")
@@ -48,7 +49,8 @@ class Bonus(Policy):
     Attributes
     ----------
     bonus_bps
-        What a liquidator gets above the debt repaid.
+        What a liquidator gets above the debt repaid; in Compound III what an absorbed account loses above its
+        debt, as in the book.
     """
 
     kind: ClassVar[Literal["bonus"]] = "bonus"
@@ -57,9 +59,11 @@ class Bonus(Policy):
 
     def apply(self, run: Run) -> Run:
         """Return the run with this bonus."""
-        at = self.picked(run.world)[run.world.row_venue]
-        own = np.where(run.world.lt > 0.0, self.bonus_bps / 1e4, 0.0)
-        return replace(run, world=replace(run.world, bonus=np.where(at[:, None], own, run.world.bonus)))
+        world, bonus = run.world, self.bonus_bps / 1e4
+        by_venue = np.where(world.rules.kind == COMPOUND_V3, bonus / (1.0 + bonus), bonus)
+        own = np.where(world.lt > 0.0, by_venue[world.row_venue][:, None], 0.0)
+        at = self.picked(world)[world.row_venue]
+        return replace(run, world=replace(world, bonus=np.where(at[:, None], own, world.bonus)))
 
 
 @policies.register("bonus-curve")
