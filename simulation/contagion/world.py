@@ -142,7 +142,7 @@ class Reserves:
     protocol_fee
         Part of a liquidation's bonus that goes to the protocol.
     idle
-        Tokens supplied by others than the book's accounts.
+        Tokens supplied by others than the book's accounts, and by these where they are no collateral.
     outside_debt
         Tokens owed by others.
     reserves
@@ -262,6 +262,10 @@ def build_world(book: SharedBook) -> World:
     emode = np.zeros(len(rows), dtype=np.int32)
     np.maximum.at(emode, row, p.emode)
     lt, ltv, bonus = _parameters(book, tokens, row_venue, emode, coll_at, coll_of >= 0)
+    # What counts for nothing is no collateral that anybody could take: its owner is a supplier like others.
+    idle = lt == 0.0
+    np.add.at(reserves.idle, coll_at[idle], coll[idle])
+    coll[idle] = 0.0
     cash = reserves.idle + reserves.reserves - reserves.outside_debt
     np.add.at(cash, coll_at.ravel(), coll.ravel())
     np.add.at(cash, debt_at.ravel(), -debt.ravel())

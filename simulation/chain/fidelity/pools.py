@@ -166,6 +166,12 @@ def _plain_asset(book: SharedBook, symbol: str) -> AssetSpec:
     )
 
 
+def _lent(world: World, v: int, token: str) -> float:
+    """Return what others than the accounts have supplied, and what the protocol holds itself."""
+    at = v * len(world.tokens) + world.token(token)
+    return float(world.reserves.idle[at] + world.reserves.reserves[at])
+
+
 def _rate(curve: RateCurve) -> RateSpec:
     return RateSpec(
         round(curve.optimal * 1e4),
@@ -296,7 +302,7 @@ def _open_aave(evm: Evm, world: World, v: int, tokens: Mapping[str, str], *, int
     start = evm.timestamp()
     decimals = {t.symbol: t.decimals for t in book.tokens}
     for reserve in venue.reserves:
-        raw = raw_units(reserve.idle_supply + reserve.reserves, decimals[reserve.token])
+        raw = raw_units(_lent(world, v, reserve.token), decimals[reserve.token])
         if raw:
             transact(evm, SUPPLIER, deployed.pool, aave.SUPPLY, tokens[reserve.token], raw, SUPPLIER, 0)
             evm.warp(start)
@@ -482,7 +488,7 @@ def _open_morpho(evm: Evm, world: World, v: int, tokens: Mapping[str, str]) -> M
     for holder in (SUPPLIER, LIQUIDATOR):
         for symbol in (collateral.token, loan.token):
             transact(evm, holder, tokens[symbol], aave.APPROVE, address, MAX_UINT256)
-    lent = raw_units(loan.idle_supply + loan.reserves, decimals[loan.token])
+    lent = raw_units(_lent(world, v, loan.token), decimals[loan.token])
     if lent:
         transact(evm, SUPPLIER, address, morpho.SUPPLY, params.words(), lent, 0, SUPPLIER, b"")
     pool.set_prices({**price, collateral.token: price[collateral.token] * _GENEROUS})
