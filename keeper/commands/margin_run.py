@@ -181,6 +181,8 @@ def _show(console: Console, report: dict[str, Any]) -> None:
     console.print(table)
     if report["worst"]:
         console.print(f"worst scenario: [bold]{escape(report['worst'])}[/]")
+    for note in report["notes"]:
+        console.print(f"[yellow]note[/]: {escape(note)}", soft_wrap=True)
     _show_rows(console, report["scenarios"])
     _show_components(console, report["components"])
     for key, show in _PARTS:

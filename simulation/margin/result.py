@@ -78,6 +78,8 @@ class MarginResult:
         The method's own parts under its venue's names, dollars.
     reason
         Why the status is what it is, one line.
+    notes
+        What a reader has to know of the figures, one line each: what the method could not see.
     """
 
     account: str
@@ -92,6 +94,7 @@ class MarginResult:
     scenarios: tuple[ScenarioRow, ...] = ()
     components: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def initial(self) -> float:
@@ -180,4 +183,5 @@ def dumped(result: MarginResult) -> dict[str, Any]:
         "scenarios": [{"label": row.label, "profit": row.profit} for row in result.scenarios],
         "components": dict(result.components),
         "reason": result.reason,
+        "notes": list(result.notes),
     }

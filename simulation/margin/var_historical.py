@@ -213,6 +213,27 @@ def revalue(
     return profits
 
 
+def steady_volatility(portfolio: Portfolio, factors: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on the options whose implied volatility no factor moves; empty where there is none.
+
+    Parameters
+    ----------
+    portfolio
+        What is held.
+    factors
+        Names of the history's columns.
+    """
+    options = {p.instrument.underlying for p in portfolio.positions if isinstance(p.instrument, Option)}
+    still = sorted(symbol for symbol in options if f"{symbol}{VOL}" not in factors)
+    if not still:
+        return ()
+    missing = ", ".join(f"{symbol}{VOL}" for symbol in still)
+    return (
+        f"implied volatility of {', '.join(still)} is held still: the history has no column {missing}, so "
+        "that losses by volatility are left out",
+    )
+
+
 def _growth(symbol: str, columns: Mapping[str, int], returns: Floats) -> Floats:
     column = columns.get(symbol)
     if column is not None:
@@ -349,11 +370,13 @@ class StatisticalMethod(StrictModel):
             cash, total = cash_value(portfolio, market), equity(portfolio, market)
             with np.errstate(over="ignore", invalid="ignore"):
                 found = self.estimate(portfolio, market)
-            return self._result(portfolio.account, name, total, cash, found).told
+            return self._result(portfolio, name, total, cash, found).told
         except PriceMissing as missing:
             return MarginResult.unknown(portfolio.account, self.kind, name, str(missing))
 
-    def _result(self, account: str, name: str, total: float, cash: float, found: Estimate) -> MarginResult:
+    def _result(
+        self, portfolio: Portfolio, name: str, total: float, cash: float, found: Estimate
+    ) -> MarginResult:
         initial, maintenance = (
             positive_part(tail.var if self.measure == "var" else tail.es)
             for tail in (found.initial, found.maintenance)
@@ -366,7 +389,7 @@ class StatisticalMethod(StrictModel):
             **found.components,
         }
         return MarginResult(
-            account=account,
+            account=portfolio.account,
             method=self.kind,
             parameters_hash=name,
             status=status_of(total - maintenance, maintenance),
@@ -377,6 +400,7 @@ class StatisticalMethod(StrictModel):
             worst=found.worst if maintenance > 0 else "",
             scenarios=found.rows,
             components=components,
+            notes=steady_volatility(portfolio, self.parameters.history.factors),
         )
 
 

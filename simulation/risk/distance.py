@@ -60,6 +60,9 @@ class Distance:
             return f"never within {100 * (self.reach if self.up else -self.reach):+.4g} %"
         if self.move == 0:
             return "liquidatable now"
+        if abs(self.move) < _TINY:
+            # At the edge: what is left of the move is what rounding left of the margin.
+            return "0 s" if time else "0 %"
         return f"after {_days(self.move)}" if time else f"{100 * self.move:+.4g} %"
 
 

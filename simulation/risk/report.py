@@ -178,7 +178,7 @@ class Compared:
             return {"account": self.account, "method": self.method, "applies": False, "reason": self.reason}
         keys = (
             "status", "equity", "initial_requirement", "maintenance_requirement", "initial", "maintenance",
-            "margin_ratio", "worst", "parameters_hash",
+            "margin_ratio", "worst", "parameters_hash", "notes",
         )  # fmt: skip
         data = dumped(self.result)
         head = {"account": self.account, "method": self.method, "applies": True, "reason": self.reason}

@@ -12,7 +12,7 @@ from simulation.margin.scenario_grid import Scenario, scenario_set, value_under
 from simulation.portfolio.instruments import Future, Option, Perpetual, Portfolio, Position
 from simulation.portfolio.market import Expiry, Market, Svi, Underlying
 from simulation.pricing.svi import volatility
-from simulation.risk.distance import distances, first_below
+from simulation.risk.distance import Distance, distances, first_below
 from simulation.risk.greeks import greeks_by, greeks_by_position, total
 from simulation.risk.moves import Factor, FactorKind, Move, after_move, combined, factors_of, label_of, scaled
 from simulation.risk.surface import Axis, even, surface
@@ -123,6 +123,12 @@ def test_distance_of_a_long_perpetual() -> None:
     after, moved = after_move(held, market(), ETH.move(down.move))
     assert SCAN.margin(after, moved).maintenance == pytest.approx(0, abs=1e-6)
     assert SCAN.margin(after, moved).maintenance < 0
+
+
+def test_a_distance_that_rounding_left_is_0() -> None:
+    assert Distance(ETH, False, -5.6e-17, 0.99).text == "0 %"
+    assert Distance(ETH, True, 2e-12, 0.99).text == "+2e-10 %"
+    assert Distance(ETH, False, 0.0, 0.99).text == "liquidatable now"
 
 
 def test_distance_in_time_is_the_second_of_the_expiry() -> None:

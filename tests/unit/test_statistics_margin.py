@@ -22,7 +22,7 @@ from simulation.margin.expected_shortfall import (
     EsHistorical,
     EsMonteCarlo,
 )
-from simulation.margin.result import PortfolioMethod
+from simulation.margin.result import PortfolioMethod, dumped
 from simulation.margin.scenario_grid import Scenario, VolRule, VolShock, profit_under, scenario_set
 from simulation.margin.var_historical import (
     History,
@@ -438,6 +438,20 @@ def test_the_hash_is_of_history_and_settings() -> None:
     assert History(factors=("ETH", "BTC"), returns=RETURNS.tolist()).digest == HISTORY.digest
     with pytest.raises(ValidationError, match="frozen"):
         plain.confidence = 0.5
+
+
+@pytest.mark.parametrize("kind", sorted(CLASSES))
+def test_a_volatility_that_is_held_still_is_said(kind: str) -> None:
+    note = "implied volatility of ETH is held still: the history has no column ETH.vol"
+    (said,) = built(kind).margin(BOOK, MARKET).notes
+    assert said.startswith(note)
+    assert dumped(built(kind).margin(BOOK, MARKET))["notes"] == [said]
+    without = BOOK.model_copy(
+        update={"positions": tuple(p for p in BOOK.positions if p.instrument.type != "option")}
+    )
+    assert built(kind).margin(without, MARKET).notes == ()
+    moving = History(factors=("ETH", "BTC", "ETH.vol"), returns=np.column_stack([RETURNS, RETURNS[:, 1]]))
+    assert built(kind, history=moving).margin(BOOK, MARKET).notes == ()
 
 
 @pytest.mark.parametrize(
