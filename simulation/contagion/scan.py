@@ -8,6 +8,10 @@ is true of every account whose amounts have not changed; those that did change a
 looked at. When more than a twentieth of a venue's accounts has come near since the anchor, the order is made
 anew. The result is the same as that of a full scan, account for account; a test compares them.
 
+Aave V2 and V3.0 round an account's average threshold down to whole basis points before they take it times the
+collateral (`GenericLogic.calculateUserAccountData`): with several collaterals the health factor is by up to
+one basis point of the threshold lower. `Scanner` looks that much further there, and sorts out afterwards.
+
 `scan_plain` is the twin without compiler and shortcut.
 """
 
@@ -19,7 +23,7 @@ import numba
 import numpy as np
 
 from simulation.contagion.state import State
-from simulation.contagion.world import World
+from simulation.contagion.world import AAVE_V2, AAVE_V3, BPS, World
 from simulation.types import Bool, Float64, Int32, Int64
 
 SLACK: Final = 1.0 - 1e-9
@@ -318,6 +322,49 @@ def touch(p: int, v: int, i: int, first: int, dirty: Bool, dirty_list: Int32, di
         dirty_count[p, v] += 1
 
 
+@numba.njit(cache=True, error_model="numpy")
+def average_in_basis_points(
+    coll: Float64, coll_at: Int32, lt: Float64, coll_price: Float64, health: float
+) -> float:
+    """Return a row's health factor with its average threshold rounded down; see the module."""
+    value, weighted = 0.0, 0.0
+    for k in range(len(coll)):
+        x = coll[k] * coll_price[coll_at[k]]
+        value += x
+        weighted += x * lt[k]
+    if weighted <= 0.0:
+        return health
+    exact = weighted / value * BPS
+    # Where all thresholds are the same the average is whole, whatever its last bits are.
+    return health * np.floor(exact + 1e-6) / exact  # type: ignore[no-any-return]
+
+
+@numba.njit(cache=True, error_model="numpy")
+def sort_out(
+    threshold: float,
+    rounds: Bool,
+    row_venue: Int32,
+    coll: Float64,
+    coll_at: Int32,
+    lt: Float64,
+    coll_price: Float64,
+    found: Int32,
+    found_health: Float64,
+    count: Int64,
+) -> None:
+    """Keep the rows below `threshold`, with the averages of the venues that round them; see `scan_paths`."""
+    for p in range(coll.shape[0]):
+        n = 0
+        for k in range(count[p]):
+            i, h = found[p, k], found_health[p, k]
+            if rounds[row_venue[i]]:
+                h = average_in_basis_points(coll[p, i], coll_at[i], lt[i], coll_price[p], h)
+            if h < threshold:
+                found[p, n], found_health[p, n] = i, h
+                n += 1
+        count[p] = n
+
+
 class Scanner:
     """The buffers of a scan, kept from step to step.
 
@@ -349,6 +396,7 @@ class Scanner:
         self.health = np.zeros((paths, world.rows))
         self.count = np.zeros(paths, dtype=np.int64)
         self._scratch = np.zeros(world.rows)
+        self._rounds, self._further = _rounding(world)
         self.looked = 0
 
     def scan(self, state: State, threshold: float) -> None:
@@ -366,7 +414,7 @@ class Scanner:
             state.oracle * state.supply_index,
             state.oracle * state.borrow_index,
             w.shocks,
-            threshold,
+            threshold * self._further,
             a.coll_price,
             a.debt_price,
             a.order,
@@ -381,17 +429,45 @@ class Scanner:
             self.count,
             self._scratch,
         )
+        if self._further > 1.0:
+            sort_out(
+                threshold,
+                self._rounds,
+                w.row_venue,
+                state.coll,
+                w.coll_at,
+                w.lt,
+                state.oracle * state.supply_index,
+                self.found,
+                self.health,
+                self.count,
+            )
+
+
+def _rounding(world: World) -> tuple[Bool, float]:
+    """Return which venues round average thresholds, and how much further one has to look for that."""
+    rounds = np.isin(world.rules.kind, (AAVE_V2, AAVE_V3))
+    several = rounds[world.row_venue] & ((world.coll > 0.0).sum(axis=1) > 1)
+    if len(world.shocks) or not several.any():
+        return np.zeros_like(rounds), 1.0
+    used = world.lt[several]
+    # By one basis point of the least threshold, and what floats need.
+    return rounds, 1.0 / (1.0 - min(1.0 / BPS / float(used[used > 0.0].min()), 0.5)) / SLACK
 
 
 def scan_plain(world: World, state: State, threshold: float) -> list[list[int]]:
     """Return the rows below `threshold` of every path, in NumPy and without a shortcut."""
     found = []
+    rounds = np.isin(world.rules.kind, (AAVE_V2, AAVE_V3))[world.row_venue] & (len(world.shocks) == 0)
     scenarios = world.shocks if len(world.shocks) else np.ones((1, len(world.cash)))
     for p in range(state.paths):
         below = np.zeros(world.rows, dtype=np.bool_)
         for factor in scenarios:
             price = state.oracle[p] * factor
-            have = (state.coll[p] * world.lt * (price * state.supply_index[p])[world.coll_at]).sum(axis=1)
+            value = state.coll[p] * (price * state.supply_index[p])[world.coll_at]
+            have, whole = (value * world.lt).sum(axis=1), value.sum(axis=1)
+            average = np.divide(have, whole, out=np.zeros_like(have), where=whole > 0.0)
+            have = np.where(rounds, np.floor(average * BPS + 1e-6) / BPS * whole, have)
             owe = (state.debt[p] * (price * state.borrow_index[p])[world.debt_at]).sum(axis=1)
             below |= have < threshold * owe
         found.append(np.flatnonzero(below).tolist())
