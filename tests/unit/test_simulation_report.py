@@ -267,21 +267,69 @@ def test_the_figures_have_the_records_numbers(full: dict[str, Any], page: str) -
     bars = [t for t in drawn["cascade"]["data"] if t["type"] == "bar"]
     assert sum(sum(b["y"]) for b in bars) == pytest.approx(sum(v[-1] for v in own["liquidated_usd"].values()))
     assert drawn["waterfall"]["data"][0]["x"][0] == full["figures"]["bad_debt_usd"]["value"]
-    histogram, marks = drawn["distribution-bad_debt_usd"]["data"]
+    histogram, _ = drawn["distribution-bad_debt_usd"]["data"]
     assert histogram["y"] == full["histograms"]["bad_debt_usd"]["counts"]
-    tails = full["tails"]["bad_debt_usd"]
-    at = dict(zip(marks["y"], marks["x"], strict=True))
-    assert at["ES 99 %"] == tails["0.99"]["es"]["value"]
-    assert at["VaR 95 %"] == tails["0.95"]["var"]["value"]
-    assert at["mean"] == tails["0.99"]["mean"]["value"]
     matrix = drawn["matrix"]["data"][0]
     assert matrix["z"] == [[f["value"] for f in row] for row in full["matrix"]["matrix"]]
     by_channel = {e["channel"]: e["effect"]["value"] for e in full["effects"]}
     effects = drawn["effects"]["data"][0]
     assert dict(zip(effects["y"], effects["x"], strict=True)) == by_channel
-    assert [abs(x) for x in effects["x"]] == sorted((abs(x) for x in effects["x"]), reverse=True)
     static = {t["name"]: t["y"] for t in drawn["static-debt"]["data"]}
     assert static["WETH"] == full["static"]["WETH"]["debt_usd"]
+
+
+def test_mean_var_and_es_are_marked_under_their_names(full: dict[str, Any]) -> None:
+    record = copy.deepcopy(full)
+    low, high = (record["tails"]["bad_debt_usd"][q] for q in ("0.95", "0.99"))
+    for k, figure in enumerate((low["mean"], low["var"], low["es"], high["var"], high["es"])):
+        figure |= {"value": 10.0 * k, "low": 10.0 * k - 1, "high": 10.0 * k + 2}
+    high["var"]["high"] = None
+    marks = figures.distribution(record, "bad_debt_usd")["data"][1]
+    at = dict(zip(marks["y"], marks["x"], strict=True))
+    assert at == {"mean": 0.0, "VaR 95 %": 10.0, "ES 95 %": 20.0, "VaR 99 %": 30.0, "ES 99 %": 40.0}
+    assert marks["error_x"]["arrayminus"] == [1.0] * 5
+    # A limit that is unknown reaches to the largest that was seen.
+    largest = full["histograms"]["bad_debt_usd"]["edges"][-1]
+    up = dict(zip(marks["y"], marks["error_x"]["array"], strict=True))
+    assert up.pop("VaR 99 %") == largest - 30.0
+    assert set(up.values()) == {2.0}
+
+
+@pytest.mark.parametrize("steps", [3, 160, 161, 1_500])
+def test_no_liquidation_is_lost_between_bars(full: dict[str, Any], steps: int) -> None:
+    record = copy.deepcopy(full)
+    own = record["worst_path"]
+    record["steps"] = steps
+    own["t_s"] = [60.0 * (k + 1) for k in range(steps)]
+    own["liquidated_usd"] = {"aave": [2.0 * (k + 1) for k in range(steps)], "compound-usdc": [7.0] * steps}
+    own["written_off_usd"] = {"aave": [0.0] * steps, "compound-usdc": [0.0] * steps}
+    for name in ("market", "oracle"):
+        own[name] = stretched(own[name], steps)
+    own["base_fee_gwei"] = [0.0] * steps
+    spec = figures.cascade(record)
+    first, second = (t for t in spec["data"] if t["type"] == "bar")
+    assert len(first["y"]) <= figures.BARS
+    assert sum(first["y"]) == 2.0 * steps
+    assert second["y"][0] == 7.0
+    assert sum(second["y"]) == 7.0
+    # No write-off and no base fee: neither has a row.
+    assert [k for k in spec["layout"] if k.startswith("yaxis")] == ["yaxis", "yaxis2", "yaxis3"]
+
+
+def stretched(value: Any, steps: int) -> Any:
+    if isinstance(value, dict):
+        return {k: stretched(v, steps) for k, v in value.items()}
+    return [value[0]] * steps
+
+
+def test_the_largest_change_is_first_whatever_its_sign() -> None:
+    rows = [("a", 1.0), ("b", -9.0), ("c", 5.0)]
+    spec = figures.changes([(n, {"value": v, "low": v - 2, "high": v + 2}) for n, v in rows], "x")
+    bar = spec["data"][0]
+    assert bar["y"] == ["b", "c", "a"]
+    assert bar["x"] == [-9.0, 5.0, 1.0]
+    assert bar["error_x"]["array"] == [2.0, 2.0, 2.0]
+    assert bar["marker"]["color"] == [plotting.PROTOCOL, plotting.HARM, plotting.MARKET]
 
 
 def test_the_waterfall_ends_at_nothing(full: dict[str, Any]) -> None:
