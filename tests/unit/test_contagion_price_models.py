@@ -68,6 +68,7 @@ def every(folder: Path) -> dict[str, PriceProcess]:
         "t-copula": COPULA,
         "bootstrap": {"file": file, "period_s": HOUR, "block": 12.0},
         "replay": {"file": file},
+        "bridge": {"points": {"A": [[0, 100], [7 * HOUR, 80], [20 * HOUR, 90]]}, "volatility": 0.8},
         "composite": {
             "parts": [
                 {"assets": ["B"], "prices": {"process": "gbm", "volatility": 0.5}},
