@@ -9,8 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
 from rich.console import Console
 
@@ -18,9 +16,10 @@ from contracts_abi.errors import InputError
 from keeper.commands.console import plain_table, progress_bar, stderr_console, stdout_console
 from keeper.sweeps.run import Progress, sweep
 from keeper.sweeps.versions import versions
+from simulation.backtest.columns import gather
 from simulation.backtest.plan import make_plan
-from simulation.backtest.store import read
 from simulation.contagion.causes import (
+    Columns,
     Over,
     ShockKind,
     effects_of,
@@ -32,7 +31,6 @@ from simulation.contagion.policies import build_policy
 from simulation.contagion.record import build_record
 from simulation.contagion.scenario import Scenario, build_run, full_table, load_scenario, read_table
 from simulation.contagion.sweep import FOLDER, VARIANT, VARIANTS
-from simulation.types import Float64
 
 if TYPE_CHECKING:
     from simulation.chain.fidelity.keepers import ChainEvent
@@ -78,23 +76,24 @@ def run_simulate(
         shocks = shock_of_each(scenario, shock=shock_kind(matrix), size=shock)
         variants |= {f"shock of {name}": over for name, over in shocks.items()}
     console = stderr_console()
-    tables, digest = _columns(console, scenario, file, variants, folder / "paths", paths, seed, workers)
+    tables, digest = _columns(console, scenario, file, variants, folder, paths, seed, workers)
     base = tables[BASE]
+    group = 2 if scenario.run.antithetic else 1
     record = build_record(
         scenario,
         base,
         seed=seed,
         version=version("marginline"),
         result_sha256=digest,
-        effects=effects_of(base, _named(tables, "without ")) if effects else (),
+        effects=effects_of(base, _named(tables, "without "), group=group) if effects else (),
         matrix=None
         if matrix is None
-        else matrix_of(base, _named(tables, "shock of "), scenario.run.world.venues),
+        else matrix_of(base, _named(tables, "shock of "), scenario.run.world.venues, group=group),
         matrix_shock=None if matrix is None else {"kind": matrix, "size": shock},
         policies=_named(tables, "policy "),
         policy_tables=compared,
     )
-    written = write_run(folder, record, base, html=html)
+    written = (folder / "paths.parquet", *write_run(folder, record, html=html))
     if as_json:
         print(json.dumps(record))
         return
@@ -165,7 +164,7 @@ def shock_kind(text: str) -> ShockKind:
     raise InputError(f"--matrix {text}", fix="threshold or oracle")
 
 
-def _named(tables: Mapping[str, dict[str, Float64]], prefix: str) -> dict[str, dict[str, Float64]]:
+def _named(tables: Mapping[str, Columns], prefix: str) -> dict[str, Columns]:
     return {name.removeprefix(prefix): table for name, table in tables.items() if name.startswith(prefix)}
 
 
@@ -178,8 +177,12 @@ def _columns(
     paths: int,
     seed: int,
     workers: int | None,
-) -> tuple[dict[str, dict[str, Float64]], str]:
-    """Return the columns of every variant, computed in processes, and the digest of them all."""
+) -> tuple[dict[str, Columns], str]:
+    """Return the columns of every variant, computed in processes, and the digest of them all.
+
+    They stay on disk: the base in ``paths.parquet``, others beside it by their numbers, since a name may be
+    no name of a file.
+    """
     plan = make_plan(
         {
             **full_table(scenario),
@@ -201,12 +204,12 @@ def _columns(
         def show_progress(progress: Progress) -> None:
             bar.update(line, completed=progress.done)
 
-        outcome = sweep(plan, folder=folder, workers=workers, on_progress=show_progress)
+        outcome = sweep(plan, folder=folder / "paths", workers=workers, on_progress=show_progress)
     digest = outcome.require_whole().sha256
-    out = {}
+    out: dict[str, Columns] = {}
     for point, name in enumerate(variants):
-        table = read(folder, points=[point])
-        out[name] = {c: table[c].to_numpy() for c in table.column_names if c not in ("point", "path")}
+        table = folder / ("paths.parquet" if name == BASE else f"variants/{point}.parquet")
+        out[name] = gather(folder / "paths", point, table)
     return out, digest
 
 
@@ -215,13 +218,10 @@ def data_digests(scenario: Scenario) -> dict[str, str]:
     return {scenario.file.book: scenario.book.source.rpartition("sha256 ")[2]}
 
 
-def write_run(
-    folder: Path, record: Mapping[str, Any], base: Mapping[str, Float64], *, html: bool
-) -> tuple[Path, ...]:
-    """Write record, paths and report beside each other; return the files."""
-    written = [folder / "record.json", folder / "paths.parquet"]
+def write_run(folder: Path, record: Mapping[str, Any], *, html: bool) -> tuple[Path, ...]:
+    """Write record and report beside each other; return the files."""
+    written = [folder / "record.json"]
     written[0].write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    pq.write_table(pa.table({name: pa.array(values) for name, values in base.items()}), written[1])
     if html:
         # The page takes plotly along: whoever wants JSON only need not wait for it.
         from simulation.report.simulation_html import simulation_html
