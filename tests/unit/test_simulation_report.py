@@ -429,8 +429,8 @@ def test_other_words_for_people() -> None:
 # -------------------------------------------------------------------------------------------------- commands
 def test_a_run_writes_record_paths_and_page(full: dict[str, Any], tmp_path: Path, page: str) -> None:
     written = write_run(tmp_path, full, html=True)
-    assert [file.name for file in written] == ["record.json", "paths.parquet", "report.html"]
-    assert written[2].read_text(encoding="utf-8") == page
+    assert [file.name for file in written] == ["record.json", "report.html"]
+    assert written[1].read_text(encoding="utf-8") == page
     assert simulation_html(json.loads(written[0].read_text(encoding="utf-8"))) == page
     assert len(write_run(tmp_path, full, html=False)) == 1
 

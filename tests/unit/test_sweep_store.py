@@ -16,6 +16,7 @@ import pytest
 
 from contracts_abi.errors import DataError, InputError
 from simulation.backtest import store
+from simulation.backtest.columns import gather
 from simulation.backtest.parts import content_sha256, encode_part, part_table, read_columns, read_part
 from simulation.backtest.plan import SweepPlan, make_plan
 from simulation.backtest.store import StorageFull, part_file
@@ -386,3 +387,25 @@ def test_the_list_of_parts_is_made_from_the_parts(tmp_path: Path) -> None:
 )
 def test_sizes_for_people(size: float, text: str) -> None:
     assert store.size_text(size) == text
+
+
+# -------------------------------------------------------------------------------------------- columns on disk
+
+
+def test_a_point_is_gathered_into_one_table_whose_columns_are_read_alone(tmp_path: Path) -> None:
+    plan = make_plan({"days": 3}, ["days=1,2"], task="model:run", paths=10, seed=1, chunk=4)
+    folder = tmp_path / "sweep"
+    with store.opened(folder, plan):
+        for index in range(plan.tasks):
+            task = plan.task_at(index)
+            table = part_table(task, {"loss": np.array([task.scenario["days"] + p / 8 for p in task.paths])})
+            data, _ = encode_part(task, table)
+            store.commit(folder, index, store.write_aside(folder, index, data, 1))
+        store.finish(folder, plan)
+    columns = gather(folder, 1, tmp_path / "out" / "point.parquet")
+    assert set(columns) == {"path", "loss"}
+    assert columns["loss"].tolist() == [2 + p / 8 for p in range(10)]
+    assert columns["loss"] is not columns["loss"]
+    with pytest.raises(KeyError):
+        columns["gain"]
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["point.parquet"]
