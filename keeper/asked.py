@@ -4,7 +4,8 @@ A plan is exact for the head it was made on. Until it is mined the protocol's pr
 refuse a request that fitted the old one:
 
 - Aave V3.6 leaves no dust. A debt that just takes all of the collateral leaves some when the price has risen
-  since, and by rounding even when it has not. Asked for more the pool takes no more than there is.
+  since, and by rounding even when it has not; half of a small position does when it has fallen, since then
+  the other half may be repaid too and must. Asked for more the pool takes no more than there is.
 - Morpho Blue takes what it is told, by shares or by collateral, and panics where the other side is short: all
   of the debt when the collateral has fallen below it, all of the collateral when it has risen above the debt.
 
@@ -25,6 +26,7 @@ from keeper.markets import LendingProtocol
 from simulation.fixed_point import BPS, MAX_UINT256
 from simulation.liquidation import Outcome
 from simulation.protocols.aave_v3_6 import AaveV36
+from simulation.protocols.aave_v3_6.liquidation_logic import MIN_BASE_MAX_CLOSE_FACTOR_THRESHOLD
 from simulation.protocols.morpho_blue import MorphoBlue
 from simulation.types import Asset, LiquidationPlan
 
@@ -169,20 +171,30 @@ class Asked:
             return self._of_aave(plan)
         return self._of_morpho(plan) if isinstance(self.adapter, MorphoBlue) else plan
 
-    def _quote(self, plan: LiquidationPlan, debt_to_cover_raw: int) -> Outcome:
-        return self.adapter.liquidation_quote(
-            self.market, self.account, plan.debt_asset, plan.collateral_asset, debt_to_cover_raw
-        )
-
     def _of_aave(self, plan: LiquidationPlan) -> LiquidationPlan:
-        asked_raw = with_room(plan.debt_to_cover_raw, self.room_bps)
+        assert isinstance(self.adapter, AaveV36)
+        most = self.adapter.liquidation_quote(
+            self.market, self.account, plan.debt_asset, plan.collateral_asset, MAX_UINT256
+        )
+        if most.revert_code is not None or most.debt_repaid_raw != plan.debt_to_cover_raw or most.full:
+            # A part on purpose, or the whole debt, of which there cannot be more.
+            return plan
+        if most.collateral_exhausted:
+            asked_raw = with_room(plan.debt_to_cover_raw, self.room_bps)
+        elif self._nearly_whole():
+            asked_raw = 2 * plan.debt_to_cover_raw + 1
+        else:
+            return plan
         if not plan.from_inventory:
             asked_raw = min(asked_raw, self.adapter.flash_loan_limit(self.market, plan.debt_asset))
-        outcome = self._quote(plan, asked_raw)
-        if outcome.revert_code is not None or outcome.debt_repaid_raw > plan.debt_to_cover_raw:
-            # A part on purpose: the pool would take more.
-            return plan
         return replace(plan, debt_to_cover_raw=max(asked_raw, plan.debt_to_cover_raw))
+
+    def _nearly_whole(self) -> bool:
+        """Whether a price that moves takes the position to where all may be repaid, and half leaves dust."""
+        report = self.adapter.margin(self.market, self.account, self.market.prices_base)
+        if report.debt_base is None:
+            return False
+        return report.debt_base * (BPS - self.room_bps) < MIN_BASE_MAX_CLOSE_FACTOR_THRESHOLD * BPS
 
     def _of_morpho(self, plan: LiquidationPlan) -> LiquidationPlan:
         assert isinstance(self.adapter, MorphoBlue)

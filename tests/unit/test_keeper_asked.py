@@ -170,6 +170,39 @@ def test_v3_6_takes_all_of_a_collateral_where_it_is_asked_for_more() -> None:
     assert quote(risen, account, asked.debt_to_cover_raw)[0] is None
 
 
+def test_half_of_a_small_position_is_asked_for_with_the_other_half() -> None:
+    """At 2,010 only half may be repaid; a per cent less, and all of it may and half leaves dust."""
+
+    def small(dollar_e8: int) -> tuple[AaveMarket, AaveAccount]:
+        states = (
+            reserve(WETH, 100 * 10**8, aave_states.configuration(18, liquidation_threshold_bps=8_000)),
+            reserve(DOLLAR, dollar_e8, aave_states.configuration(6, flash_loan_enabled=True)),
+        )
+        state = AaveMarket(1, aave_states.NOW, states, {}, flash_loan_premium_bps=5)
+        return state, aave_states.account({WETH: 24 * ETHER + 6 * 10**17}, {DOLLAR: 2_010 * USDC})
+
+    state, account = small(10**8)
+    code, half_raw, seized_raw = quote(state, account, MAX_UINT256)
+    assert (code, half_raw) == (None, 1_005 * USDC)
+    fallen = small(99 * 10**6)[0]
+    assert quote(fallen, account, half_raw)[0] in ("MustNotLeaveDust", "HealthFactorNotBelowThreshold")
+    debt, collateral = (aave_states.address(i) for i in (DOLLAR, WETH))
+    plan = replace(
+        planned(*borrower(1_080)),
+        debt_asset=debt,
+        collateral_asset=collateral,
+        debt_to_cover_raw=half_raw,
+        seized_raw=seized_raw,
+        full=False,
+    )
+    asked = Asked(AAVE, state, account, room_bps=200).asked(plan)
+    assert asked.debt_to_cover_raw == 2 * half_raw + 1
+    assert quote(fallen, account, asked.debt_to_cover_raw)[:2] == (None, 2_010 * USDC)
+    # Far above the threshold half is half.
+    assert quote(state, account, asked.debt_to_cover_raw)[1] == half_raw
+    assert Asked(AAVE, state, account, room_bps=20).asked(plan) == plan
+
+
 def test_a_part_of_a_debt_on_purpose_is_not_raised() -> None:
     state, account = short()
     account = aave_states.account({WETH: 300 * ETHER}, {DOLLAR: 29_000 * USDC})
