@@ -29,6 +29,7 @@ from simulation.report.simulation_view import (
     PAYERS,
     Record,
     between,
+    count,
     half_width,
     is_significant,
     moves,
@@ -71,6 +72,11 @@ def _line(x: Sequence[float], y: Sequence[float], name: str, colour: str, **styl
         "line": {"color": colour, **style},
         "hovertemplate": "%{y}",
     }
+
+
+def _name_axis(**extra: Any) -> Spec:
+    """Return an axis of names; plotly would take those that look like numbers or dates for such."""
+    return axis(type="category", showgrid=False, tickfont={"size": 12, "color": INK}, **extra)
 
 
 def _row_heading(text: str, top: float) -> Spec:
@@ -291,7 +297,8 @@ def _stacked(
 
 
 def _summed(by_venue: Mapping[str, Sequence[float]]) -> list[float]:
-    return [sum(values) for values in zip(*by_venue.values(), strict=True)]
+    """Return the sum over venues at each moment; nothing where a book has no lending venue."""
+    return [sum(values) for values in zip(*by_venue.values(), strict=True)] or [0.0]
 
 
 def _liquidation_bars(record: Record, times: Sequence[float]) -> tuple[list[Spec], str]:
@@ -374,7 +381,7 @@ def waterfall(record: Record) -> Spec:
             margin={"l": 64, "r": 70, "t": 8, "b": 40},
             bargap=0.35,
             xaxis=_dollar_axis(range=[min(low), 1.02 * max(b + x for b, x in zip(low, size, strict=True))]),
-            yaxis=axis(autorange="reversed", showgrid=False, tickfont={"size": 12, "color": INK}),
+            yaxis=_name_axis(autorange="reversed"),
         ),
     }
 
@@ -404,7 +411,7 @@ def distribution(record: Record, name: str) -> Spec:
                 "width": width,
                 "marker": {"color": colour, "opacity": 0.55, "line": {"color": "#ffffff", "width": 0.6}},
                 "text": [
-                    f"{usd(a)} to {usd(b)}: {n:,} paths"
+                    f"{usd(a)} to {usd(b)}: {count(n)} paths"
                     for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True)
                 ],
                 "textposition": "none",
@@ -532,7 +539,7 @@ def changes(rows: Sequence[tuple[str, Mapping[str, Any]]], axis_title: str) -> S
                 zerolinewidth=1,
                 nticks=7,
             ),
-            yaxis=axis(autorange="reversed", showgrid=False, tickfont={"size": 12, "color": INK}),
+            yaxis=_name_axis(autorange="reversed"),
             annotations=[
                 {
                     "xref": "paper",
@@ -597,19 +604,8 @@ def matrix(record: Record) -> Spec:
         "layout": layout(
             110 + 58 * len(names),
             margin={"l": 64, "r": 16, "t": 58, "b": 10},
-            xaxis=axis(
-                side="top",
-                showgrid=False,
-                title=title("loses more"),
-                tickfont={"size": 12, "color": INK},
-                tickangle=0,
-            ),
-            yaxis=axis(
-                autorange="reversed",
-                showgrid=False,
-                title=title("shocked"),
-                tickfont={"size": 12, "color": INK},
-            ),
+            xaxis=_name_axis(side="top", title=title("loses more"), tickangle=0),
+            yaxis=_name_axis(autorange="reversed", title=title("shocked")),
             annotations=[
                 {
                     "x": column,

@@ -144,8 +144,18 @@ def lead(record: Record) -> str:
         f"{record['paths']:,} path{'s' * (record['paths'] != 1)} of {record['steps']:,} steps of "
         f"{duration(record['step_s'])} ({duration(record['steps'] * record['step_s'])} each); "
         f"{record['accounts']:,} account{'s' * (record['accounts'] != 1)} in {venues} lending "
-        f"venue{'s' * (venues != 1)}."
+        f"venue{'s' * (venues != 1)}.{_drawn(record.get('sampling') or {})}"
     )
+
+
+def _drawn(sampling: Mapping[str, Any]) -> str:
+    """Return what is special about how paths were drawn; nothing for independent ones that count alike."""
+    said = " Prices are drawn in pairs that mirror each other." if sampling.get("antithetic") else ""
+    if sampling.get("mean_weight"):
+        said += (
+            f" Paths have importance weights and are worth {count(sampling['effective_paths'])} equal ones."
+        )
+    return said
 
 
 def headline(record: Record) -> list[tuple[str, str, str]]:

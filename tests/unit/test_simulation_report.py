@@ -231,6 +231,36 @@ def test_few_paths_have_unknown_intervals_and_a_page(scenario: Scenario, paths: 
     assert "nan" not in seen.text.lower().split()
 
 
+def test_a_path_of_one_step_has_a_page() -> None:
+    record = build(build_scenario(TABLE | {"shocks": []}, EXAMPLES, {"steps": 1}))
+    assert "one with the most" in simulation_html(record)
+
+
+def test_a_book_without_lending_venues_has_a_page(calm: dict[str, Any]) -> None:
+    record = copy.deepcopy(calm) | {"venues": [], "solvency": {}, "by_venue": {}}
+    for name in ("oracle", "liquidated_usd", "written_off_usd", "liquidations"):
+        record["worst_path"][name] = {}
+    assert "in 0 lending venues" in simulation_html(record)
+
+
+def test_how_paths_were_drawn_is_said(calm: dict[str, Any]) -> None:
+    plain = {"antithetic": False, "mean_weight": None, "effective_paths": 40.0}
+    assert view.lead(calm | {"sampling": plain}) == view.lead({**calm, "sampling": None})
+    weight = {"value": 1.0, "low": 0.9, "high": 1.1}
+    said = view.lead(
+        calm | {"sampling": {"antithetic": True, "mean_weight": weight, "effective_paths": 12.5}}
+    )
+    assert "pairs that mirror each other" in said
+    assert "worth 12.5 equal ones" in said
+
+
+def test_names_that_look_like_numbers_are_names(full: dict[str, Any]) -> None:
+    record = renamed(full, {"no-bonus": "200", "aave": "2024-08-05"})
+    for spec in (figures.policies(record), figures.matrix(record), figures.effects(record)):
+        assert spec["layout"]["yaxis"]["type"] == "category"
+    assert figures.matrix(record)["layout"]["xaxis"]["type"] == "category"
+
+
 def test_the_page_has_the_records_numbers(full: dict[str, Any], page: str) -> None:
     text = Text(own_part(page)).text
     bad = full["tails"]["bad_debt_usd"]
