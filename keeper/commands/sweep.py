@@ -103,7 +103,12 @@ def _require_sound(plan: SweepPlan, file: Path) -> None:
         own = plan.scenario_at(point)
         own.pop(FOLDER)
         values = ", ".join(f"{key}={value}" for key, value in plan.parameters(point).items())
-        build_scenario(own, file.parent, where=f"{file.name} at {values}" if values else file.name)
+        scenario = build_scenario(own, file.parent, where=f"{file.name} at {values}" if values else file.name)
+        if scenario.run.weighted:
+            raise InputError(
+                f"{file.name}: prices have a drift_shift, and a sweep's statistics weigh no paths",
+                fix="leave drift_shift out, or run marginline simulate",
+            )
 
 
 def read_scenario(file: Path) -> dict[str, Any]:

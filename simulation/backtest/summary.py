@@ -7,6 +7,7 @@ independent. Quantiles have distribution-free limits from the binomial order sta
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +164,9 @@ def _statistics(
     values = _floats(table[column])
     paths = _floats(table[PATH])
     known = ~np.isnan(values)
-    batch = np.minimum(paths[known] * batches // plan.paths, batches - 1).astype(np.int64)
+    group = 2 if json.loads(plan.scenario).get("antithetic") is True else 1  # no pair is torn apart
+    batch = paths[known] // group * group * batches // plan.paths
+    batch = np.minimum(batch, batches - 1).astype(np.int64)
     mean, error, low, high = batch_means(values[known], batch, batches)
     ordered = np.sort(values[known])
     return Statistics(

@@ -14,9 +14,8 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from contracts_abi.errors import InputError, UnknownNameError
-from simulation.backtest.summary import BATCHES, batch_means
 from simulation.contagion.engine import PathResults, Run, run_paths
-from simulation.contagion.metrics import Figure, path_columns
+from simulation.contagion.metrics import Figure, path_columns, plain_mean, sampling_of
 from simulation.contagion.scenario import Scenario
 from simulation.types import Float64
 
@@ -46,11 +45,24 @@ def columns(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def difference(a: Float64, b: Float64) -> Figure:
-    """Return the mean of ``a - b`` over paths that share their draws, with its 95 % interval."""
-    gap = a - b
-    mean, _, low, high = batch_means(gap, np.arange(len(gap)) * BATCHES // len(gap), BATCHES)
-    return Figure(mean, low, high)
+def weighed(table: Columns, figure: str) -> Float64:
+    """Return a column times the weights of its paths, whose plain mean is the estimate."""
+    return sampling_of(table).weighed(table[figure])
+
+
+def difference(a: Columns, b: Columns, figure: str, group: int = 1) -> Figure:
+    """Return the mean of ``a - b`` over paths that share their draws, with its 95 % interval.
+
+    Parameters
+    ----------
+    a, b
+        Columns of two runs.
+    figure
+        Which column.
+    group
+        2 for antithetic pairs, else 1.
+    """
+    return plain_mean(weighed(a, figure) - weighed(b, figure), group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +91,7 @@ def without_each(scenario: Scenario) -> dict[str, Over]:
 
 
 def effects_of(
-    base: Columns, without: Mapping[str, Columns], figure: str = "bad_debt_usd"
+    base: Columns, without: Mapping[str, Columns], figure: str = "bad_debt_usd", *, group: int = 1
 ) -> tuple[Effect, ...]:
     """Return what each channel adds to a figure, from the columns with it and without it.
 
@@ -95,9 +107,9 @@ def effects_of(
     return tuple(
         Effect(
             channel,
-            float(base[figure].mean()),
-            float(table[figure].mean()),
-            difference(base[figure], table[figure]),
+            float(weighed(base, figure).mean()),
+            float(weighed(table, figure).mean()),
+            difference(base, table, figure, group),
         )
         for channel, table in without.items()
     )
@@ -188,7 +200,12 @@ def _not_dollars(run: Run) -> list[str]:
 
 
 def matrix_of(
-    base: Columns, shocked: Mapping[str, Columns], venues: tuple[str, ...], figure: str = "bad_debt_usd"
+    base: Columns,
+    shocked: Mapping[str, Columns],
+    venues: tuple[str, ...],
+    figure: str = "bad_debt_usd",
+    *,
+    group: int = 1,
 ) -> Contagion:
     """Return the contagion matrix from the columns of the base and of each venue's shock.
 
@@ -199,7 +216,7 @@ def matrix_of(
     """
     _require(f"{figure}.{venues[0]}", base)
     rows = tuple(
-        tuple(difference(shocked[name][f"{figure}.{k}"], base[f"{figure}.{k}"]) for k in venues)
-        for name in venues
+        tuple(difference(shocked[name], base, f"{figure}.{k}", group) for k in venues) for name in venues
     )
-    return Contagion(venues, figure, tuple(float(base[f"{figure}.{k}"].mean()) for k in venues), rows)
+    means = tuple(float(weighed(base, f"{figure}.{k}").mean()) for k in venues)
+    return Contagion(venues, figure, means, rows)

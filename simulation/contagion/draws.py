@@ -28,11 +28,6 @@ def path_keys(seeds: Sequence[np.random.SeedSequence]) -> NDArray[np.uint64]:
     return np.array([seed.generate_state(1, np.uint64)[0] for seed in seeds], dtype=np.uint64)
 
 
-def seeds_of(seed: int, first: int, count: int) -> list[np.random.SeedSequence]:
-    """Return the seeds of the paths ``first`` to ``first + count - 1`` of a run."""
-    return [np.random.SeedSequence(entropy=seed, spawn_key=(i,)) for i in range(first, first + count)]
-
-
 @numba.njit(cache=True, inline="always")
 def mix(x: np.uint64) -> np.uint64:
     """Return the 64 bits that SplitMix64 makes of a counter."""

@@ -17,8 +17,8 @@ from contracts_abi.errors import InputError
 from simulation.contagion.batch import Batch, Channel, market_prices, own_prices, unlimited_depth
 from simulation.contagion.channels import channels
 from simulation.contagion.channels.gas import without_gas
-from simulation.contagion.draws import seeds_of
-from simulation.contagion.prices import PriceProcess
+from simulation.contagion.prices import PriceProcess, WeightedProcess
+from simulation.contagion.prices.streams import path_seeds
 from simulation.contagion.state import State, Total, fresh_state, imbalance
 from simulation.contagion.world import World
 from simulation.types import Float64, Int64
@@ -45,6 +45,8 @@ class Run:
         How many steps, and seconds a step.
     shocks
         Moves of the logarithm of a price at a step: token, step, move; they stay.
+    antithetic
+        Whether the prices of path ``2 k + 1`` mirror those of path ``2 k``.
     """
 
     world: World
@@ -53,6 +55,7 @@ class Run:
     steps: int
     dt_s: float
     shocks: tuple[tuple[str, int, float], ...] = ()
+    antithetic: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -70,6 +73,14 @@ class Run:
                 raise InputError(f"shock of {token} at step {step}", fix=f"a step in [1, {self.steps}]")
         for channel in self.channels:
             channel.check(self.world)
+        if self.antithetic:
+            # A process that cannot mirror its draws says so here and not in the middle of a run.
+            self.prices.paths(path_seeds(0, 1, 1, antithetic=True), 1, self.dt_s)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether prices are drawn from another distribution than the one that they stand for."""
+        return path_log_weights(self, path_seeds(0, 0, 1)) is not None
 
     def on(self) -> tuple[Channel, ...]:
         """Return the channels that act, in the order of a step."""
@@ -104,6 +115,9 @@ class PathResults:
         Steps of the first and the last liquidation, 0 without, shape (P,).
     imbalance
         Largest fault of any pool's books and of any token's count over all steps, shape (P,).
+    log_weight
+        Logarithm of each path's likelihood ratio where its prices were drawn from another distribution than
+        the one they stand for, shape (P,); None where they were not.
     extra
         Further columns of channels, arrays of shape (P,).
     series, events
@@ -123,6 +137,7 @@ class PathResults:
     first_step: Int64
     last_step: Int64
     imbalance: Float64
+    log_weight: Float64 | None = None
     extra: dict[str, Float64] = field(default_factory=dict)
     series: dict[str, Float64] = field(default_factory=dict)
     events: tuple[dict[str, Any], ...] = ()
@@ -138,6 +153,14 @@ def exogenous_prices(run: Run, seeds: Sequence[np.random.SeedSequence]) -> Float
     for token, step, move in run.shocks:
         out[:, step:, world.token(token)] *= np.exp(move)
     return out
+
+
+def path_log_weights(run: Run, seeds: Sequence[np.random.SeedSequence]) -> Float64 | None:
+    """Return the logarithms of the paths' likelihood ratios, shape (P,); None where all are 1."""
+    if not isinstance(run.prices, WeightedProcess):
+        return None
+    log_weight = run.prices.log_weights(seeds, run.steps, run.dt_s)
+    return log_weight if log_weight.any() else None
 
 
 def run_paths(
@@ -162,7 +185,7 @@ def run_paths(
         If a pool's books or a token's count are off by more than `BALANCED`: a fault of ours.
     """
     world = run.world
-    seeds = seeds_of(seed, first, count)
+    seeds = path_seeds(seed, first, count, run.antithetic)
     exogenous = exogenous_prices(run, seeds)
     acting = run.on()
     state = fresh_state(world, seeds, base_fee_wei=0.0, inventory_usd=np.zeros(_keepers(acting)))
@@ -232,6 +255,7 @@ def run_paths(
         first_step=first_step,
         last_step=last_step,
         imbalance=off,
+        log_weight=path_log_weights(run, seeds),
         extra=extra,
         series={name: np.stack(values, axis=1) for name, values in batch.series.items()},
         events=tuple(batch.events),

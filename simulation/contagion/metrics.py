@@ -13,7 +13,7 @@ from simulation.contagion.engine import PathResults
 from simulation.contagion.scan import health_factors
 from simulation.contagion.state import Total
 from simulation.contagion.world import World
-from simulation.types import Float64
+from simulation.types import Float64, Int64
 
 VENUE_COLUMNS: Final[Mapping[str, Total]] = {
     "liquidations": Total.LIQUIDATIONS,
@@ -37,6 +37,10 @@ VENUE_COLUMNS: Final[Mapping[str, Total]] = {
     "deleveraged_usd": Total.DELEVERAGED,
 }
 """Columns that are added up over a path, see `Total`."""
+
+
+LOG_WEIGHT: Final = "log_weight"
+"""Column of the logarithms of likelihood ratios; only where prices are drawn from a shifted distribution."""
 
 
 def path_columns(results: PathResults, dt_s: float) -> dict[str, Float64]:
@@ -64,6 +68,9 @@ def path_columns(results: PathResults, dt_s: float) -> dict[str, Float64]:
     for a, token in enumerate(world.tokens):
         out[f"price.{token}"] = results.price[:, a]
         out[f"lowest.{token}"] = results.lowest[:, a]
+        if world.book.tokens[a].backing is not None:
+            # Its price comes from what backs it: there is no move of its own from outside to compare with.
+            continue
         fell = np.log(results.exogenous[:, a] / world.price[a])
         all_in = np.log(results.price[:, a] / world.price[a])
         # Where nothing moved from outside there is nothing to multiply.
@@ -71,7 +78,83 @@ def path_columns(results: PathResults, dt_s: float) -> dict[str, Float64]:
             all_in, fell, out=np.ones_like(fell), where=np.abs(fell) > 1e-12
         )
     out.update(results.extra)
+    if results.log_weight is not None:
+        out[LOG_WEIGHT] = results.log_weight
     return out
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How paths were drawn, as far as estimates depend on it.
+
+    Attributes
+    ----------
+    weights
+        Likelihood ratio of each path, shape (P,); None where paths count alike.
+    group
+        How many neighbours belong together: 2 for antithetic pairs, else 1.
+    """
+
+    weights: Float64 | None = None
+    group: int = 1
+
+    @property
+    def effective(self) -> float:
+        """Paths of equal weight that say as much: ``(sum w)**2 / sum w**2`` (Kong 1992); NaN without."""
+        if self.weights is None:
+            return float("nan")
+        return float(self.weights.sum() ** 2 / (self.weights**2).sum())
+
+    def weighed(self, values: Float64) -> Float64:
+        """Return values times their paths' weights: their plain mean estimates the expectation.
+
+        These are plain importance weights, whose own mean is 1 only in expectation. They are not divided by
+        their sum, so that means have no bias and sums of columns stay sums.
+        """
+        return values if self.weights is None else values * self.weights
+
+    def mean(self, values: Float64) -> Figure:
+        """Return the mean of a column with its 95 % interval by batch means; no pair is torn apart."""
+        return plain_mean(self.weighed(values), self.group)
+
+
+PLAIN: Final = Sampling()
+"""Independent paths that count alike."""
+
+
+def sampling_of(columns: Mapping[str, Float64], *, antithetic: bool = False) -> Sampling:
+    """Return how the paths of some columns were drawn."""
+    log_weight = columns.get(LOG_WEIGHT)
+    return Sampling(None if log_weight is None else np.exp(log_weight), 2 if antithetic else 1)
+
+
+def plain_mean(values: Float64, group: int = 1) -> Figure:
+    """Return the mean of values with its 95 % interval by batch means.
+
+    Parameters
+    ----------
+    values
+        Shape (P,).
+    group
+        How many neighbours fall into one batch together.
+    """
+    n = len(values)
+    mean, _, low, high = batch_means(values, np.arange(n) // group * group * BATCHES // n, BATCHES)
+    return Figure(mean, low, high)
+
+
+def ratio(above: Float64, below: Float64, group: int = 1) -> Figure | None:
+    """Return the ratio of two means over the same paths with its 95 % interval; None where below is 0.
+
+    By the delta method: the error of ``A / B`` is that of the mean of ``(a - A / B * b) / B`` (Cochran 1977,
+    section 2.11; recalled, not checked), so what both have in common falls out.
+    """
+    under = float(below.mean())
+    if under == 0.0:
+        return None
+    value = float(above.mean()) / under
+    error = plain_mean((above - value * below) / under, group)
+    return Figure(value, value + error.low, value + error.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +197,19 @@ class Tail:
     largest: float
 
 
-def tail_of(losses: Float64, level: float, *, resamples: int = 400, seed: int = 0) -> Tail:
+def tail_of(
+    losses: Float64, level: float, *, sampling: Sampling = PLAIN, resamples: int = 400, seed: int = 0
+) -> Tail:
     """Return mean, value at risk and expected shortfall of losses with 95 % intervals.
 
     The mean's interval is by batch means, the quantile's by order statistics, and that of the expected
     shortfall by resampling paths with replacement (Efron 1979): with few paths beyond the level it is too
     narrow, as the largest loss that was drawn is the largest there is for it.
+
+    Where paths have weights or belong together, the quantile's interval is resampled as well, in whole pairs.
+    A weighted quantile is the largest loss that at least the part ``1 - level`` of the probability is at or
+    beyond, counted from the top: the tail is where shifted paths are (Glynn 1996). It is NaN where the drawn
+    paths do not reach it. The shortfall is the weighted mean of what is at or beyond it, over those weights.
 
     Parameters
     ----------
@@ -127,30 +217,63 @@ def tail_of(losses: Float64, level: float, *, resamples: int = 400, seed: int = 
         One loss a path, positive is bad, shape (P,).
     level
         In (0, 1).
+    sampling
+        How the paths were drawn.
     resamples, seed
         Of the bootstrap.
     """
-    n = len(losses)
-    ordered = np.sort(losses)
-    mean, _, low, high = batch_means(losses, np.arange(n) * BATCHES // n, BATCHES)
-    var = quantile(ordered, level)
-    es = _shortfall(ordered, level)
-    draws = np.random.Generator(np.random.PCG64(seed)).integers(0, n, (resamples, n))
-    again = [_shortfall(np.sort(losses[drawn]), level) for drawn in draws]
-    es_low, es_high = np.percentile(again, [2.5, 97.5])
+    weights = np.ones(len(losses)) if sampling.weights is None else sampling.weights
+    order = np.argsort(losses, kind="stable")
+    ordered = losses[order]
+    var, es = upper_tail(ordered, weights[order], level, len(losses))
+    rng = np.random.Generator(np.random.PCG64(seed))
+    again = np.empty((resamples, 2))
+    for k in range(resamples):
+        times = _times_drawn(rng, len(losses), sampling.group)
+        again[k] = upper_tail(ordered, (weights * times)[order], level, int(times.sum()))
+    low, high = np.percentile(again, [2.5, 97.5], axis=0)
+    if sampling.weights is None and sampling.group == 1:
+        ranked = quantile(ordered, level)
+        low[0], high[0] = ranked.low, ranked.high
     return Tail(
-        mean=Figure(mean, low, high),
+        mean=sampling.mean(losses),
         level=level,
-        var=Figure(var.value, var.low, var.high),
-        es=Figure(es, float(es_low), float(es_high)),
+        var=Figure(var, float(low[0]), float(high[0])),
+        es=Figure(es, float(low[1]), float(high[1])),
         largest=float(ordered[-1]),
     )
 
 
-def _shortfall(ordered: Float64, level: float) -> float:
-    """Return the mean of what is at or beyond the quantile."""
-    rank = max(1, int(np.ceil(level * len(ordered) - 1e-9)))
-    return float(ordered[rank - 1 :].mean())
+def _times_drawn(rng: np.random.Generator, n: int, group: int) -> Int64:
+    """Return how often each path comes when whole groups are drawn with replacement, shape (n,)."""
+    groups = -(-n // group)
+    times = np.bincount(rng.integers(0, groups, groups), minlength=groups)
+    return np.repeat(times, group)[:n]
+
+
+def upper_tail(ordered: Float64, weights: Float64, level: float, paths: int) -> tuple[float, float]:
+    """Return the quantile of weighted losses, and the weighted mean of what is at or beyond it.
+
+    Parameters
+    ----------
+    ordered, weights
+        Losses, the smallest first, and the weights of their paths, shape (P,).
+    level
+        In (0, 1).
+    paths
+        How many the weights are of.
+
+    Returns
+    -------
+    tuple of float
+        Both NaN where the weights of all paths together do not come to the part ``1 - level``.
+    """
+    beyond = np.cumsum(weights[::-1])[::-1]
+    # Weights of 1 give the first rank whose share is at least the level; the slack is for 0.95 * 20 and such.
+    rank = int(np.searchsorted(-beyond, -(1.0 - level) * paths - 1e-9, side="left")) - 1
+    if rank < 0:
+        return float("nan"), float("nan")
+    return float(ordered[rank]), float((weights[rank:] * ordered[rank:]).sum() / beyond[rank])
 
 
 def static_sensitivity(world: World, token: str, moves: Float64) -> dict[str, Float64]:

@@ -16,12 +16,17 @@ from typing import Any, Final
 import numpy as np
 from scipy import stats
 
-from simulation.contagion.causes import Columns, Contagion, Effect, difference
+from simulation.contagion.causes import Columns, Contagion, Effect, difference, weighed
 from simulation.contagion.engine import PathResults, run_paths
 from simulation.contagion.metrics import (
+    LOG_WEIGHT,
+    PLAIN,
     VENUE_COLUMNS,
     Figure,
+    Sampling,
     Tail,
+    plain_mean,
+    sampling_of,
     solvency,
     static_sensitivity,
     tail_of,
@@ -86,6 +91,7 @@ def build_record(
     """
     world = scenario.run.world
     worst = worst_path(base)
+    sampling = sampling_of(base, antithetic=scenario.run.antithetic)
     return {
         "schema": SCHEMA,
         "name": scenario.file.name,
@@ -107,11 +113,15 @@ def build_record(
         "tokens": list(world.tokens),
         "channels": {c.kind: c.on for c in sorted(scenario.run.channels, key=lambda c: c.order)},
         "policies": [dict(table) for table in scenario.file.policies],
-        "figures": figures(base),
-        "shares": shares(base),
-        "by_venue": {name: _venue(base, name) for name in world.venues},
-        "tails": {name: {str(q): _tail(tail_of(base[name], q)) for q in LEVELS} for name in LOSSES},
-        "histograms": {name: histogram(base[name]) for name in LOSSES},
+        "sampling": sampling_record(sampling, len(base["bad_debt_usd"])),
+        "figures": figures(base, sampling),
+        "shares": shares(base, sampling),
+        "by_venue": {name: _venue(base, name, sampling) for name in world.venues},
+        "tails": {
+            name: {str(q): _tail(tail_of(base[name], q, sampling=sampling)) for q in LEVELS}
+            for name in LOSSES
+        },
+        "histograms": {name: histogram(base[name], sampling) for name in LOSSES},
         "waterfall": waterfall(base) | _paid_otherwise(scenario, base),
         "solvency": _plain(solvency(world)),
         "static": {
@@ -123,13 +133,15 @@ def build_record(
         "matrix": None if matrix is None else _plain(asdict(matrix)),
         "matrix_shock": None if matrix_shock is None else dict(matrix_shock),
         "policies_compared": {
-            name: {str(q): _tail(tail_of(table["bad_debt_usd"], q)) for q in LEVELS}
+            name: {str(q): _tail(tail_of(table["bad_debt_usd"], q, sampling=sampling)) for q in LEVELS}
             for name, table in (policies or {}).items()
         },
         "policy_tables": {
             name: [dict(table) for table in tables] for name, tables in (policy_tables or {}).items()
         },
-        "policy_effects": {name: _compared(table, base) for name, table in (policies or {}).items()},
+        "policy_effects": {
+            name: _compared(table, base, sampling) for name, table in (policies or {}).items()
+        },
         "worst_path": path_record(scenario, seed, worst),
     }
 
@@ -140,32 +152,49 @@ def worst_path(base: Columns) -> int:
     return int(np.argmax(losses))
 
 
-def figures(base: Columns) -> dict[str, Any]:
+def sampling_record(sampling: Sampling, paths: int) -> dict[str, Any]:
+    """Return how paths were drawn and which estimator the figures are by."""
+    weights = sampling.weights
+    return {
+        "antithetic": sampling.group == 2,
+        "estimator": "plain mean" if weights is None else "importance weights, not divided by their sum",
+        "mean_weight": None if weights is None else _figure(plain_mean(weights, sampling.group)),
+        "effective_paths": float(paths) if weights is None else sampling.effective,
+    }
+
+
+def figures(base: Columns, sampling: Sampling = PLAIN) -> dict[str, Any]:
     """Return the mean of every column with its 95 % interval."""
-    return {name: _mean(values) for name, values in base.items()}
+    return {name: _figure(sampling.mean(values)) for name, values in base.items() if name != LOG_WEIGHT}
 
 
-def shares(base: Columns) -> dict[str, Any]:
-    """Return on which part of the paths anything happened, with its 95 % interval (Wilson 1927)."""
-    return {name: _share(base[name] > 0.0) for name in ("bad_debt_usd", "liquidations", "frozen_steps")}
+def shares(base: Columns, sampling: Sampling = PLAIN) -> dict[str, Any]:
+    """Return on which part of the paths anything happened, with its 95 % interval.
+
+    The interval is Wilson's (1927) for independent paths that count alike, else by batch means.
+    """
+    return {
+        name: _share(base[name] > 0.0, sampling) for name in ("bad_debt_usd", "liquidations", "frozen_steps")
+    }
 
 
-def _compared(table: Columns, base: Columns) -> dict[str, Any]:
+def _compared(table: Columns, base: Columns, sampling: Sampling) -> dict[str, Any]:
     """Return means under a policy, and what it changes path by path."""
     return {
-        name: {"mean": _mean(table[name]), "change": _figure(difference(table[name], base[name]))}
+        name: {
+            "mean": _figure(sampling.mean(table[name])),
+            "change": _figure(difference(table, base, name, sampling.group)),
+        }
         for name in COMPARED
     }
 
 
-def _share(happened: Bool) -> dict[str, Any]:
+def _share(happened: Bool, sampling: Sampling) -> dict[str, Any]:
+    if sampling.weights is not None or sampling.group > 1:
+        return _figure(sampling.mean(happened.astype(np.float64)))
     test = stats.binomtest(int(happened.sum()), len(happened))
     interval = test.proportion_ci(confidence_level=0.95, method="wilson")
     return _figure(Figure(float(happened.mean()), float(interval.low), float(interval.high)))
-
-
-def _mean(values: Float64) -> dict[str, Any]:
-    return _figure(tail_of(values, 0.99, resamples=1).mean)
 
 
 def _figure(figure: Figure) -> dict[str, Any]:
@@ -173,26 +202,26 @@ def _figure(figure: Figure) -> dict[str, Any]:
     return plain
 
 
-def _venue(base: Columns, venue: str) -> dict[str, Any]:
+def _venue(base: Columns, venue: str, sampling: Sampling) -> dict[str, Any]:
     out = {}
     for name in (*VENUE_COLUMNS, "bad_debt_usd", "deficit_usd", "frozen_steps"):
-        tail = tail_of(base[f"{name}.{venue}"], 0.99, resamples=20)
+        tail = tail_of(base[f"{name}.{venue}"], 0.99, sampling=sampling, resamples=20)
         out[name] = _tail(tail)
     return out
 
 
-def histogram(values: Float64) -> dict[str, Any]:
-    """Return counts of values in equal bins; all in one bin where nothing varies."""
+def histogram(values: Float64, sampling: Sampling = PLAIN) -> dict[str, Any]:
+    """Return counts of values in equal bins, by their weights; all in one bin where nothing varies."""
     low, high = float(values.min()), float(values.max())
     if high <= low:
         return {"edges": [low, high], "counts": [len(values)]}
-    counts, edges = np.histogram(values, bins=HISTOGRAM_BINS)
+    counts, edges = np.histogram(values, bins=HISTOGRAM_BINS, weights=sampling.weights)
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
 def waterfall(base: Columns) -> dict[str, float]:
     """Return who paid for bad debts on average, US dollars a path."""
-    mean = {name: float(base[name].mean()) for name in base}
+    mean = {name: float(weighed(base, name).mean()) for name in base}
     return {
         "written_off_usd": mean["written_off_usd"],
         "shortfall_usd": mean["shortfall_usd"],
@@ -213,9 +242,10 @@ def _paid_otherwise(scenario: Scenario, base: Columns) -> dict[str, float]:
     """
     world = scenario.run.world
     absorbs = [name for name, kind in zip(world.venues, world.rules.kind, strict=True) if kind == COMPOUND_V3]
-    absorbed = sum(float(base[f"written_off_usd.{name}"].mean()) for name in absorbs)
+    absorbed = sum(float(weighed(base, f"written_off_usd.{name}").mean()) for name in absorbs)
     paid = ("from_reserves_usd", "from_backstop_usd", "from_suppliers_usd", "deficit_usd")
-    rest = float(base["written_off_usd"].mean()) - absorbed - sum(float(base[name].mean()) for name in paid)
+    rest = float(weighed(base, "written_off_usd").mean()) - absorbed
+    rest -= sum(float(weighed(base, name).mean()) for name in paid)
     return {"absorbed_usd": absorbed, "revalued_usd": rest}
 
 

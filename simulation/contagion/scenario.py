@@ -64,6 +64,8 @@ class ScenarioFile(StrictModel):
     """How many steps a path has."""
     step_s: Annotated[float, Field(gt=0, le=86_400)] = 300
     """Seconds a step: 12 is a block of Ethereum, 60 a minute."""
+    antithetic: bool = False
+    """Whether prices are drawn in pairs of which one mirrors the other: less sampling error."""
     shocks: tuple[Shock, ...] = ()
     """Moves from outside."""
     channels: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -198,6 +200,7 @@ def build_run(file: ScenarioFile, book: SharedBook, folder: Path) -> Run:
         steps=file.steps,
         dt_s=file.step_s,
         shocks=tuple((s.token, s.step, float(np.log1p(s.move))) for s in file.shocks),
+        antithetic=file.antithetic,
     )
     return apply_policies(run, [build_policy(t, f"policies.{i}") for i, t in enumerate(file.policies)])
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from simulation.contagion.batch import Batch
-from simulation.contagion.draws import path_keys, seeds_of, uniform, uniforms
+from simulation.contagion.draws import path_keys, uniform, uniforms
 from simulation.contagion.engine import PathResults, Run, run_paths
 from simulation.contagion.impact import impact_models
 from simulation.contagion.metrics import path_columns
+from simulation.contagion.prices.streams import path_seeds
 from simulation.contagion.state import Total, imbalance
 from tests.contagion_books import EVERYTHING, moving_run, several_venues
 
@@ -142,7 +143,7 @@ def test_without_a_channel_prices_from_outside_and_draws_are_the_same(
 
 
 def test_a_draw_is_the_same_one_by_one_and_all_at_once() -> None:
-    keys = path_keys(seeds_of(5, 3, 4))
+    keys = path_keys(path_seeds(5, 3, 4))
     table = uniforms(keys, 2, 17, 9)
     for p, key in enumerate(keys):
         for entity in range(9):
@@ -152,7 +153,7 @@ def test_a_draw_is_the_same_one_by_one_and_all_at_once() -> None:
 
 
 def test_draws_are_uniform_and_have_nothing_to_do_with_each_other() -> None:
-    keys = path_keys(seeds_of(1, 0, 40))
+    keys = path_keys(path_seeds(1, 0, 40))
     x = np.stack([uniforms(keys, c, s, 50) for c in range(4) for s in range(50)])
     n = x.size
     assert (x >= 0.0).all()
