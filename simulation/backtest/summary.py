@@ -165,8 +165,7 @@ def _statistics(
     paths = _floats(table[PATH])
     known = ~np.isnan(values)
     group = 2 if json.loads(plan.scenario).get("antithetic") is True else 1  # no pair is torn apart
-    batch = paths[known] // group * group * batches // plan.paths
-    batch = np.minimum(batch, batches - 1).astype(np.int64)
+    batch = np.minimum(paths[known] // group * group * batches // plan.paths, batches - 1).astype(np.int64)
     mean, error, low, high = batch_means(values[known], batch, batches)
     ordered = np.sort(values[known])
     return Statistics(
