@@ -44,6 +44,16 @@ SHARED_GAS: Final = 120_000
 simulation of several says nothing of who that will be when they are mined."""
 
 
+_DUST: Final = "MustNotLeaveDust"
+_LEAST_DEBT_RAW: Final = 10**6
+_LARGEST_DEBT_RAW: Final = 2**128
+
+
+def _takes(outcome: Outcome, amount_raw: int) -> bool:
+    """Whether just that amount is taken."""
+    return outcome.revert_code is None and outcome.debt_repaid_raw == amount_raw
+
+
 def room_bps(heads: Sequence[Mapping[str, int]]) -> int:
     """Return how much room the last heads call for.
 
@@ -109,17 +119,39 @@ class Planned:
     ) -> Outcome:
         """Return what the call does; asked for with room where the exact amount is refused.
 
-        That is for what it leaves. Only where the pool then takes no more than the amount.
+        That is for what it leaves. Only where the pool then takes no more than the amount. Where the pool
+        refuses to take as much as it may, since that leaves dust, the most is what leaves enough.
         """
         pair = (debt_asset, collateral_asset)
         outcome = self.adapter.liquidation_quote(market, account, *pair, debt_to_cover_raw)
-        if outcome.revert_code is None or debt_to_cover_raw >= MAX_UINT256:
+        if outcome.revert_code is None:
             return outcome
+        if debt_to_cover_raw >= MAX_UINT256:
+            return self._part(market, account, *pair) if outcome.revert_code == _DUST else outcome
         again = self.adapter.liquidation_quote(
             market, account, *pair, with_room(debt_to_cover_raw, LEAST_ROOM_BPS)
         )
         taken = again.revert_code is None and again.debt_repaid_raw <= debt_to_cover_raw
         return again if taken else outcome
+
+    def _part(self, market: Any, account: Any, debt_asset: str, collateral_asset: str) -> Outcome:
+        """Return the most that leaves enough on both sides, and room on top; nothing when no part does."""
+
+        def quote(amount_raw: int) -> Outcome:
+            return self.adapter.liquidation_quote(market, account, debt_asset, collateral_asset, amount_raw)
+
+        # Of less than that rounding may make nothing at all.
+        accepted, refused = 0, _LEAST_DEBT_RAW
+        # From below: what leaves enough with more repaid does with less, so both ends close in on the edge.
+        while refused <= _LARGEST_DEBT_RAW and _takes(quote(refused), refused):
+            accepted, refused = refused, 2 * refused
+        while refused - accepted > max(accepted // BPS, 1):
+            middle = (accepted + refused) // 2
+            if _takes(quote(middle), middle):
+                accepted = middle
+            else:
+                refused = middle
+        return quote(accepted * (BPS - LEAST_ROOM_BPS) // BPS)
 
     def flash_loan_premium(self, market: Any, amount_raw: int) -> int:
         """Return the premium of a flash loan, in token units."""

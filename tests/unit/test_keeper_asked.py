@@ -226,3 +226,22 @@ def test_a_part_of_a_debt_on_purpose_is_not_raised() -> None:
 def test_what_another_transaction_did_first_is_gas_that_may_be_needed() -> None:
     assert gas_room(adapter()) == SHARED_GAS
     assert gas_room(AAVE) == 0
+
+
+def test_where_all_that_may_be_repaid_leaves_dust_a_part_is_planned() -> None:
+    """Half of 3,700 of debt in two tokens is more than is owed in one: 200 would be left of it."""
+    other = 2
+    states = (
+        reserve(WETH, 100 * 10**8, aave_states.configuration(18, liquidation_threshold_bps=8_000)),
+        reserve(DOLLAR, 10**8, aave_states.configuration(6, flash_loan_enabled=True)),
+        reserve(other, 10**8, aave_states.configuration(18, flash_loan_enabled=True)),
+    )
+    state = AaveMarket(1, aave_states.NOW, states, {}, flash_loan_premium_bps=5)
+    account = aave_states.account({WETH: 45 * ETHER}, {DOLLAR: 2_050 * USDC, other: 1_650 * ETHER})
+    assert quote(state, account, MAX_UINT256)[0] == "MustNotLeaveDust"
+    debt, collateral = (aave_states.address(i) for i in (DOLLAR, WETH))
+    part = Planned(AAVE).liquidation_quote(state, account, debt, collateral, MAX_UINT256)
+    assert part.revert_code is None
+    # A thousand and a little more is left.
+    assert 2_050 * USDC - part.debt_repaid_raw == pytest.approx(1_000 * USDC, rel=0.02)
+    assert 2_050 * USDC - part.debt_repaid_raw > 1_000 * USDC
