@@ -55,15 +55,16 @@ class Anchor:
     coll_price, debt_price
         Price times index of each reserve at that moment, shape (P, R).
     order
-        Rows of each venue by rising health factor then, shape (P, N).
+        Rows of each venue by rising health factor then, those that may come near; shape (P, N).
     health
         Their health factors in that order, shape (P, N).
     dirty
         Rows whose amounts changed since, shape (P, N): the order says nothing of them.
     dirty_list, dirty_count
         The same as a list, shapes (P, N) and (P, V).
-    sorted_once
-        1 where the order has been made at all, shape (P, V).
+    sorted_rows
+        How many of a venue's rows the order has, 0 where it has not been made, shape (P, V). None that it
+        has not was nearer than the last one that it has.
     """
 
     coll_price: Float64
@@ -73,7 +74,7 @@ class Anchor:
     dirty: Bool
     dirty_list: Int32
     dirty_count: Int64
-    sorted_once: Int64
+    sorted_rows: Int64
 
 
 @dataclass(slots=True)
@@ -216,7 +217,7 @@ def fresh_state(
             dirty=np.zeros((paths, rows), dtype=np.bool_),
             dirty_list=np.zeros((paths, rows), dtype=np.int32),
             dirty_count=np.zeros((paths, venues), dtype=np.int64),
-            sorted_once=np.zeros((paths, venues), dtype=np.int64),
+            sorted_rows=np.zeros((paths, venues), dtype=np.int64),
         ),
     )
 
