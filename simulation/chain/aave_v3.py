@@ -1,12 +1,16 @@
-"""Deploys Aave V3 (`@aave/core-v3` 1.19.3) unmodified, in the order that its contracts demand."""
+"""Deploys Aave V3 (`@aave/core-v3` 1.19.3) unmodified, in the order that its contracts demand.
+
+`deploy_version` is the order, which later versions keep; each has its own contracts and listing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from contracts_abi import aave_v3 as abi
+from contracts_abi.artifacts import Artifact
 from contracts_abi.calls import Function, function
 from simulation.chain.artifacts import aave
 from simulation.chain.evm import ZERO_ADDRESS, Evm, labelled_address, read, transact
@@ -73,12 +77,154 @@ def deploy_tokens(evm: Evm, deployer: str, market: MarketSpec) -> dict[str, str]
     return tokens
 
 
-def deploy_libraries(evm: Evm, deployer: str) -> dict[str, str]:
-    """Deploy the libraries that pool and configurator link; returns name to address."""
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A pool that lists nothing yet.
+
+    Attributes
+    ----------
+    evm, deployer
+        Where it is, and who holds every administrator's role.
+    provider, pool, configurator, treasury
+        Addresses of its parts.
+    tokens
+        Symbol to token.
+    """
+
+    evm: Evm
+    deployer: str
+    provider: str
+    pool: str
+    configurator: str
+    treasury: str
+    tokens: Mapping[str, str]
+
+    def configure(self, fn: Function, *values: object) -> None:
+        """Send the configurator a transaction."""
+        transact(self.evm, self.deployer, self.configurator, fn, *values)
+
+
+@dataclass(frozen=True, slots=True)
+class Contracts:
+    """What a version of Aave V3 has of its own when it is deployed.
+
+    Attributes
+    ----------
+    contract
+        Its contracts by name.
+    libraries
+        Names of those that the pool links.
+    pool, configurator
+        Names of the implementations.
+    constants
+        Names of contracts whose addresses the pool's implementation keeps behind the provider's.
+    set_flash_premium
+        The configurator's function for it.
+    list_reserves
+        Lists and configures the market's reserves and categories.
+    """
+
+    contract: Callable[[str], Artifact]
+    libraries: tuple[str, ...]
+    pool: str
+    configurator: str
+    constants: tuple[str, ...]
+    set_flash_premium: Function
+    list_reserves: Callable[[MarketSpec, Site], None]
+
+
+def deploy_version(
+    evm: Evm,
+    deployer: str,
+    market: MarketSpec,
+    contracts: Contracts,
+    *,
+    tokens: Mapping[str, str],
+    feeds: Mapping[str, str],
+) -> AaveDeployment:
+    """Deploy and configure the version of Aave V3 that has these contracts; see `deploy_aave`."""
     libraries: dict[str, str] = {}
-    for name in (*POOL_LIBRARIES, *CONFIGURATOR_LIBRARIES):
-        libraries[name] = evm.create(deployer, aave(name).creation_code(libraries=libraries))
-    return libraries
+
+    def new(name: str, *arguments: object) -> str:
+        return evm.create(deployer, contracts.contract(name).creation_code(*arguments, libraries=libraries))
+
+    def set_on(to: str, fn: Function, *values: object) -> None:
+        transact(evm, deployer, to, fn, *values)
+
+    for name in (*contracts.libraries, *CONFIGURATOR_LIBRARIES):
+        libraries[name] = new(name)
+    provider = new("PoolAddressesProvider", market.market_id, deployer)
+    # The role contract reads the administrator from the provider when it is constructed.
+    set_on(provider, abi.SET_ACL_ADMIN, deployer)
+    acl_manager = new("ACLManager", provider)
+    set_on(provider, abi.SET_ACL_MANAGER, acl_manager)
+    for role in (
+        abi.ADD_POOL_ADMIN,
+        abi.ADD_RISK_ADMIN,
+        abi.ADD_ASSET_LISTING_ADMIN,
+        abi.ADD_EMERGENCY_ADMIN,
+    ):
+        set_on(acl_manager, role, deployer)
+
+    oracle = new(
+        "AaveOracle",
+        provider,
+        [tokens[asset.symbol] for asset in market.assets],
+        [feeds[asset.symbol] for asset in market.assets],
+        ZERO_ADDRESS,  # no fallback oracle
+        ZERO_ADDRESS,  # prices in USD ...
+        E8,  # ... with 8 decimals
+    )
+    set_on(provider, abi.SET_PRICE_ORACLE, oracle)
+
+    # The provider puts a proxy before each implementation and initialises it.
+    pool_implementation = new(
+        contracts.pool, provider, *(new(name, provider) for name in contracts.constants)
+    )
+    set_on(provider, abi.SET_POOL_IMPL, pool_implementation)
+    set_on(provider, abi.SET_POOL_CONFIGURATOR_IMPL, new(contracts.configurator))
+    configurator = read(evm, abi.GET_POOL_CONFIGURATOR.call(provider))
+    set_on(configurator, contracts.set_flash_premium, market.flash_premium_bps)
+    # Since 3.6 it keeps the pool's address from its construction.
+    data_provider = new("AaveProtocolDataProvider", provider)
+    set_on(provider, abi.SET_POOL_DATA_PROVIDER, data_provider)
+
+    pool, treasury = read(evm, abi.GET_POOL.call(provider)), labelled_address("treasury")
+    contracts.list_reserves(market, Site(evm, deployer, provider, pool, configurator, treasury, tokens))
+    reserves = {}
+    for asset in market.assets:
+        a_token, _, v_token = read(
+            evm, abi.GET_RESERVE_TOKENS_ADDRESSES.call(data_provider, tokens[asset.symbol])
+        )
+        reserves[asset.symbol] = Reserve(a_token, v_token)
+    return AaveDeployment(
+        provider=provider,
+        pool=pool,
+        configurator=configurator,
+        oracle=oracle,
+        data_provider=data_provider,
+        acl_manager=acl_manager,
+        pool_implementation=pool_implementation,
+        libraries={name: libraries[name] for name in contracts.libraries},
+        treasury=treasury,
+        reserves=reserves,
+    )
+
+
+def configure_reserve(site: Site, asset: AssetSpec) -> None:
+    """Give a listed reserve its risk parameters, and let it be borrowed and lent in a flash."""
+    token = site.tokens[asset.symbol]
+    site.configure(
+        abi.CONFIGURE_RESERVE_AS_COLLATERAL,
+        token,
+        asset.ltv_bps,
+        asset.liquidation_threshold_bps,
+        asset.liquidation_bonus_bps,
+    )
+    site.configure(abi.SET_RESERVE_BORROWING, token, True)
+    site.configure(abi.SET_RESERVE_FLASH_LOANING, token, True)
+    site.configure(abi.SET_RESERVE_FACTOR, token, asset.reserve_factor_bps)
+    site.configure(abi.SET_LIQUIDATION_PROTOCOL_FEE, token, asset.liquidation_protocol_fee_bps)
 
 
 def deploy_aave(
@@ -107,105 +253,34 @@ def deploy_aave(
     CallReverted
         If a step fails, for instance on parameters that the contracts refuse.
     """
-    libraries = deploy_libraries(evm, deployer)
-    provider = evm.create(deployer, aave("PoolAddressesProvider").creation_code(market.market_id, deployer))
-    # The role contract reads the administrator from the provider when it is constructed.
-    transact(evm, deployer, provider, abi.SET_ACL_ADMIN, deployer)
-    acl_manager = evm.create(deployer, aave("ACLManager").creation_code(provider))
-    transact(evm, deployer, provider, abi.SET_ACL_MANAGER, acl_manager)
-    for role in (
-        abi.ADD_POOL_ADMIN,
-        abi.ADD_RISK_ADMIN,
-        abi.ADD_ASSET_LISTING_ADMIN,
-        abi.ADD_EMERGENCY_ADMIN,
-    ):
-        transact(evm, deployer, acl_manager, role, deployer)
-
-    oracle = evm.create(
-        deployer,
-        aave("AaveOracle").creation_code(
-            provider,
-            [tokens[asset.symbol] for asset in market.assets],
-            [feeds[asset.symbol] for asset in market.assets],
-            ZERO_ADDRESS,  # no fallback oracle
-            ZERO_ADDRESS,  # prices in USD ...
-            E8,  # ... with 8 decimals
-        ),
-    )
-    transact(evm, deployer, provider, abi.SET_PRICE_ORACLE, oracle)
-    data_provider = evm.create(deployer, aave("AaveProtocolDataProvider").creation_code(provider))
-    transact(evm, deployer, provider, abi.SET_POOL_DATA_PROVIDER, data_provider)
-
-    # The provider puts a proxy before each implementation and initialises it.
-    pool_implementation = evm.create(deployer, aave("Pool").creation_code(provider, libraries=libraries))
-    transact(evm, deployer, provider, abi.SET_POOL_IMPL, pool_implementation)
-    pool = read(evm, abi.GET_POOL.call(provider))
-    configurator_implementation = evm.create(
-        deployer, aave("PoolConfigurator").creation_code(libraries=libraries)
-    )
-    transact(evm, deployer, provider, abi.SET_POOL_CONFIGURATOR_IMPL, configurator_implementation)
-    configurator = read(evm, abi.GET_POOL_CONFIGURATOR.call(provider))
-    transact(evm, deployer, configurator, abi.UPDATE_FLASHLOAN_PREMIUM_TOTAL, market.flash_premium_bps)
-
-    treasury = labelled_address("treasury")
-    _list_reserves(evm, deployer, market, tokens, provider, pool, configurator, treasury)
-    reserves = {}
-    for asset in market.assets:
-        a_token, _, v_token = read(
-            evm, abi.GET_RESERVE_TOKENS_ADDRESSES.call(data_provider, tokens[asset.symbol])
-        )
-        reserves[asset.symbol] = Reserve(a_token, v_token)
-    return AaveDeployment(
-        provider=provider,
-        pool=pool,
-        configurator=configurator,
-        oracle=oracle,
-        data_provider=data_provider,
-        acl_manager=acl_manager,
-        pool_implementation=pool_implementation,
-        libraries={name: libraries[name] for name in POOL_LIBRARIES},
-        treasury=treasury,
-        reserves=reserves,
-    )
+    return deploy_version(evm, deployer, market, _CONTRACTS, tokens=tokens, feeds=feeds)
 
 
-def _list_reserves(
-    evm: Evm,
-    deployer: str,
-    market: MarketSpec,
-    tokens: Mapping[str, str],
-    provider: str,
-    pool: str,
-    configurator: str,
-    treasury: str,
-) -> None:
+def _list_reserves(market: MarketSpec, site: Site) -> None:
     a_token, stable_token, variable_token = (
-        evm.create(deployer, aave(name).creation_code(pool))
+        site.evm.create(site.deployer, aave(name).creation_code(site.pool))
         for name in ("AToken", "StableDebtToken", "VariableDebtToken")
     )
     listings = []
     for asset in market.assets:
-        strategy = evm.create(
-            deployer,
-            aave("DefaultReserveInterestRateStrategy").creation_code(provider, *_rate_parameters(asset)),
+        strategy = site.evm.create(
+            site.deployer,
+            aave("DefaultReserveInterestRateStrategy").creation_code(site.provider, *_rate_parameters(asset)),
         )
         symbol = asset.symbol
         listings.append(
             (
-                *(a_token, stable_token, variable_token, asset.decimals, strategy, tokens[symbol]),
-                *(treasury, ZERO_ADDRESS),
+                *(a_token, stable_token, variable_token, asset.decimals, strategy, site.tokens[symbol]),
+                *(site.treasury, ZERO_ADDRESS),
                 *(f"Aave {symbol}", f"a{symbol}"),
                 *(f"Aave Variable Debt {symbol}", f"variableDebt{symbol}"),
                 *(f"Aave Stable Debt {symbol}", f"stableDebt{symbol}"),
                 b"",
             )
         )
-    transact(evm, deployer, configurator, abi.INIT_RESERVES, listings)
+    site.configure(abi.INIT_RESERVES, listings)
     for emode in market.emodes:
-        transact(
-            evm,
-            deployer,
-            configurator,
+        site.configure(
             abi.SET_EMODE_CATEGORY,
             emode.category,
             emode.ltv_bps,
@@ -215,7 +290,9 @@ def _list_reserves(
             emode.label,
         )
     for asset in market.assets:
-        _configure_reserve(evm, deployer, configurator, tokens[asset.symbol], asset)
+        configure_reserve(site, asset)
+        if asset.emode_category:
+            site.configure(abi.SET_ASSET_EMODE_CATEGORY, site.tokens[asset.symbol], asset.emode_category)
 
 
 def _rate_parameters(asset: AssetSpec) -> tuple[int, ...]:
@@ -225,22 +302,15 @@ def _rate_parameters(asset: AssetSpec) -> tuple[int, ...]:
     return (*(value * RAY // 10_000 for value in variable), *_STABLE_RATE_PARAMETERS)
 
 
-def _configure_reserve(evm: Evm, deployer: str, configurator: str, token: str, asset: AssetSpec) -> None:
-    def configure(fn: Function, *values: object) -> None:
-        transact(evm, deployer, configurator, fn, token, *values)
-
-    configure(
-        abi.CONFIGURE_RESERVE_AS_COLLATERAL,
-        asset.ltv_bps,
-        asset.liquidation_threshold_bps,
-        asset.liquidation_bonus_bps,
-    )
-    configure(abi.SET_RESERVE_BORROWING, True)
-    configure(abi.SET_RESERVE_FLASH_LOANING, True)
-    configure(abi.SET_RESERVE_FACTOR, asset.reserve_factor_bps)
-    configure(abi.SET_LIQUIDATION_PROTOCOL_FEE, asset.liquidation_protocol_fee_bps)
-    if asset.emode_category:
-        configure(abi.SET_ASSET_EMODE_CATEGORY, asset.emode_category)
+_CONTRACTS: Final = Contracts(
+    contract=aave,
+    libraries=POOL_LIBRARIES,
+    pool="Pool",
+    configurator="PoolConfigurator",
+    constants=(),
+    set_flash_premium=abi.UPDATE_FLASHLOAN_PREMIUM_TOTAL,
+    list_reserves=_list_reserves,
+)
 
 
 def mint(evm: Evm, sender: str, token: str, account: str, amount_raw: int) -> None:

@@ -7,17 +7,14 @@ from typing import Final
 
 from eth_abi.abi import encode as abi_encode
 
-from contracts_abi import aave_v3 as abi
 from contracts_abi import aave_v3_6 as abi_3_6
-from contracts_abi.calls import Function
-from simulation.chain.aave_v3 import AaveDeployment, Reserve
+from simulation.chain.aave_v3 import AaveDeployment, Contracts, Site, configure_reserve, deploy_version
 from simulation.chain.artifacts import aave_v3_6
-from simulation.chain.evm import ZERO_ADDRESS, Evm, labelled_address, read, transact
-from simulation.chain.market import E8, AssetSpec, MarketSpec
+from simulation.chain.evm import ZERO_ADDRESS, Evm
+from simulation.chain.market import MarketSpec
 
 # Each library stands behind those that it links.
 POOL_LIBRARIES: Final = ("BorrowLogic", "FlashLoanLogic", "LiquidationLogic", "PoolLogic", "SupplyLogic")
-CONFIGURATOR_LIBRARIES: Final = ("ConfiguratorLogic",)
 
 
 def deploy_aave_v3_6(
@@ -48,110 +45,35 @@ def deploy_aave_v3_6(
     CallReverted
         If a step fails, for instance on parameters that the contracts refuse.
     """
-    libraries: dict[str, str] = {}
-    for name in (*POOL_LIBRARIES, *CONFIGURATOR_LIBRARIES):
-        libraries[name] = evm.create(deployer, aave_v3_6(name).creation_code(libraries=libraries))
-    provider = evm.create(
-        deployer, aave_v3_6("PoolAddressesProvider").creation_code(market.market_id, deployer)
-    )
-    # The role contract reads the administrator from the provider when it is constructed.
-    transact(evm, deployer, provider, abi.SET_ACL_ADMIN, deployer)
-    acl_manager = evm.create(deployer, aave_v3_6("ACLManager").creation_code(provider))
-    transact(evm, deployer, provider, abi.SET_ACL_MANAGER, acl_manager)
-    for role in (
-        abi.ADD_POOL_ADMIN,
-        abi.ADD_RISK_ADMIN,
-        abi.ADD_ASSET_LISTING_ADMIN,
-        abi.ADD_EMERGENCY_ADMIN,
-    ):
-        transact(evm, deployer, acl_manager, role, deployer)
-
-    oracle = evm.create(
-        deployer,
-        aave_v3_6("AaveOracle").creation_code(
-            provider,
-            [tokens[asset.symbol] for asset in market.assets],
-            [feeds[asset.symbol] for asset in market.assets],
-            ZERO_ADDRESS,  # no fallback oracle
-            ZERO_ADDRESS,  # prices in USD ...
-            E8,  # ... with 8 decimals
-        ),
-    )
-    transact(evm, deployer, provider, abi.SET_PRICE_ORACLE, oracle)
-
-    # The provider puts a proxy before each implementation and initialises it. One strategy serves all
-    # reserves, and is a constant of the pool's implementation.
-    strategy = evm.create(deployer, aave_v3_6("DefaultReserveInterestRateStrategyV2").creation_code(provider))
-    pool_implementation = evm.create(
-        deployer, aave_v3_6("PoolInstance").creation_code(provider, strategy, libraries=libraries)
-    )
-    transact(evm, deployer, provider, abi.SET_POOL_IMPL, pool_implementation)
-    pool = read(evm, abi.GET_POOL.call(provider))
-    configurator_implementation = evm.create(
-        deployer, aave_v3_6("PoolConfiguratorInstance").creation_code(libraries=libraries)
-    )
-    transact(evm, deployer, provider, abi.SET_POOL_CONFIGURATOR_IMPL, configurator_implementation)
-    configurator = read(evm, abi.GET_POOL_CONFIGURATOR.call(provider))
-    transact(evm, deployer, configurator, abi_3_6.UPDATE_FLASHLOAN_PREMIUM, market.flash_premium_bps)
-    # It keeps the pool's address from its construction.
-    data_provider = evm.create(deployer, aave_v3_6("AaveProtocolDataProvider").creation_code(provider))
-    transact(evm, deployer, provider, abi.SET_POOL_DATA_PROVIDER, data_provider)
-
-    treasury = labelled_address("treasury")
-    _list_reserves(evm, deployer, market, tokens, pool, configurator, treasury)
-    reserves = {}
-    for asset in market.assets:
-        a_token, _, v_token = read(
-            evm, abi.GET_RESERVE_TOKENS_ADDRESSES.call(data_provider, tokens[asset.symbol])
-        )
-        reserves[asset.symbol] = Reserve(a_token, v_token)
-    return AaveDeployment(
-        provider=provider,
-        pool=pool,
-        configurator=configurator,
-        oracle=oracle,
-        data_provider=data_provider,
-        acl_manager=acl_manager,
-        pool_implementation=pool_implementation,
-        libraries={name: libraries[name] for name in POOL_LIBRARIES},
-        treasury=treasury,
-        reserves=reserves,
-    )
+    return deploy_version(evm, deployer, market, _CONTRACTS, tokens=tokens, feeds=feeds)
 
 
-def _list_reserves(
-    evm: Evm,
-    deployer: str,
-    market: MarketSpec,
-    tokens: Mapping[str, str],
-    pool: str,
-    configurator: str,
-    treasury: str,
-) -> None:
+def _list_reserves(market: MarketSpec, site: Site) -> None:
     # Nobody pays rewards here. The treasury is a constant of the aToken's implementation.
-    a_token = evm.create(deployer, aave_v3_6("ATokenInstance").creation_code(pool, ZERO_ADDRESS, treasury))
-    v_token = evm.create(deployer, aave_v3_6("VariableDebtTokenInstance").creation_code(pool, ZERO_ADDRESS))
+    a_token = site.evm.create(
+        site.deployer, aave_v3_6("ATokenInstance").creation_code(site.pool, ZERO_ADDRESS, site.treasury)
+    )
+    v_token = site.evm.create(
+        site.deployer, aave_v3_6("VariableDebtTokenInstance").creation_code(site.pool, ZERO_ADDRESS)
+    )
     listings = []
     for asset in market.assets:
         symbol, rate = asset.symbol, asset.rate
         curve = (rate.optimal_bps, rate.base_bps, rate.slope1_bps, rate.slope2_bps)
         listings.append(
             (
-                *(a_token, v_token, tokens[symbol]),
+                *(a_token, v_token, site.tokens[symbol]),
                 *(f"Aave {symbol}", f"a{symbol}"),
                 *(f"Aave Variable Debt {symbol}", f"variableDebt{symbol}"),
                 b"",
                 abi_encode(abi_3_6.INTEREST_RATE_DATA, curve),
             )
         )
-    transact(evm, deployer, configurator, abi_3_6.INIT_RESERVES, listings)
+    site.configure(abi_3_6.INIT_RESERVES, listings)
     for asset in market.assets:
-        _configure_reserve(evm, deployer, configurator, tokens[asset.symbol], asset)
+        configure_reserve(site, asset)
     for emode in market.emodes:
-        transact(
-            evm,
-            deployer,
-            configurator,
+        site.configure(
             abi_3_6.SET_EMODE_CATEGORY,
             emode.category,
             emode.ltv_bps,
@@ -162,20 +84,15 @@ def _list_reserves(
         for asset in market.assets:
             if asset.emode_category == emode.category:
                 for fn in (abi_3_6.SET_ASSET_COLLATERAL_IN_EMODE, abi_3_6.SET_ASSET_BORROWABLE_IN_EMODE):
-                    transact(evm, deployer, configurator, fn, tokens[asset.symbol], emode.category, True)
+                    site.configure(fn, site.tokens[asset.symbol], emode.category, True)
 
 
-def _configure_reserve(evm: Evm, deployer: str, configurator: str, token: str, asset: AssetSpec) -> None:
-    def configure(fn: Function, *values: object) -> None:
-        transact(evm, deployer, configurator, fn, token, *values)
-
-    configure(
-        abi.CONFIGURE_RESERVE_AS_COLLATERAL,
-        asset.ltv_bps,
-        asset.liquidation_threshold_bps,
-        asset.liquidation_bonus_bps,
-    )
-    configure(abi.SET_RESERVE_BORROWING, True)
-    configure(abi.SET_RESERVE_FLASH_LOANING, True)
-    configure(abi.SET_RESERVE_FACTOR, asset.reserve_factor_bps)
-    configure(abi.SET_LIQUIDATION_PROTOCOL_FEE, asset.liquidation_protocol_fee_bps)
+_CONTRACTS: Final = Contracts(
+    contract=aave_v3_6,
+    libraries=POOL_LIBRARIES,
+    pool="PoolInstance",
+    configurator="PoolConfiguratorInstance",
+    constants=("DefaultReserveInterestRateStrategyV2",),  # one strategy serves all reserves
+    set_flash_premium=abi_3_6.UPDATE_FLASHLOAN_PREMIUM,
+    list_reserves=_list_reserves,
+)

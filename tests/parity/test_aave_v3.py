@@ -61,7 +61,7 @@ def test_json_names_what_was_run_and_adds_up() -> None:
 
 def test_bad_requests_are_one_line() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'aave-v3'"):
-        run_parity("aave-v2", "revm", cases=1, seed=1)
+        run_parity("aave-v33", "revm", cases=1, seed=1)
     with pytest.raises(InputError, match="backend 'geth'"):
         run_parity("aave-v3", "geth", cases=1, seed=1)
     with pytest.raises(InputError, match="cases is 0"):
