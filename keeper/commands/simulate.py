@@ -92,6 +92,7 @@ def run_simulate(
         matrix_shock=None if matrix is None else {"kind": matrix, "size": shock},
         policies=_named(tables, "policy "),
         policy_tables=compared,
+        without=_named(tables, "without "),
     )
     written = (folder / "paths.parquet", *write_run(folder, record, html=html))
     if as_json:

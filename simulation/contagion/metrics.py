@@ -22,6 +22,7 @@ VENUE_COLUMNS: Final[Mapping[str, Total]] = {
     "bonus_usd": Total.BONUS,
     "fees_usd": Total.FEES,
     "gas_usd": Total.GAS,
+    "bids_usd": Total.BIDS,
     "keeper_profit_usd": Total.KEEPER_PROFIT,
     "toxic": Total.TOXIC,
     "written_off_usd": Total.WRITTEN_OFF,
@@ -71,6 +72,7 @@ def path_columns(results: PathResults, dt_s: float) -> dict[str, Float64]:
         if world.book.tokens[a].backing is not None:
             # Its price comes from what backs it: there is no move of its own from outside to compare with.
             continue
+        out[f"outside.{token}"] = results.exogenous[:, a]
         fell = np.log(results.exogenous[:, a] / world.price[a])
         all_in = np.log(results.price[:, a] / world.price[a])
         # Where nothing moved from outside there is nothing to multiply.

@@ -17,6 +17,7 @@ import numpy as np
 from scipy import stats
 
 from simulation.contagion.causes import Columns, Contagion, Effect, difference, weighed
+from simulation.contagion.channels.losses import LossesChannel
 from simulation.contagion.engine import PathResults, run_paths
 from simulation.contagion.metrics import (
     LOG_WEIGHT,
@@ -33,6 +34,7 @@ from simulation.contagion.metrics import (
 )
 from simulation.contagion.scenario import Scenario, full_table
 from simulation.contagion.state import Total
+from simulation.contagion.systemic import system_record
 from simulation.contagion.world import COMPOUND_V3
 from simulation.types import Bool, Float64
 
@@ -69,6 +71,7 @@ def build_record(
     policies: Mapping[str, Columns] | None = None,
     policy_tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     matrix_shock: Mapping[str, Any] | None = None,
+    without: Mapping[str, Columns] | None = None,
 ) -> dict[str, Any]:
     """Return the record of a run.
 
@@ -88,6 +91,8 @@ def build_record(
         What those policies are, by the same names.
     matrix_shock
         ``kind`` and ``size`` of the shocks of `matrix`.
+    without
+        Columns without each channel, by its name.
     """
     world = scenario.run.world
     worst = worst_path(base)
@@ -123,6 +128,17 @@ def build_record(
         },
         "histograms": {name: histogram(base[name], sampling) for name in LOSSES},
         "waterfall": waterfall(base) | _paid_otherwise(scenario, base),
+        "system": _plain(
+            system_record(
+                world,
+                base,
+                scenario.run.steps,
+                sampling,
+                without=without or {},
+                matrix=matrix,
+                backstop_usd=_backstops(scenario),
+            )
+        ),
         "solvency": _plain(solvency(world)),
         "static": {
             token.symbol: _static(scenario, token.symbol)
@@ -144,6 +160,14 @@ def build_record(
         },
         "worst_path": path_record(scenario, seed, worst),
     }
+
+
+def _backstops(scenario: Scenario) -> dict[str, float]:
+    """Return what stands behind each venue's deficits by the losses channel, US dollars."""
+    for channel in scenario.run.on():
+        if isinstance(channel, LossesChannel):
+            return dict(channel.backstop_usd)
+    return {}
 
 
 def worst_path(base: Columns) -> int:

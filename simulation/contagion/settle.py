@@ -37,6 +37,7 @@ _LIQUIDATIONS, _REPAID, _SEIZED, _BONUS = map(
     int, (Total.LIQUIDATIONS, Total.REPAID, Total.SEIZED, Total.BONUS)
 )
 _FEES, _GAS, _PROFIT, _TOXIC = map(int, (Total.FEES, Total.GAS, Total.KEEPER_PROFIT, Total.TOXIC))
+_BIDS = int(Total.BIDS)
 _WRITTEN_OFF, _UNPROFITABLE, _STUCK = map(int, (Total.WRITTEN_OFF, Total.UNPROFITABLE, Total.STUCK))
 _FAILED, _HALTED = int(Total.FAILED_TXS), int(Total.HALTED)
 _SUPPLIERS, _FROM_RESERVES = int(Total.FROM_SUPPLIERS), int(Total.FROM_RESERVES)
@@ -695,7 +696,9 @@ def carry_out(
     totals[p, v, _BONUS] += seized_usd - repaid_usd
     totals[p, v, _FEES] += choice.fee * market[p, a]
     totals[p, v, _GAS] += gas_usd
-    totals[p, v, _PROFIT] += (choice.profit - gas_usd) * (1.0 - keepers.bid[keeper])
+    bid = max(choice.profit - gas_usd, 0.0) * keepers.bid[keeper]
+    totals[p, v, _BIDS] += bid
+    totals[p, v, _PROFIT] += choice.profit - gas_usd - bid
     if have > 0.0 or owe <= 0.0:
         return 0.0
     return _left_behind(

@@ -41,6 +41,7 @@ class Total(IntEnum):
     WITHDRAWN = 16
     UNFILLED = 17
     DELEVERAGED = 18
+    BIDS = 19
 
 
 TOTALS = len(Total)
