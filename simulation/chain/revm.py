@@ -106,14 +106,16 @@ class RevmEvm:
         self, to: str, data: bytes, sender: str = ZERO_ADDRESS, gas: int | None = None, value: int = 0
     ) -> bytes:
         """See `Evm.call`. Not a STATICCALL, like `eth_call`: quoters write and revert."""
-        checkpoint = self._evm.snapshot()
+        evm = self._evm
+        checkpoint = evm.snapshot()
         try:
-            output, _, success = self._execute(Tx(sender, to, data, value, gas))
+            return bytes(evm.message_call(sender, to, data, value, gas or GAS_LIMIT))
+        except RuntimeError as error:
+            output, _, _ = _failed(error)
         finally:
-            self._evm.revert(checkpoint)
-        if not success:
-            raise reverted(f"call of {to[:10]}", output)
-        return output
+            evm.reset_transient_storage()
+            evm.revert(checkpoint)
+        raise reverted(f"call of {to[:10]}", output)
 
     def send(
         self, sender: str, to: str | None, data: bytes = b"", value: int = 0, gas: int | None = None
@@ -181,11 +183,7 @@ class RevmEvm:
             output = self._evm.message_call(tx.sender, tx.to, tx.data, tx.value, gas)
             return bytes(output), self._result().gas_used, True
         except RuntimeError as error:
-            if found := _REVERT.search(str(error)):
-                return bytes.fromhex(found[2]), int(found[1]), False
-            if found := _HALT.search(str(error)):
-                return b"", int(found[2]), False
-            raise ChainError(f"revm refused the transaction: {error}") from None
+            return _failed(error)
         finally:
             self._evm.reset_transient_storage()
 
@@ -275,3 +273,18 @@ class RevmEvm:
     def _move_to(self, number: int, timestamp: int) -> None:
         self._number, self._timestamp = number, timestamp
         self._evm.set_block_env(self._block_env())
+
+
+def _failed(error: RuntimeError) -> tuple[bytes, int, bool]:
+    """Return output, gas and failure of a transaction that reverted or halted.
+
+    Raises
+    ------
+    ChainError
+        If it was not executed at all.
+    """
+    if found := _REVERT.search(str(error)):
+        return bytes.fromhex(found[2]), int(found[1]), False
+    if found := _HALT.search(str(error)):
+        return b"", int(found[2]), False
+    raise ChainError(f"revm refused the transaction: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -9,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from contracts_abi import aave_v3 as aave
 from contracts_abi import morpho_blue as morpho
+from contracts_abi.calls import Call, Function
 from contracts_abi.errors import CallReverted, InputError
 from simulation.book.types import LendingVenue, RateCurve, SharedBook, raw_units
 from simulation.chain.aave_v3 import MINT, AaveDeployment, deploy_tokens
@@ -31,6 +33,12 @@ _GENEROUS: Final = 1_000
 """Collateral is worth this many times more while accounts are opened: the book says what they owe, not when
 they borrowed it."""
 SUPPORTED: Final = ("aave-v3", "aave-v3.6", "morpho-blue")
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def call_of(fn: Function, to: str, *args: Any) -> Call[Any]:
+    """Return a read that is made at every step, encoded once."""
+    return fn.call(to, *args)
 
 
 class Size(Enum):
@@ -219,8 +227,8 @@ class AavePool:
         pool = self.deployed.pool
         return {
             symbol: (
-                read(self.evm, aave.GET_RESERVE_NORMALIZED_INCOME.call(pool, self.tokens[symbol])),
-                read(self.evm, aave.GET_RESERVE_NORMALIZED_VARIABLE_DEBT.call(pool, self.tokens[symbol])),
+                read(self.evm, call_of(aave.GET_RESERVE_NORMALIZED_INCOME, pool, self.tokens[symbol])),
+                read(self.evm, call_of(aave.GET_RESERVE_NORMALIZED_VARIABLE_DEBT, pool, self.tokens[symbol])),
             )
             for symbol in self.sources
         }
@@ -229,19 +237,19 @@ class AavePool:
         """See `Pool`."""
         reserve = self.deployed.reserves[token]
         return (
-            read(self.evm, aave.BALANCE_OF.call(reserve.a_token, account)),
-            read(self.evm, aave.BALANCE_OF.call(reserve.v_token, account)),
+            read(self.evm, call_of(aave.BALANCE_OF, reserve.a_token, account)),
+            read(self.evm, call_of(aave.BALANCE_OF, reserve.v_token, account)),
         )
 
     def liquidatable(self, account: str) -> bool:
         """See `Pool`."""
-        data = read(self.evm, aave.GET_USER_ACCOUNT_DATA.call(self.deployed.pool, account))
+        data = read(self.evm, call_of(aave.GET_USER_ACCOUNT_DATA, self.deployed.pool, account))
         return bool(data[5] < 10**18)
 
     def cash_raw(self, token: str) -> int:
         """See `Pool`."""
         reserve = self.deployed.reserves[token]
-        return int(read(self.evm, aave.BALANCE_OF.call(self.tokens[token], reserve.a_token)))
+        return int(read(self.evm, call_of(aave.BALANCE_OF, self.tokens[token], reserve.a_token)))
 
     def liquidate(
         self, account: str, debt: str, collateral: str, repay_raw: int, taken_raw: int, size: Size
@@ -266,7 +274,7 @@ class AavePool:
 
 
 def _held(evm: Evm, token: str) -> int:
-    return int(read(evm, aave.BALANCE_OF.call(token, LIQUIDATOR)))
+    return int(read(evm, call_of(aave.BALANCE_OF, token, LIQUIDATOR)))
 
 
 def _open_aave(evm: Evm, world: World, v: int, tokens: Mapping[str, str], *, interest: bool) -> AavePool:
@@ -415,14 +423,14 @@ class MorphoPool:
 
     def amounts_raw(self, account: str, token: str) -> tuple[int, int]:
         """See `Pool`."""
-        _, shares, collateral = read(self.evm, morpho.POSITION.call(self.address, self.id, account))
+        _, shares, collateral = read(self.evm, call_of(morpho.POSITION, self.address, self.id, account))
         if token == self.collateral:
             return int(collateral), 0
         assets, total = self._borrowed()
         return 0, -(-shares * (assets + 1) // (total + 10**6))
 
     def _borrowed(self) -> tuple[int, int]:
-        market = read(self.evm, morpho.MARKET.call(self.address, self.id))
+        market = read(self.evm, call_of(morpho.MARKET, self.address, self.id))
         return int(market[2]), int(market[3])
 
     def liquidatable(self, account: str) -> bool:
@@ -435,7 +443,7 @@ class MorphoPool:
 
     def cash_raw(self, token: str) -> int:
         """See `Pool`."""
-        return int(read(self.evm, aave.BALANCE_OF.call(self.tokens[token], self.address)))
+        return int(read(self.evm, call_of(aave.BALANCE_OF, self.tokens[token], self.address)))
 
     def liquidate(
         self, account: str, debt: str, collateral: str, repay_raw: int, taken_raw: int, size: Size
@@ -443,7 +451,7 @@ class MorphoPool:
         """See `Pool`."""
         evm, paid, got = self.evm, self.tokens[debt], self.tokens[collateral]
         before = (_held(evm, paid), _held(evm, got))
-        _, shares, held = read(evm, morpho.POSITION.call(self.address, self.id, account))
+        _, shares, held = read(evm, call_of(morpho.POSITION, self.address, self.id, account))
         seized, repaid_shares = taken_raw, 0
         if size is Size.ALL_DEBT:
             seized, repaid_shares = 0, shares
