@@ -49,11 +49,6 @@ _LEAST_DEBT_RAW: Final = 10**6
 _LARGEST_DEBT_RAW: Final = 2**128
 
 
-def _takes(outcome: Outcome, amount_raw: int) -> bool:
-    """Whether just that amount is taken."""
-    return outcome.revert_code is None and outcome.debt_repaid_raw == amount_raw
-
-
 def room_bps(heads: Sequence[Mapping[str, int]]) -> int:
     """Return how much room the last heads call for.
 
@@ -83,9 +78,12 @@ class Planned:
     ----------
     adapter
         The market.
+    room_bps
+        How far the price may move; see `room_bps`.
     """
 
     adapter: LendingProtocol
+    room_bps: int = LEAST_ROOM_BPS
 
     @property
     def name(self) -> str:
@@ -135,23 +133,28 @@ class Planned:
         return again if taken else outcome
 
     def _part(self, market: Any, account: Any, debt_asset: str, collateral_asset: str) -> Outcome:
-        """Return the most that leaves enough on both sides, and room on top; nothing when no part does."""
+        """Return the most that leaves enough on both sides, also when the collateral's price has fallen."""
+        symbol = next(a.symbol for a in self.adapter.assets(market) if a.address == collateral_asset)
+        prices = dict(self.adapter.prices_base(market))
+        if symbol in prices:
+            prices[symbol] = prices[symbol] * (BPS - self.room_bps) // BPS
+        fallen = market.with_prices(prices)
 
-        def quote(amount_raw: int) -> Outcome:
-            return self.adapter.liquidation_quote(market, account, debt_asset, collateral_asset, amount_raw)
+        def takes(amount_raw: int) -> bool:
+            pair = (account, debt_asset, collateral_asset, amount_raw)
+            outcomes = [self.adapter.liquidation_quote(state, *pair) for state in (market, fallen)]
+            return all(o.revert_code is None and o.debt_repaid_raw == amount_raw for o in outcomes)
 
-        # Of less than that rounding may make nothing at all.
+        # Of less than the least rounding may make nothing at all.
         accepted, refused = 0, _LEAST_DEBT_RAW
         # From below: what leaves enough with more repaid does with less, so both ends close in on the edge.
-        while refused <= _LARGEST_DEBT_RAW and _takes(quote(refused), refused):
+        while refused <= _LARGEST_DEBT_RAW and takes(refused):
             accepted, refused = refused, 2 * refused
         while refused - accepted > max(accepted // BPS, 1):
             middle = (accepted + refused) // 2
-            if _takes(quote(middle), middle):
-                accepted = middle
-            else:
-                refused = middle
-        return quote(accepted * (BPS - LEAST_ROOM_BPS) // BPS)
+            accepted, refused = (middle, refused) if takes(middle) else (accepted, middle)
+        amount_raw = accepted * (BPS - LEAST_ROOM_BPS) // BPS
+        return self.adapter.liquidation_quote(market, account, debt_asset, collateral_asset, amount_raw)
 
     def flash_loan_premium(self, market: Any, amount_raw: int) -> int:
         """Return the premium of a flash loan, in token units."""

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from contracts_abi.errors import MarginlineError
-from keeper.asked import Planned
+from keeper.asked import LEAST_ROOM_BPS, Planned
 from keeper.markets import LendingProtocol, rounding_of
 from keeper.view import QUOTE, HeadView, Views
 from oracle.snapshot import plain_snapshot
@@ -182,6 +182,7 @@ def decide_all(
     in_flight: Collection[Key] = (),
     every: bool = False,
     most: int | None = None,
+    rooms: Mapping[str, int] | None = None,
 ) -> Decision:
     """Decide on every account of every market, and plan for all together.
 
@@ -199,6 +200,8 @@ def decide_all(
         Accounts with a liquidation under way: they are judged and not planned for.
     most
         Plans to make at most; the accounts of least profit behind them are left for `Reason.LIMIT`.
+    rooms
+        How far a market's prices may move until the next block, in basis points; see `keeper.asked`.
     """
     judged: dict[str, _Judged] = {}
     undecided: dict[str, str] = {}
@@ -213,6 +216,7 @@ def decide_all(
                 watched={account for market, account in watched if market == name},
                 in_flight=in_flight,
                 every=every,
+                room=(rooms or {}).get(name, LEAST_ROOM_BPS),
             )
         except MarginlineError as error:
             # Says something of this market; the others may be as they should.
@@ -230,6 +234,7 @@ def _judge(
     watched: Collection[str],
     in_flight: Collection[Key],
     every: bool,
+    room: int = LEAST_ROOM_BPS,
 ) -> _Judged:
     rows = examined_rows(view, adapter, watched, every=every)
     protocol = LendingHealthFactor(adapter, view.market)
@@ -248,7 +253,7 @@ def _judge(
     ]
     usd = usd_prices(view)
     book = MarketBook(
-        model=Planned(adapter),
+        model=Planned(adapter, room),
         market=adapter.project(view.market, max(next_timestamp, view.head.timestamp)),
         accounts={(adapter.name, row): view.book.exact[row] for row in wanted},
         prices=usd,

@@ -237,6 +237,7 @@ class Keeper:
             in_flight=in_flight,
             every=every,
             most=self._most_plans(),
+            rooms={name: room_bps(heads) for name, heads in self._prices.items()},
         )
         self._report_unknown(head, {**views.unread, **decision.undecided})
         if every:
