@@ -343,6 +343,21 @@ class Verifier:
             and account.reference_hf < 1
             and not self._doubted[block.number] & {*account.collateral_raw, *account.debt_raw}
             and account.debt_base > 3 * self._gas_usd_e8(block)
+            and not self._seizes_too_much(block, account)
+        )
+
+    def _seizes_too_much(self, block: BlockFacts, account: AccountFacts) -> bool:
+        """Whether the protocol's prices take more of a collateral than the reference's, beyond the tolerance.
+
+        The policy holds such an account even where the reference calls it due too.
+        """
+        limit = 1 + Fraction(self._job.tolerance_bps, BPS)
+        protocol, reference = block.protocol_e8, block.reference_e8
+        return any(
+            debt != collateral
+            and protocol[debt] * reference[collateral] > limit * protocol[collateral] * reference[debt]
+            for debt in account.debt_raw
+            for collateral in account.collateral_raw
         )
 
     def _gas_usd_e8(self, block: BlockFacts) -> int:
