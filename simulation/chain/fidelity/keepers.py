@@ -23,6 +23,8 @@ from simulation.types import Float64
 GENESIS: Final = 1_700_000_000
 LOOK: Final = 1.0 + 1e-6
 """Accounts below this by our mirror are put to the contract, which alone decides."""
+ROUNDED_UNITS: Final = 3
+"""Token units that one liquidation's roundings may move between an account and the pool."""
 ALLOWED: Final = ("oracle", "interest", "gas", "keepers", "impact", "breaker", "pegs", "losses")
 """Channels that change no account and no pool by themselves, of which the bytecode would not know. Losses are
 the contracts' own there: the channel does not act."""
@@ -38,6 +40,8 @@ class ChainEvent:
         When, and which account.
     debt_reserve, collateral_reserve
         The pair, see `World`.
+    health_factor
+        By our mirror of the contract's amounts.
     wanted
         What the model would have done with the same state.
     done
@@ -48,6 +52,7 @@ class ChainEvent:
     row: int
     debt_reserve: int
     collateral_reserve: int
+    health_factor: float
     wanted: Choice
     done: Liquidated
 
@@ -187,7 +192,7 @@ class OnChainKeepers:
                 continue
             keeper = int(np.flatnonzero(willing)[0])
             used += 1
-            self._carry_out(batch, own, pools, i, keeper, choice, addresses[i], sold, bought)
+            self._carry_out(batch, own, pools, i, health[k], keeper, choice, addresses[i], sold, bought)
 
     def _may(self, batch: Batch, i: int) -> bool:
         state, world = batch.state, batch.world
@@ -236,6 +241,7 @@ class OnChainKeepers:
         own: KeepersMemo,
         pools: dict[str, Pool],
         i: int,
+        health: float,
         keeper: int,
         choice: Choice,
         address: str,
@@ -257,12 +263,14 @@ class OnChainKeepers:
             raw_units(choice.taken, collateral.decimals),
             _size(choice, held),
         )
-        self.chain_events.append(ChainEvent(batch.step, i, rb, ra, choice, done))
+        self.chain_events.append(ChainEvent(batch.step, i, rb, ra, health, choice, done))
         if done.revert is not None:
             return
+        # What the contract left nothing of is gone here too, to the last bit: bad debts are booked by that.
+        emptied = pool.amounts_raw(address, collateral.symbol)[0] == 0
         actual = choice._replace(
             repaid=done.repaid_raw / 10**debt.decimals,
-            taken=done.taken_raw / 10**collateral.decimals,
+            taken=held if emptied else done.taken_raw / 10**collateral.decimals,
             fee=(done.taken_raw - done.received_raw) / 10**collateral.decimals,
         )
         carry_out(
@@ -307,12 +315,16 @@ class OnChainKeepers:
         )
 
     def _mirror(self, batch: Batch, pool: Pool, i: int, address: str) -> None:
-        """Take the account's amounts from the contract, and keep the pool's books equal to it."""
+        """Take the account's amounts from the contract, and keep the pool's books equal to it.
+
+        What contracts round, they round for the pool: so many units go to its reserves. More is no rounding,
+        and the engine's check of the books finds it.
+        """
         state, world = batch.state, batch.world
         tokens = len(world.tokens)
-        for at, amounts, index, side, total in (
-            (world.coll_at, state.coll, state.supply_index, 0, state.supplied),
-            (world.debt_at, state.debt, state.borrow_index, 1, state.borrowed),
+        for at, amounts, index, side, total, sign in (
+            (world.coll_at, state.coll, state.supply_index, 0, state.supplied, -1.0),
+            (world.debt_at, state.debt, state.borrow_index, 1, state.borrowed, 1.0),
         ):
             for k in range(at.shape[1]):
                 if world_amount(world, side, i, k) <= 0.0:
@@ -321,8 +333,11 @@ class OnChainKeepers:
                 token = world.book.tokens[r % tokens]
                 raw = pool.amounts_raw(address, token.symbol)[side]
                 now = raw / 10**token.decimals / index[0, r]
-                total[0, r] += now - amounts[0, i, k]
+                gap = now - amounts[0, i, k]
+                total[0, r] += gap
                 amounts[0, i, k] = now
+                if abs(gap) * index[0, r] * 10**token.decimals <= ROUNDED_UNITS + 1e-12 * raw:
+                    state.reserves[0, r] += sign * gap * index[0, r]
 
 
 def _owed_less_claims(batch: Batch) -> Float64:

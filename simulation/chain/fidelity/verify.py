@@ -4,23 +4,25 @@ Causes are a closed list. What none of them bounds is unexplained, and makes the
 
 ``rounding``
     The model is float64, the contracts round to token units: the debt repaid is off by at most `UNITS` units
-    and a part `RELATIVE`, the collateral by what that is worth at the venue's prices and as much again.
+    of the collateral or of one of the account's debts, and a part `RELATIVE` of what moved; the collateral by
+    that and as much again. An account that was liquidated before brings along what those liquidations were
+    allowed to be off by.
 ``tick``
     Prices have eight decimals in both. Where an earlier rounding moved the market by less than a tick, a
     price may be the next tick: amounts are off by at most that tick's part of each of the two prices.
 ``interest``
     Contracts compound by polynomials of the rate and update a rate when a reserve is touched, the model by
-    the exponential at every step. Amounts are off by at most the distance of the indices of the two reserves,
-    which was measured in the run.
+    the exponential at every step. Amounts are off by at most the largest distance of the supply indices of
+    the account's collaterals and that of the borrow indices of its debts, which were measured in the run.
 ``edge``
-    The health factor is within `EDGE` of 1, and the two sides fall on different sides of it; or two profits
-    are within a part `EDGE` of each other and change places in a step.
+    The health factor is so near to 1 that all of the above together, and `EDGE` of float arithmetic, may
+    put it on the other side. What follows from an edge in later steps is not explained by it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -128,7 +130,13 @@ def verify(run: Run, seed: int, path: int, make_evm: Callable[[int], Evm]) -> Ve
     InputError
         If the scenario has what the bytecode cannot follow.
     """
-    chain_results, chain = run_on_chain(run, seed, path, make_evm)
+    return against(run, seed, path, *run_on_chain(run, seed, path, make_evm))
+
+
+def against(
+    run: Run, seed: int, path: int, chain_results: PathResults, chain: OnChainKeepers
+) -> Verification:
+    """Run one path with the model, and compare it with what contracts have done."""
     prices: list[Float64] = []
     indices: list[tuple[Float64, Float64]] = []
 
@@ -173,15 +181,16 @@ def _compare(
 ) -> list[Difference]:
     """Pair liquidations of the same account and pair in the same step, and name each pair's cause."""
     waiting: dict[tuple[int, int, int, int], list[ChainEvent]] = {}
-    carried = [e for e in chain.chain_events if e.done.revert is None]
-    for event in carried:
-        waiting.setdefault(_key(event), []).append(event)
+    for event in chain.chain_events:
+        if event.done.revert is None:
+            waiting.setdefault(_key(event), []).append(event)
+    judge = _Judge(run, chain, prices, indices)
     out = []
     for mine in model:
-        theirs = waiting.get(_key(mine), [])
-        out.append(_judge(run, mine, theirs.pop(0) if theirs else None, chain, prices, indices))
+        theirs = waiting.get(_key(mine))
+        out.append(judge.pair(mine, theirs.pop(0)) if theirs else judge.alone(mine, mine, None))
     for left in waiting.values():
-        out.extend(_alone(run, event) for event in left)
+        out.extend(judge.alone(event, None, event) for event in left)
     return sorted(out, key=lambda d: d.step)
 
 
@@ -189,56 +198,90 @@ def _key(event: Any) -> tuple[int, int, int, int]:
     return event.step, event.row, event.debt_reserve, event.collateral_reserve
 
 
-def _judge(
-    run: Run,
-    mine: ModelEvent,
-    theirs: ChainEvent | None,
-    chain: OnChainKeepers,
-    prices: list[Float64],
-    indices: list[tuple[Float64, Float64]],
-) -> Difference:
-    if theirs is None:
-        cause = "edge" if abs(mine.health_factor - 1.0) <= EDGE else "unexplained"
-        return _difference(run, mine, mine, None, cause, abs(mine.health_factor - 1.0), EDGE)
-    repaid, taken = theirs.done.repaid_raw, theirs.done.taken_raw
-    price = prices[mine.step - 1]
-    rb, ra = mine.debt_reserve, mine.collateral_reserve
-    decimals = [t.decimals for t in run.world.book.tokens]
-    unit_debt = 10.0 ** -decimals[rb % len(decimals)] * price[rb]
-    unit_coll = 10.0 ** -decimals[ra % len(decimals)] * price[ra]
-    gap_debt, gap_coll = abs(mine.repaid_raw - repaid), abs(mine.taken_raw - taken)
-    if gap_debt == 0.0 and gap_coll == 0.0:
-        return _difference(run, mine, mine, theirs, "equal", 0.0, 0.0)
-    # Units of one side are worth so many of the other: an account's debt in units may bound its collateral.
-    units = UNITS * max(unit_debt, unit_coll)
-    room_debt = units / unit_debt + RELATIVE * repaid
-    room_coll = 2.0 * units / unit_coll + RELATIVE * taken
-    gap = max(gap_debt / max(repaid, 1), gap_coll / max(taken, 1))
-    tick = 1e-8 / price[rb] + 1e-8 / price[ra]
-    apart = _index_gap(chain, indices, mine.step, rb, ra)
-    for cause, part in (("rounding", 0.0), ("tick", tick), ("interest", apart + tick)):
-        if gap_debt <= room_debt + part * repaid and gap_coll <= room_coll + part * taken:
-            bound = max(room_debt / max(repaid, 1), room_coll / max(taken, 1)) + part
-            return _difference(run, mine, mine, theirs, cause, gap, bound)
-    return _difference(run, mine, mine, theirs, "unexplained", gap, tick + apart)
+@dataclass(slots=True)
+class _Judge:
+    """Names causes, in the order of the steps.
 
+    Attributes
+    ----------
+    run, chain
+        What was run, and what the contracts did.
+    prices, indices
+        What venues believed and the indices of the model after each step.
+    carried
+        By account: US dollars that its liquidations so far were allowed to be off by.
+    """
 
-def _index_gap(
-    chain: OnChainKeepers, indices: list[tuple[Float64, Float64]], step: int, rb: int, ra: int
-) -> float:
-    """Return how far the indices of the two reserves are apart in that step, as a part."""
-    if not chain.indices:
-        return 0.0
-    ours, theirs = indices[step - 1], chain.indices[step - 1]
-    supply = abs(ours[0][ra] / theirs[0][ra] - 1.0)
-    borrow = abs(ours[1][rb] / theirs[1][rb] - 1.0)
-    return float(supply + borrow) * 2.0
+    run: Run
+    chain: OnChainKeepers
+    prices: list[Float64]
+    indices: list[tuple[Float64, Float64]]
+    carried: dict[int, float] = field(default_factory=dict)
 
+    def pair(self, mine: ModelEvent, theirs: ChainEvent) -> Difference:
+        """Return the cause of what a liquidation of both sides differs by."""
+        repaid, taken = theirs.done.repaid_raw, theirs.done.taken_raw
+        unit_debt, unit_coll = self._units(mine)
+        worth_debt, worth_coll = repaid * unit_debt, taken * unit_coll
+        gap_debt = abs(mine.repaid_raw - repaid) * unit_debt
+        gap_coll = abs(mine.taken_raw - taken) * unit_coll
+        gap = max(gap_debt / worth_debt, gap_coll / worth_coll)
+        tick = self._tick(mine.step, [mine.debt_reserve, mine.collateral_reserve])
+        before = self.carried.get(mine.row, 0.0)
+        if gap == 0.0:
+            return _difference(self.run, mine, mine, theirs, "equal", 0.0, 0.0)
+        # Units of one side are worth so many of the other: a debt in units may bound the collateral.
+        # Half of a position is half of all its debts, in the units of each.
+        owing = self.run.world.debt_at[mine.row][self.run.world.debt[mine.row] > 0.0]
+        least = before + UNITS * max(unit_coll, *(self._unit(mine.step, int(r)) for r in owing))
+        bound = 0.0
+        for cause, part in (("rounding", 0.0), ("tick", tick), ("interest", tick + self._apart(mine))):
+            room = least + (RELATIVE + part) * max(worth_debt, worth_coll)
+            bound = max(room / worth_debt, 2.0 * room / worth_coll)
+            if gap_debt <= room and gap_coll <= 2.0 * room:
+                self.carried[mine.row] = room
+                return _difference(self.run, mine, mine, theirs, cause, gap, bound)
+        return _difference(self.run, mine, mine, theirs, "unexplained", gap, bound)
 
-def _alone(run: Run, event: ChainEvent) -> Difference:
-    """Return a liquidation that only the contracts carried out."""
-    near = abs(event.wanted.profit) <= EDGE
-    return _difference(run, event, None, event, "edge" if near else "unexplained", np.inf, EDGE)
+    def alone(self, event: Any, mine: ModelEvent | None, theirs: ChainEvent | None) -> Difference:
+        """Return the cause of a liquidation that only one side carried out."""
+        world = self.run.world
+        used = [
+            *world.coll_at[event.row][world.coll[event.row] > 0.0],
+            *world.debt_at[event.row][world.debt[event.row] > 0.0],
+        ]
+        units = self._units(event)
+        # The account owes at least what was repaid.
+        owed = mine.repaid_raw * units[0] if mine else theirs.done.repaid_raw * units[0] if theirs else 0.0
+        bound = (
+            EDGE + self._tick(event.step, used) + self._apart(event) + self.carried.get(event.row, 0.0) / owed
+        )
+        gap = abs(event.health_factor - 1.0)
+        return _difference(
+            self.run, event, mine, theirs, "edge" if gap <= bound else "unexplained", gap, bound
+        )
+
+    def _units(self, event: Any) -> tuple[float, float]:
+        """Return what a unit of the debt and one of the collateral are worth, US dollars."""
+        return self._unit(event.step, event.debt_reserve), self._unit(event.step, event.collateral_reserve)
+
+    def _unit(self, step: int, reserve: int) -> float:
+        tokens = self.run.world.book.tokens
+        return float(10.0 ** -tokens[reserve % len(tokens)].decimals * self.prices[step - 1][reserve])
+
+    def _tick(self, step: int, reserves: list[int]) -> float:
+        """Return what a tick of each of these prices is a part of it, added up."""
+        return float(sum(1e-8 / self.prices[step - 1][r] for r in set(reserves)))
+
+    def _apart(self, event: Any) -> float:
+        """Return how far the indices of the account's reserves are apart in a step, as a part."""
+        if not self.chain.indices:
+            return 0.0
+        world, row = self.run.world, event.row
+        ours, theirs = self.indices[event.step - 1], self.chain.indices[event.step - 1]
+        supply = np.abs(ours[0] / theirs[0] - 1.0)[world.coll_at[row]]
+        borrow = np.abs(ours[1] / theirs[1] - 1.0)[world.debt_at[row]]
+        return float(supply.max() + borrow.max())
 
 
 def _difference(
