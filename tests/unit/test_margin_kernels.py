@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts_abi.errors import InputError
-from simulation.margin.tail import tail
+from simulation.margin.tail import _found, tail
 from simulation.margin.worst_of import Holdings, holders, worst_of
 from simulation.pricing.grid import option_grid
 
@@ -214,6 +214,34 @@ def test_the_tail_is_that_of_the_whole_product(seed: int, count: int, level: flo
     np.testing.assert_allclose(found.value_at_risk, -profits[k - 1], rtol=1e-12, atol=1e-15)
     mean = (profits[: k - 1].sum(axis=0) + (share - (k - 1)) * profits[k - 1]) / share
     np.testing.assert_allclose(found.expected_shortfall, -mean, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize(("sorted_", "again"), [(False, 0), (True, 2)])
+def test_thresholds_that_are_drawn_anew_lose_nothing(sorted_: bool, again: int) -> None:
+    """Where the worst scenarios come first, thresholds fall too low: that is found out, and mended."""
+    rng = np.random.default_rng(3)
+    returns = rng.standard_t(4, (60_001, 3))
+    if sorted_:
+        returns = returns[np.argsort(returns[:, 0])]
+    weights = np.array([[1.0, 0.0, 0.1], [1.0, 0.2, 0.0]])
+    found = tail(returns, weights, 0.99)
+    assert found.again == again
+    profits = np.sort(returns @ weights.T, axis=0)
+    np.testing.assert_allclose(found.value_at_risk, -profits[600], rtol=1e-15)
+    mean = (profits[:600].sum(axis=0) + 0.01 * profits[600]) / 600.01
+    np.testing.assert_allclose(found.expected_shortfall, -mean, rtol=1e-13)
+
+
+def test_what_is_at_most_a_limit_is_found_in_order() -> None:
+    rng = np.random.default_rng(4)
+    row = rng.normal(size=160).astype(np.float32)
+    row[[0, 15, 16, 159]] = -np.inf
+    row[[1, 17, 100]] = np.nan
+    row[[2, 31, 99]] = np.inf
+    places = np.empty(160, dtype=np.int64)
+    for most in (np.float32(-np.inf), np.float32(-5), row[40], np.float32(0), np.float32(np.inf)):
+        found = _found(row, most, places)
+        np.testing.assert_array_equal(places[:found], np.flatnonzero(row <= most))
 
 
 def test_a_tail_of_nonsense_is_refused() -> None:
