@@ -80,7 +80,7 @@ def reserve(
 
 def market(*reserves: ReserveData, e_modes: tuple[EModeCategory, ...] = (), **changes: Any) -> AaveMarket:
     """Return a market of these reserves."""
-    plain = AaveMarket(V3_0, 1, NOW, reserves, {c.id: c for c in e_modes}, flash_loan_premium_bps=5)
+    plain = AaveMarket(1, NOW, reserves, {c.id: c for c in e_modes}, flash_loan_premium_bps=5, rules=V3_0)
     return replace(plain, **changes)
 
 

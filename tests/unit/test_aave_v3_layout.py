@@ -15,7 +15,6 @@ from contracts_abi.calls import Function
 from contracts_abi.errors import DataError
 from simulation.fixed_point import RAY
 from simulation.protocols.aave_v3 import AaveV3
-from simulation.protocols.aave_v3.adapter import IS_LIQUIDATION_ALLOWED
 from simulation.protocols.aave_v3.layout import (
     ZERO_ADDRESS,
     AaveLayout,
@@ -25,6 +24,7 @@ from simulation.protocols.aave_v3.layout import (
     run_stages,
     told_apart,
 )
+from simulation.protocols.aave_v3.pool_adapter import IS_LIQUIDATION_ALLOWED
 
 PROVIDER, POOL, ORACLE, TREASURY = (f"0x{i:040x}" for i in (1, 2, 3, 4))
 NOW = 1_600_000_000

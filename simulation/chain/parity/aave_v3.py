@@ -55,7 +55,7 @@ from simulation.chain.parity.harness import CaseResult, Compared, Verdict, parit
 from simulation.chain.toolchain import node_modules
 from simulation.fixed_point import MAX_UINT256, WAD
 from simulation.protocols.aave_v3 import errors
-from simulation.protocols.aave_v3.adapter import IS_LIQUIDATION_ALLOWED, AaveV3
+from simulation.protocols.aave_v3.adapter import AaveV3
 from simulation.protocols.aave_v3.configuration import (
     BORROWING_MASK,
     COLLATERAL_MASK,
@@ -70,6 +70,7 @@ from simulation.protocols.aave_v3.generic_logic import (
 )
 from simulation.protocols.aave_v3.layout import discover_layout, run_stages
 from simulation.protocols.aave_v3.liquidation_logic import liquidation_quote, liquidator_configuration_after
+from simulation.protocols.aave_v3.pool_adapter import IS_LIQUIDATION_ALLOWED
 from simulation.protocols.aave_v3.reserve_logic import project
 from simulation.protocols.aave_v3.rules import V3_0
 from simulation.protocols.aave_v3.types import (
@@ -240,7 +241,7 @@ def _prepare(evm: Evm, rules: Rules) -> World:
 
     layout = run_stages(discover_layout(deployed.provider), lambda calls: execute(evm, calls))
     return World(
-        adapter=AaveV3(layout, rules),
+        adapter=AaveV3(layout, rules=rules),
         configurator=deployed.configurator,
         sources={**sources, f"emode-{E_MODE}": e_mode_source},
         sequencer=sequencer,

@@ -54,7 +54,6 @@ from simulation.chain.parity.aave_cases import (
 )
 from simulation.chain.parity.harness import CaseResult, Compared, Verdict, parity_adapters
 from simulation.fixed_point import MAX_UINT256, WAD
-from simulation.protocols.aave_v3.adapter import IS_LIQUIDATION_ALLOWED
 from simulation.protocols.aave_v3.configuration import (
     BORROWING_MASK,
     COLLATERAL_MASK,
@@ -63,6 +62,7 @@ from simulation.protocols.aave_v3.configuration import (
     is_using_as_collateral,
 )
 from simulation.protocols.aave_v3.layout import discover_layout, run_stages
+from simulation.protocols.aave_v3.pool_adapter import IS_LIQUIDATION_ALLOWED
 from simulation.protocols.aave_v3.types import AaveAccount, AavePosition
 from simulation.protocols.aave_v3_6 import errors
 from simulation.protocols.aave_v3_6.adapter import AaveV36

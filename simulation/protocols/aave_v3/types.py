@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Generic, Self, TypeVar
 
+from simulation.fixed_point import percent_mul
 from simulation.protocols.aave_v3.configuration import ReserveConfiguration
 from simulation.types import Asset
 
@@ -47,19 +49,19 @@ class Rules:
     flash_premium: Callable[[int, int], int]
 
 
-@dataclass(frozen=True, slots=True)
-class ReserveData:
-    """One reserve at one block (`DataTypes.ReserveData` and what hangs on it).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReserveState:
+    """What a reserve is in every version, at one block (`DataTypes.ReserveData`, its token and price).
 
     Attributes
     ----------
     asset
         The underlying token.
     id
-        Position in the pool's list, and in the user configuration's bit pairs.
+        Position in the pool's list, in the user configuration's bit pairs and in later versions' bitmaps.
     configuration
         Unpacked configuration word.
-    a_token, stable_debt_token, variable_debt_token
+    a_token, variable_debt_token
         Addresses of the reserve's tokens.
     liquidity_index_ray, variable_borrow_index_ray
         Indices as stored, of `last_update_timestamp`.
@@ -69,12 +71,6 @@ class ReserveData:
         Unix seconds of the stored indices.
     normalized_income_ray, normalized_variable_debt_ray
         Indices at the market's timestamp: what balances are computed with.
-    scaled_variable_debt_raw
-        Scaled total supply of the variable debt token.
-    total_stable_debt_raw
-        Total supply of the stable debt token.
-    available_liquidity_raw
-        Underlying held by the aToken; collateral beyond it cannot be paid out.
     isolation_mode_total_debt
         Debt against this collateral in isolation mode, two decimals.
     price_base
@@ -85,7 +81,6 @@ class ReserveData:
     id: int
     configuration: ReserveConfiguration
     a_token: str
-    stable_debt_token: str
     variable_debt_token: str
     liquidity_index_ray: int
     variable_borrow_index_ray: int
@@ -94,11 +89,30 @@ class ReserveData:
     last_update_timestamp: int
     normalized_income_ray: int
     normalized_variable_debt_ray: int
+    isolation_mode_total_debt: int
+    price_base: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReserveData(ReserveState):
+    """One reserve at one block.
+
+    Attributes
+    ----------
+    stable_debt_token
+        Address of the token of debts at a stable rate.
+    scaled_variable_debt_raw
+        Scaled total supply of the variable debt token.
+    total_stable_debt_raw
+        Total supply of the stable debt token.
+    available_liquidity_raw
+        Underlying held by the aToken; collateral beyond it cannot be paid out.
+    """
+
+    stable_debt_token: str
     scaled_variable_debt_raw: int
     total_stable_debt_raw: int
     available_liquidity_raw: int
-    isolation_mode_total_debt: int
-    price_base: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +147,16 @@ class EModeCategory:
         return f"emode-{self.id}"
 
 
+R = TypeVar("R", bound=ReserveState)
+E = TypeVar("E")
+
+
 @dataclass(frozen=True, slots=True)
-class AaveMarket:
-    """A pool at one block and one time.
+class PoolState(Generic[R, E]):
+    """A pool of any version at one block and one time; `R` is its reserve, `E` its eMode category.
 
     Attributes
     ----------
-    rules
-        Version of the contracts.
     block, timestamp
         The block read, and the unix time that the normalized indices are for; the two part when a
         state is projected to the next block's time.
@@ -156,23 +172,49 @@ class AaveMarket:
         Total premium of a flash loan.
     """
 
-    rules: Rules
     block: int
     timestamp: int
-    reserves: tuple[ReserveData | None, ...]
-    e_mode_categories: Mapping[int, EModeCategory] = field(default_factory=dict)
+    reserves: tuple[R | None, ...]
+    e_mode_categories: Mapping[int, E] = field(default_factory=dict)
     base_decimals: int = 8
     liquidation_allowed: bool | None = None
     flash_loan_premium_bps: int = 0
 
-    def listed(self) -> tuple[ReserveData, ...]:
+    def listed(self) -> tuple[R, ...]:
         """Return the reserves that are there, in order."""
         return tuple(r for r in self.reserves if r is not None)
 
-    def reserve_of(self, asset: str) -> ReserveData | None:
+    def reserve_of(self, asset: str) -> R | None:
         """Return the reserve of a token address (any case), None when the pool does not list it."""
         wanted = asset.lower()
         return next((r for r in self.listed() if r.asset.address.lower() == wanted), None)
+
+    @property
+    def prices_base(self) -> dict[str, int]:
+        """Prices the market was read with: symbol to price; one that the oracle did not give is not there."""
+        return {r.asset.symbol: r.price_base for r in self.listed() if r.price_base is not None}
+
+    def with_prices(self, prices_base: Mapping[str, int]) -> Self:
+        """Return the market at other prices, keyed as in `prices_base`; a price left out is unknown."""
+        return replace(
+            self,
+            reserves=tuple(
+                r and replace(r, price_base=prices_base.get(r.asset.symbol)) for r in self.reserves
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AaveMarket(PoolState[ReserveData, EModeCategory]):
+    """A pool at one block and one time.
+
+    Attributes
+    ----------
+    rules
+        Version of the contracts.
+    """
+
+    rules: Rules = field(kw_only=True)
 
     @property
     def prices_base(self) -> dict[str, int]:
@@ -184,13 +226,10 @@ class AaveMarket:
         prices |= {c.price_key: c.price_base for c in self.e_mode_categories.values()}
         return {key: price for key, price in prices.items() if price is not None}
 
-    def with_prices(self, prices_base: Mapping[str, int]) -> AaveMarket:
+    def with_prices(self, prices_base: Mapping[str, int]) -> Self:
         """Return the market at other prices, keyed as in `prices_base`; a price left out is unknown."""
         return replace(
-            self,
-            reserves=tuple(
-                r and replace(r, price_base=prices_base.get(r.asset.symbol)) for r in self.reserves
-            ),
+            PoolState.with_prices(self, prices_base),
             e_mode_categories={
                 i: replace(c, price_base=prices_base.get(c.price_key) if c.price_source else None)
                 for i, c in self.e_mode_categories.items()
@@ -275,6 +314,11 @@ class UserAccountData:
     ltv_bps: int
     health_factor_wad: int
     has_zero_ltv_collateral: bool = False
+
+    @property
+    def counted_base(self) -> int:
+        """What of the collateral counts against debt before the account can be liquidated."""
+        return percent_mul(self.total_collateral_base, self.current_liquidation_threshold_bps)
 
     def words(self) -> tuple[int, int, int, int, int, int]:
         """Return the six words in the contract's order."""
