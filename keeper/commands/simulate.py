@@ -351,8 +351,11 @@ def run_on_bytecode(
     else:
         report = verification_record(scenario, seed, path, compare(scenario.run, seed, path, make_evm))
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "bytecode.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "bytecode.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"--out {out}: {error.strerror}", fix="name a folder to write to") from None
     if as_json:
         print(json.dumps(report))
     else:

@@ -1,0 +1,268 @@
+"""``marginline simulate``: what is wrong with a scenario is said in one line, before anything runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.command_line import Inside
+
+BOOK = """
+schema = "shared-book/1"
+timestamp = 2026-04-01T00:00:00Z
+
+[tokens.WETH]
+price = 2000.0
+decimals = 18
+
+[tokens.USDC]
+price = 1.0
+decimals = 6
+backing = { kind = "stable", token = "USD" }
+
+[[lending]]
+name = "core"
+kind = "aave-v3.6"
+
+[lending.reserves.WETH]
+ltv_bps = 8000
+liquidation_threshold_bps = 8300
+liquidation_bonus_bps = 500
+rate = { optimal = 0.9, base = 0.0, slope1 = 0.03, slope2 = 0.8 }
+
+[lending.reserves.USDC]
+ltv_bps = 0
+liquidation_threshold_bps = 0
+liquidation_bonus_bps = 0
+idle_supply = 10000.0
+rate = { optimal = 0.9, base = 0.0, slope1 = 0.05, slope2 = 0.6 }
+
+[[account]]
+wallet = "a"
+venue = "core"
+collateral = { WETH = 1.0 }
+debt = { USDC = 1500.0 }
+"""
+SCENARIO = """
+name = "small"
+book = "book.toml"
+paths = 2
+steps = 3
+step_s = 60
+
+[prices]
+process = "gbm"
+volatility = 1.0
+
+[[shocks]]
+token = "WETH"
+step = 2
+move = -0.2
+
+[channels.keepers]
+keepers = [{ name = "one" }]
+"""
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Inside:
+    return Inside(monkeypatch, capsys)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "book.toml").write_text(BOOK, encoding="utf-8")
+    (tmp_path / "small.toml").write_text(SCENARIO, encoding="utf-8")
+    return tmp_path
+
+
+def refused(inside: Inside, folder: Path, *words: str, scenario: str = SCENARIO, book: str = BOOK) -> str:
+    """Return the one line that a command ends with."""
+    (folder / "book.toml").write_text(book, encoding="utf-8")
+    (folder / "small.toml").write_text(scenario, encoding="utf-8")
+    out = () if "--out" in words else ("--out", str(folder / "out"))
+    line = inside("simulate", str(folder / "small.toml"), "--workers", "1", *out, *words).line()
+    assert not (folder / "out").exists(), "nothing was begun"
+    return line
+
+
+def swapped(text: str, *pairs: tuple[str, str]) -> str:
+    for old, new in pairs:
+        assert old in text, old
+        text = text.replace(old, new, 1)
+    return text
+
+
+SCENARIOS: list[Any] = [
+    pytest.param(
+        [('[prices]\nprocess = "gbm"\nvolatility = 1.0\n', "")], "prices: is missing", id="no prices"
+    ),
+    pytest.param([('process = "gbm"', 'process = "gmb"')], "did you mean 'gbm'", id="process"),
+    pytest.param([('process = "gbm"\n', "")], "process is missing", id="process missing"),
+    pytest.param(
+        [("volatility = 1.0", "volatility = { WBTC = 1.0 }")], "WBTC|WETH", id="process lacks token"
+    ),
+    pytest.param([("volatility = 1.0", "volatility = nan")], "volatility", id="nan volatility"),
+    pytest.param([("volatility = 1.0", "volatilty = 1.0")], "did you mean 'volatility'", id="key of process"),
+    pytest.param([("steps = 3", "stepz = 3")], "did you mean 'steps'", id="key"),
+    pytest.param([("steps = 3", "steps = 0")], "steps", id="no steps"),
+    pytest.param([("paths = 2", "paths = 0")], "paths", id="no paths"),
+    pytest.param([("step_s = 60", "step_s = nan")], "step_s", id="nan"),
+    pytest.param([("step_s = 60", "step_s = inf")], "step_s", id="infinite"),
+    pytest.param([("step = 2", "step = 4")], r"step 4.*\[1, 3\]", id="shock beyond the end"),
+    pytest.param([("move = -0.2", "move = -1.0")], "move", id="shock to zero"),
+    pytest.param([("move = -0.2", "move = nan")], "move", id="nan shock"),
+    pytest.param([('token = "WETH"', 'token = "WETHH"')], "did you mean 'WETH'", id="token of a shock"),
+    pytest.param([("[channels.keepers]", "[channels.keeper]")], "did you mean 'keepers'", id="channel"),
+    pytest.param([("keepers = [", "keeprs = [")], "did you mean 'keepers'", id="key of a channel"),
+    pytest.param([('name = "one"', 'nam = "one"')], "did you mean 'name'", id="key of a keeper"),
+    pytest.param([('name = "one"', "bid = 1.5")], "bid", id="outside bounds"),
+    pytest.param([('name = "one"', 'funding = "inventory"')], "capital", id="no funds"),
+    pytest.param([('name = "one"', "min_profit_usd = nan")], "min_profit_usd", id="nan profit"),
+    pytest.param([('book = "book.toml"', 'book = "bok.toml"')], "bok.toml", id="no book"),
+    pytest.param([('book = "book.toml"', 'book = "."')], "book|directory", id="book is a folder"),
+    pytest.param([('book = "book.toml"', "book = 3")], "book", id="book is a number"),
+    pytest.param([('name = "small"', 'name = "small')], "not TOML", id="no TOML"),
+]
+ADDED: list[Any] = [
+    ("[channels.impact.tokens.WETHH]\nmodel = 'linear'\nper_dollar = 1e-8", "did you mean 'WETH'"),
+    ("[channels.impact.tokens.WETH]\nmodel = 'liner'\nper_dollar = 1e-8", "did you mean 'linear'"),
+    ("[channels.impact.tokens.WETH]\nmodel = 'linear'", "per_dollar"),
+    ("[channels.impact.tokens.WETH]\nmodel = 'linear'\nper_dollar = -1.0", "per_dollar"),
+    ("[channels.impact.tokens.WETH]\nmodel = 'linear'\nper_dollar = 0.0", "WETH|per_dollar"),
+    ("[channels.gas]\nnative = 'ETH'", "did you mean 'WETH'"),
+    ("[channels.oracle.feeds.WETHH]\nlatency_steps = 1", "did you mean 'WETH'"),
+    ("[channels.oracle.feeds.WETH]\nsource = 'redemption'", "nothing backs WETH"),
+    ("[channels.oracle.default]\ndeviation_bps = -1", "deviation_bps"),
+    ("[[channels.oracle.faults]]\ntoken = 'WETH'\nop = 'halt'\nfrom_step = 1\nuntil_step = 2", "op"),
+    (
+        "[[channels.oracle.faults]]\ntoken = 'WETH'\nop = 'fix'\nfrom_step = 2\nuntil_step = 1",
+        "after it begins",
+    ),
+    (
+        "[[channels.oracle.faults]]\nvenue = 'cor'\ntoken = 'WETH'\nop = 'fix'\nfrom_step=1\nuntil_step=2",
+        "did you mean 'core'",
+    ),
+    ("[channels.losses]\nbackstop_usd = { cor = 1.0 }", "did you mean 'core'"),
+    ("[channels.breaker]\nvenues = ['cor']", "did you mean 'core'"),
+    ("[channels.pegs.tokens.WETH]\ndiscount = 0.1", "nothing backs"),
+    ("[channels.pegs.tokens.USDC]\ndiscount = 1.0", "discount"),
+    ("[channels.perps]", "no venue of perpetual futures"),
+    ("[channels.options]", "no options"),
+    ("[channels.borrowers]\nwarning = 1.3\ntarget = 1.2", "target"),
+    ("[channels.suppliers]\ncalm = -1.0", "calm"),
+    ("[[policies]]\nkind = 'close-facto'\nclose_factor = 0.5", "did you mean 'close-factor'"),
+    ("[[policies]]\nkind = 'close-factor'\nclose_factor = 1.5", "close_factor"),
+    ("[[policies]]\nkind = 'close-factor'", "close_factor.* missing"),
+    ("[[policies]]\nkind = 'close-factor'\nclose_factr = 0.5", "did you mean 'close_factor'"),
+    ("[[policies]]\nkind = 'bonus'\nvenues = ['cor']\nbonus_bps = 400", "did you mean 'core'"),
+    ("[[policies]]\nkind = 'threshold-shift'\nshift_bps = nan", "shift_bps"),
+    ("[[policies]]\nkind = 'threshold-shift'\nshift_bps = 1\ntoken = 'WTH'", "did you mean 'WETH'"),
+    ("[[policies]]\nkind = 'supply-cap'\ntoken = 'WTH'\ncap = 1", "did you mean 'WETH'"),
+    ("[[policies]]\nclose_factor = 0.5", "kind"),
+    ("[[policies]]\nkind = 'oracle-guards'\nvenues = ['core']", "venues"),
+]
+BOOKS: list[Any] = [
+    pytest.param(
+        [("debt = { USDC = 1500.0 }", "debt = { USDC = 1700.0 }")], "may borrow", id="borrows too much"
+    ),
+    pytest.param([("debt = { USDC = 1500.0 }", "debt = { USDC = nan }")], "USDC", id="nan debt"),
+    pytest.param([("debt = { USDC = 1500.0 }", "debt = { DAI = 1500.0 }")], "DAI", id="unknown debt"),
+    pytest.param([("liquidation_bonus_bps = 500", "liquidation_bonus_bps = 9000")], "bonus", id="bonus"),
+    pytest.param([("price = 2000.0", "price = 0.0")], "price", id="price"),
+    pytest.param(
+        [("idle_supply = 10000.0", "idle_supply = 100.0")], "lent out|supplied", id="lent out too much"
+    ),
+]
+
+
+@pytest.mark.parametrize(("pairs", "said"), SCENARIOS)
+def test_a_bad_scenario_is_one_line(
+    inside: Inside, folder: Path, pairs: list[tuple[str, str]], said: str
+) -> None:
+    assert_said(said, refused(inside, folder, scenario=swapped(SCENARIO, *pairs)))
+
+
+@pytest.mark.parametrize(("added", "said"), ADDED)
+def test_a_bad_channel_or_policy_is_one_line(inside: Inside, folder: Path, added: str, said: str) -> None:
+    assert_said(said, refused(inside, folder, scenario=f"{SCENARIO}\n{added}\n"))
+
+
+@pytest.mark.parametrize(("pairs", "said"), BOOKS)
+def test_a_bad_book_is_one_line(
+    inside: Inside, folder: Path, pairs: list[tuple[str, str]], said: str
+) -> None:
+    assert_said(said, refused(inside, folder, book=swapped(BOOK, *pairs)))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--off", "keeper"], "did you mean 'keepers'"),
+        (["--matrix", "nonsense"], "threshold or oracle"),
+        (["--matrix", "oracle", "--off", "oracle"], "oracle channel"),
+        (["--matrix", "threshold", "--shock", "1.5"], "shock"),
+        (["--matrix", "threshold", "--shock", "nan"], "shock"),
+        (["--fidelity", "nonsense"], "model or revm"),
+        (["--paths", "0"], "paths"),
+        (["--seed", "-1"], "seed"),
+        (["--verify", "--off", "keepers"], "nobody liquidates"),
+    ],
+)
+def test_a_bad_option_is_one_line(inside: Inside, folder: Path, words: list[str], said: str) -> None:
+    assert_said(said, refused(inside, folder, *words))
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        ("[channels.suppliers]", "suppliers"),
+        ("[channels.borrowers]", "borrowers"),
+    ],
+)
+def test_what_bytecode_cannot_follow_is_refused(inside: Inside, folder: Path, added: str, said: str) -> None:
+    assert_said(said, refused(inside, folder, "--verify", scenario=f"{SCENARIO}\n{added}\n"))
+
+
+def test_venues_without_bytecode_are_refused(inside: Inside, folder: Path) -> None:
+    other = swapped(BOOK, ('kind = "aave-v3.6"', 'kind = "aave-v2"'))
+    assert_said(
+        "core is aave-v2, whose bytecode is not built here", refused(inside, folder, "--verify", book=other)
+    )
+
+
+@pytest.mark.parametrize("words", [(), ("--verify",)])
+def test_an_out_folder_that_is_none_is_refused(inside: Inside, folder: Path, words: tuple[str, ...]) -> None:
+    file = folder / "taken"
+    file.write_text("mine", encoding="utf-8")
+    for out in (file, file / "below", Path("/proc/none")):
+        line = refused(inside, folder, "--out", str(out), *words)
+        assert_said("taken|/proc", line)
+    assert file.read_text(encoding="utf-8") == "mine"
+
+
+def test_the_folder_of_another_run_is_refused_and_kept(inside: Inside, folder: Path) -> None:
+    words = ("simulate", str(folder / "small.toml"), "--workers", "1", "--out", str(folder / "out"), "--json")
+    first = inside(*words)
+    assert first.code == 0, first.err
+    kept = (folder / "out" / "record.json").read_bytes()
+    assert_said("other|another|differ", inside(*words, "--seed", "9").line())
+    (folder / "small.toml").write_text(SCENARIO.replace("-0.2", "-0.3"), encoding="utf-8")
+    assert_said("other|another|differ", inside(*words).line())
+    (folder / "small.toml").write_text(SCENARIO, encoding="utf-8")
+    (folder / "book.toml").write_text(BOOK.replace("1500.0", "1400.0"), encoding="utf-8")
+    assert_said("other|another|differ", inside(*words).line())
+    assert (folder / "out" / "record.json").read_bytes() == kept
+    (folder / "book.toml").write_text(BOOK, encoding="utf-8")
+    again = inside(*words)
+    assert again.code == 0
+    assert again.json() == first.json()
+
+
+def assert_said(said: str, line: str) -> None:
+    assert re.search(said, line), line
+    assert "Traceback" not in line
+    assert len(line) < 600, line
