@@ -151,6 +151,14 @@ def simulate(
         list[Path] | None,
         typer.Option("--policy", help="TOML of [[policies]] to compare with; may be repeated."),
     ] = None,
+    spread: Annotated[
+        bool,
+        typer.Option("--spread", help="Run the ends of each [[uncertain]] range: what do they change?"),
+    ] = False,
+    wallets: Annotated[
+        bool,
+        typer.Option("--wallets", help="Risk scores of wallets in several venues, by 256 paths at most."),
+    ] = False,
     fidelity: Annotated[
         str, typer.Option(help="model, or revm: the protocols' own bytecode, one path.")
     ] = "model",
@@ -193,6 +201,8 @@ def simulate(
         out=out,
         as_json=json_,
         policies=policy or (),
+        spread=spread,
+        wallets=wallets,
     )
 
 

@@ -30,7 +30,9 @@ from simulation.contagion.causes import (
 from simulation.contagion.policies import build_policy
 from simulation.contagion.record import build_record
 from simulation.contagion.scenario import Scenario, build_run, full_table, load_scenario, read_table
+from simulation.contagion.spread import range_ends
 from simulation.contagion.sweep import FOLDER, VARIANT, VARIANTS
+from simulation.contagion.wallets import wallets_record
 
 if TYPE_CHECKING:
     from simulation.chain.fidelity.keepers import ChainEvent
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 TASK: Final = "simulation.contagion.sweep:sweep_task"
 CHUNK: Final = 64
 BASE: Final = "base"
+AT: Final = "at "
 
 
 def run_simulate(
@@ -55,6 +58,8 @@ def run_simulate(
     as_json: bool,
     html: bool = True,
     policies: Sequence[Path] = (),
+    spread: bool = False,
+    wallets: bool = False,
 ) -> None:
     """Run a scenario; write its record, its paths and its report; print the figures.
 
@@ -75,6 +80,8 @@ def run_simulate(
     if matrix is not None:
         shocks = shock_of_each(scenario, shock=shock_kind(matrix), size=shock)
         variants |= {f"shock of {name}": over for name, over in shocks.items()}
+    if spread:
+        variants |= {f"{AT}{name}": over for name, over in range_ends(scenario, file.parent).items()}
     console = stderr_console()
     tables, digest = _columns(console, scenario, file, variants, folder, paths, seed, workers)
     base = tables[BASE]
@@ -93,6 +100,8 @@ def run_simulate(
         policies=_named(tables, "policy "),
         policy_tables=compared,
         without=_named(tables, "without "),
+        wallets=wallets_record(scenario.run, seed, paths) if wallets else None,
+        spread=_named(tables, AT),
     )
     written = (folder / "paths.parquet", *write_run(folder, record, html=html))
     if as_json:
@@ -266,6 +275,11 @@ def show(console: Console, record: Mapping[str, Any]) -> None:
             f"{own['toxic']['mean']['value']:,.1f}",
         )
     console.print(venues)
+    show_system(console, record)
+    if record["spread"]:
+        show_spread(console, record["spread"])
+    if record["wallets"]:
+        show_wallets(console, record["wallets"])
     if record["effects"]:
         causes = plain_table("channel", "bad debt with it", "without it", "adds", "± 95 %")
         for effect in record["effects"]:
@@ -292,6 +306,79 @@ def show(console: Console, record: Mapping[str, Any]) -> None:
         for name, row in zip(matrix["venues"], matrix["matrix"], strict=True):
             shocked.add_row(name, *(f"{money(x['value'])} ± {half_width(x)}" for x in row))
         console.print(shocked)
+
+
+def show_system(console: Console, record: Mapping[str, Any]) -> None:
+    """Print the figures of the whole system, and how paths were drawn where that was not plainly."""
+    sampling, system = record["sampling"], record["system"]
+    if sampling["antithetic"] or sampling["mean_weight"] is not None:
+        drawn = "in mirrored pairs" if sampling["antithetic"] else "independently"
+        console.print(
+            f"drawn {drawn}; estimator: {sampling['estimator']}; {sampling['effective_paths']:,.0f} "
+            f"effective paths of {record['paths']:,}"
+        )
+    table = plain_table("system", "", "± 95 %", "")
+    rows = {
+        "spiral multiplier": (system["spiral_multiplier"], 2),
+        "share of toxic liquidations": (system["share_toxic"], 3),
+        "accounts that wait for a profit, a step": (system["unprofitable_backlog"], 2),
+        "part of keepers' profit that is bid away": (system["keepers"]["oev_leakage_share"], 3),
+    }
+    for token, own in system["price_multipliers"].items():
+        if own["value"] is not None:
+            rows[f"price multiplier of {token}"] = (own, 3)
+    for name, (figure, digits) in rows.items():
+        table.add_row(name, *_with_error(figure, digits), figure.get("why", ""))
+    console.print(table)
+    for row in system["covar"]:
+        if row["value"] is not None:
+            console.print(
+                f"CoVaR {system['covar_level']:.0%} of {row['of']} given {row['given']}: "
+                f"{money(row['value'])}, {money(row['delta'])} above its own"
+            )
+
+
+def _with_error(figure: Mapping[str, Any], digits: int) -> tuple[str, str]:
+    if figure["value"] is None:
+        return "unknown", ""
+    if figure["low"] is None or figure["high"] is None:
+        return f"{figure['value']:.{digits}f}", "unknown"
+    return f"{figure['value']:.{digits}f}", f"{(figure['high'] - figure['low']) / 2:.{digits}f}"
+
+
+def show_spread(console: Console, spread: Mapping[str, Any]) -> None:
+    """Print how far key figures go over the ends of the uncertain ranges."""
+    table = plain_table("over the plausible ranges", "own", "least", "at", "most", "at")
+    for name, own in spread["figures"].items():
+        table.add_row(
+            name.removesuffix("_usd").replace("_", " "),
+            money(own["value"]),
+            money(own["least"]),
+            own["least_at"],
+            money(own["most"]),
+            own["most_at"],
+        )
+    console.print(table)
+
+
+def show_wallets(console: Console, wallets: Mapping[str, Any]) -> None:
+    """Print the riskiest wallets with positions in several places."""
+    table = plain_table("wallet", "score", "legs", "leverage", "distance", "liquidated", "hedge broken")
+    for own in wallets["top"]:
+        table.add_row(
+            own["wallet"],
+            f"{own['score']:.0f}",
+            f"{own['legs']}",
+            "unknown" if own["leverage"] is None else f"{own['leverage']:.2f}",
+            "none" if own["distance"] is None else f"{own['distance']:.1%}",
+            f"{own['liquidated']:.0%}",
+            f"{own['broken']['value']:.0%}",
+        )
+    console.print(
+        f"{wallets['cross_margin']:,} wallets in several places, {wallets['paths']:,} paths looked at"
+    )
+    if wallets["top"]:
+        console.print(table)
 
 
 def money(value: float | None) -> str:

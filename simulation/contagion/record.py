@@ -33,6 +33,7 @@ from simulation.contagion.metrics import (
     tail_of,
 )
 from simulation.contagion.scenario import Scenario, full_table
+from simulation.contagion.spread import spread_record
 from simulation.contagion.state import Total
 from simulation.contagion.systemic import system_record
 from simulation.contagion.world import COMPOUND_V3
@@ -72,6 +73,8 @@ def build_record(
     policy_tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     matrix_shock: Mapping[str, Any] | None = None,
     without: Mapping[str, Columns] | None = None,
+    wallets: Mapping[str, Any] | None = None,
+    spread: Mapping[str, Columns] | None = None,
 ) -> dict[str, Any]:
     """Return the record of a run.
 
@@ -93,6 +96,10 @@ def build_record(
         ``kind`` and ``size`` of the shocks of `matrix`.
     without
         Columns without each channel, by its name.
+    wallets
+        See `wallets_record`; null when nobody asked.
+    spread
+        Columns at the ends of the uncertain ranges, see `range_ends`; null when nobody asked.
     """
     world = scenario.run.world
     worst = worst_path(base)
@@ -128,6 +135,8 @@ def build_record(
         },
         "histograms": {name: histogram(base[name], sampling) for name in LOSSES},
         "waterfall": waterfall(base) | _paid_otherwise(scenario, base),
+        "wallets": None if wallets is None else dict(wallets),
+        "spread": None if not spread else _plain(spread_record(scenario, base, spread)),
         "system": _plain(
             system_record(
                 world,

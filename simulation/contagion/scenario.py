@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import numpy as np
-from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from contracts_abi.errors import InputError
 from oracle.strict import StrictModel, input_error
@@ -43,6 +44,28 @@ class Shock(StrictModel):
     move: Annotated[float, Field(gt=-1)]
 
 
+class Uncertain(StrictModel):
+    """A number of the scenario that is not known well, and the range in which it plausibly lies.
+
+    Attributes
+    ----------
+    key
+        Dotted key of the scenario, for example ``channels.impact.tokens.WETH.per_dollar``.
+    low, high
+        Ends of the range; the scenario's own value is between them.
+    """
+
+    key: Annotated[str, Field(min_length=1, pattern=r"^[^,:\s]+$")]
+    low: int | float
+    high: int | float
+
+    @model_validator(mode="after")
+    def _rises(self) -> Uncertain:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"low is {self.low:g} and high {self.high:g}: give low < high")
+        return self
+
+
 class ScenarioFile(StrictModel):
     """A scenario as it stands in a TOML file."""
 
@@ -72,6 +95,8 @@ class ScenarioFile(StrictModel):
     """Settings of channels by their names; oracle, interest, keepers and losses act without being listed."""
     policies: tuple[dict[str, Any], ...] = ()
     """Policies, applied in this order."""
+    uncertain: tuple[Uncertain, ...] = ()
+    """Numbers that are not known well; ``marginline simulate --spread`` runs the ends of their ranges."""
 
     @field_validator("channels")
     @classmethod
