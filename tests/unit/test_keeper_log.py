@@ -289,3 +289,56 @@ def test_trouble_that_returns_is_told_again() -> None:
             listener("trouble", {"error": "refused", "failures": 1})
             listener("recovered", {"failures": 1, "seconds": 1.0})
     assert [a.key for a in sink.alerts] == ["trouble", "recovered", "trouble"]
+
+
+# ----------------------------------------------------------------------------------------- several markets
+
+
+def test_with_several_markets_a_line_about_an_account_names_its_own() -> None:
+    told = Told()
+    told.log = RunLog(
+        Console(file=told._stream, width=60),
+        told.clock,
+        {USDC.address: USDC},
+        base_decimals={"aave-v3.6": 8, "morpho-blue:b323495f": 24},
+    )
+    told.log("verdict", verdict() | {"protocol": "morpho-blue:b323495f"})
+    told.log(
+        "waited",
+        {
+            "protocol": "morpho-blue:b323495f",
+            "account": ACCOUNT,
+            "armed_block": 1,
+            "block": 3,
+            "cost_base": str(5 * 10**24),
+        },
+    )
+    first, second = told.lines()
+    assert "0xCDDD…9427 on morpho-blue:b323495f" in first
+    assert second.endswith("which cost 5.00")
+
+    one = Told()
+    one.log("verdict", verdict() | {"protocol": "aave-v3.6"})
+    assert " on " not in one.lines()[0].partition("protocol_price")[0]
+
+
+def test_a_market_that_is_unknown_is_said_and_an_alert_until_it_is_known() -> None:
+    told, fields = Told(), {"block": 7, "protocol": "morpho-blue:b323495f", "error": "no\nanswer"}
+    told.log("market_unknown", fields)
+    told.log("market_known", {"block": 9, "protocol": "morpho-blue:b323495f"})
+    assert told.lines() == [
+        "unknown  morpho-blue:b323495f: no answer; nobody acts there",
+        "known again  morpho-blue:b323495f",
+    ]
+    alert = alert_of("market_unknown", fields)
+    assert alert is not None
+    assert (alert.level, alert.key) == (Level.CRITICAL, "market.morpho-blue:b323495f")
+    assert dict(alert.fields) == {"protocol": "morpho-blue:b323495f"}
+    assert alert_of("market_known", fields) is None
+
+
+def test_alerts_about_accounts_name_the_market() -> None:
+    alert = alert_of("verdict", verdict() | {"protocol": "aave-v3.6:prime"})
+    assert alert is not None
+    assert alert.text.startswith(f"{ACCOUNT} on aave-v3.6:prime at block 7")
+    assert dict(alert.fields) == {"account": ACCOUNT, "protocol": "aave-v3.6:prime"}
