@@ -27,6 +27,7 @@ from simulation.portfolio.instruments import Portfolio
 from simulation.portfolio.load import load_book
 from simulation.portfolio.market import Market
 from simulation.risk.report import decision_record, record_of
+from simulation.risk.screen import surely_above
 from simulation.types import MarginStatus
 
 
@@ -90,10 +91,14 @@ def _report(
 ) -> None:
     """Scan accounts and print what is to be seen; `unknown` are rows of those that could not be read."""
     rows = list(unknown)
+    # Who is surely above is not shown without --all, and need not be asked one by one.
+    sure = [False] * len(portfolios) if list_all else surely_above(method, portfolios, market)
+    asked = [portfolio for portfolio, above in zip(portfolios, sure, strict=True) if not above]
     with LateBar(stderr_console()) as bar:
-        for i, portfolio in enumerate(portfolios):
-            bar.update(f"{len(portfolios):,} accounts", i, len(portfolios))
+        for i, portfolio in enumerate(asked):
+            bar.update(f"{len(portfolios):,} accounts", i, len(asked))
             rows.append(scanned(method, portfolio, market))
+    count = len(portfolios) + len(unknown)
     rows.sort(key=lambda row: (_ORDER.index(row["standing"]), -(row["shortfall"] or 0.0), row["account"]))
     shown = [row for row in rows if list_all or row["standing"] != "above"]
     if as_json:
@@ -101,13 +106,13 @@ def _report(
             "method": method.kind,
             "parameters_hash": method.parameters.hash,
             "timestamp": market.timestamp,
-            "accounts": len(rows),
+            "accounts": count,
             "under": sum(row["standing"] == "under" for row in rows),
             "rows": shown,
         }
         print(json.dumps(record, allow_nan=False))
         return
-    _show(stdout_console(), method, rows, shown)
+    _show(stdout_console(), method, rows, shown, count)
 
 
 _ORDER = ("under", "unknown", "refused", "above")
@@ -199,7 +204,11 @@ def first_bid(method: PortfolioMethod, portfolio: Portfolio, market: Market) -> 
 
 
 def _show(
-    console: Console, method: PortfolioMethod, rows: Sequence[dict[str, Any]], shown: Sequence[dict[str, Any]]
+    console: Console,
+    method: PortfolioMethod,
+    rows: Sequence[dict[str, Any]],
+    shown: Sequence[dict[str, Any]],
+    count: int,
 ) -> None:
     columns = ("account", "", "shortfall", "worst scenario", "first bid")
     colours = {"under": "red", "above": "green", "unknown": "yellow", "refused": "yellow"}
@@ -228,4 +237,4 @@ def _show(
     under = sum(row["standing"] == "under" for row in rows)
     other = sum(row["standing"] in ("unknown", "refused") for row in rows)
     more = f", [yellow]{other} without an answer[/]" if other else ""
-    console.print(f"{len(rows):,} accounts by {method.kind}: [bold]{under:,} under maintenance[/]{more}")
+    console.print(f"{count:,} accounts by {method.kind}: [bold]{under:,} under maintenance[/]{more}")
