@@ -6,7 +6,7 @@ replayed one and a test.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -124,6 +124,38 @@ def usd_prices(view: HeadView) -> PriceSnapshot:
         decimals,
         block=protocol.block,
         timestamp=protocol.timestamp,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Allowed(Planned):
+    """A market as it is planned in, with the pairs of each account that the policy would act on."""
+
+    pairs: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+
+    def liquidation_pairs(self, market: Any, account: Any) -> Sequence[tuple[str, str]]:
+        """Return pairs of debt and collateral token that `account` may be liquidated in."""
+        return self.pairs[account.account]
+
+
+def _paying(protocol: str, account: str, debt: str, collateral: str) -> LiquidationPlan:
+    """Return a plan that pays, to ask a policy what speaks against a pair but profit."""
+    return LiquidationPlan(
+        account=account,
+        protocol=protocol,
+        debt_asset=debt,
+        collateral_asset=collateral,
+        debt_to_cover_raw=1,
+        seized_raw=1,
+        full=False,
+        path=(),
+        flash_premium_raw=0,
+        proceeds_raw=2,
+        profit_raw=1,
+        gas_units=0,
+        gas_cost_raw=0,
+        min_profit_raw=0,
+        impact_bps=0,
     )
 
 
@@ -252,9 +284,27 @@ def _judge(
         if verdict.reason is Reason.UNPROFITABLE and (adapter.name, verdict.account) not in in_flight
     ]
     usd = usd_prices(view)
+    market = adapter.project(view.market, max(next_timestamp, view.head.timestamp))
+    # A plan takes its place in the pools, and one of those that are made at all. One that the policy would
+    # hold whatever it earns must not: a market with a wrong oracle would stop the others.
+    pairs: dict[str, Sequence[tuple[str, str]]] = {}
+    for row in tuple(wanted):
+        account = view.book.accounts[row]
+        verdicts = {
+            (debt, collateral): policy.decide(
+                *margins[row],
+                _paying(adapter.name, account, debt, collateral),
+                excess_seizure_bps=_excess(view, debt, collateral),
+            )
+            for debt, collateral in adapter.liquidation_pairs(market, view.book.exact[row])
+        }
+        pairs[account] = [pair for pair, verdict in verdicts.items() if verdict.action is Action.ACT]
+        if verdicts and not pairs[account]:
+            first[row] = next(iter(verdicts.values()))
+            wanted.remove(row)
     book = MarketBook(
-        model=Planned(adapter, room),
-        market=adapter.project(view.market, max(next_timestamp, view.head.timestamp)),
+        model=_Allowed(adapter, room, pairs),
+        market=market,
         accounts={(adapter.name, row): view.book.exact[row] for row in wanted},
         prices=usd,
         settings=settings,
@@ -289,12 +339,7 @@ def _decided(
             if isinstance(plan, Reason):
                 verdicts.append(policy.decide(*margins, None, excess_seizure_bps=None, no_plan=plan))
                 continue
-            excess = excess_seizure_bps(
-                _symbol(view.book, plan.collateral_asset),
-                _symbol(view.book, plan.debt_asset),
-                view.protocol,
-                view.reference,
-            )
+            excess = _excess(view, plan.debt_asset, plan.collateral_asset)
             final = policy.decide(*margins, plan, excess_seizure_bps=excess)
             verdicts.append(final)
             if final.action is Action.ACT:
@@ -307,6 +352,11 @@ def _decided(
         sum(len(j.first) for j in judged.values()),
         undecided,
     )
+
+
+def _excess(view: HeadView, debt: str, collateral: str) -> int | None:
+    symbols = _symbol(view.book, collateral), _symbol(view.book, debt)
+    return excess_seizure_bps(*symbols, view.protocol, view.reference)
 
 
 def _symbol(book: Book, address: str) -> str:

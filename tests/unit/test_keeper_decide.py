@@ -125,7 +125,10 @@ def test_seizing_more_than_the_reference_justifies_is_held_although_both_say_liq
     assert all("bps more than at reference prices" in v.detail for v in deep)
     assert not {v.account for v in deep} & set(acted_on(decision))
     tolerant = decided(crashed(reference=reference), ThreePricePolicy(harm_tolerance_bps=300))
-    assert {v.account for v in deep} <= set(acted_on(tolerant))
+    # Held whether it pays or not; who is not held any more and left all the same does not.
+    assert {v.account for v in deep} & set(acted_on(tolerant))
+    left = {v.account for v in deep} - set(acted_on(tolerant))
+    assert {by_account(tolerant)[account].reason for account in left} <= {Reason.UNPROFITABLE}
 
 
 def test_an_account_that_could_not_be_read_is_held_as_unknown() -> None:

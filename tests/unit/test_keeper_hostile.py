@@ -1,0 +1,96 @@
+"""Two markets in one keeper, one of them not as one would have it: what it must not do to the other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import pytest
+
+from keeper.decide import Decision, decide_all
+from keeper.markets import LendingProtocol
+from keeper.view import HeadView, Views
+from oracle.snapshot import plain_snapshot
+from simulation.policy.three_price import ThreePricePolicy
+from simulation.protocols.morpho_blue import (
+    IrmKind,
+    MarketParams,
+    MarketState,
+    MorphoAccount,
+    MorphoBlue,
+    MorphoLayout,
+    MorphoMarket,
+)
+from simulation.protocols.morpho_blue.book import book_of_accounts
+from simulation.types import Action, Asset, Reason
+from tests.aave_states import NOW
+from tests.morpho_states import IRM, MORPHO, ORACLE
+from tests.seeded_view import ADAPTER, BLOCK, FIRST_E8, SETTINGS, seeded_accounts, token, view_at
+
+WAD = 10**18
+CRASH = {**FIRST_E8, **{s: FIRST_E8[s] * 62 // 100 for s in ("WETH", "wstETH")}}
+ACCOUNTS = seeded_accounts(20, 3)
+LOAN, COLLATERAL = Asset("USDC", token("USDC"), 6), Asset("WETH", token("WETH"), 18)
+PARAMS = MarketParams(LOAN.address, COLLATERAL.address, ORACLE, IRM, 86 * WAD // 100)
+ON_MORPHO = MorphoBlue(MorphoLayout(MORPHO, PARAMS, LOAN, COLLATERAL, IrmKind.NONE))
+ADAPTERS: dict[str, LendingProtocol] = {ADAPTER.name: ADAPTER, ON_MORPHO.name: ON_MORPHO}
+PRICE_E36 = CRASH["WETH"] * 10**24 // 10**8
+
+
+def aave() -> HeadView:
+    """Return Aave after a fall of Ether that reference and pools confirm."""
+    return view_at(ACCOUNTS, CRASH, CRASH, pools_e8=CRASH)
+
+
+def morpho(debts_usd: Collection[int], oracle_percent: int = 100) -> HeadView:
+    """Return a market of Morpho under water at an oracle that says a part of the true price."""
+    price_e36 = PRICE_E36 * oracle_percent // 100
+    total = 10**16
+    market = MorphoMarket(
+        params=PARAMS,
+        state=MarketState(2 * total, 2 * total * 10**6, total, total * 10**6, NOW),
+        irm=None,
+        price_e36=price_e36,
+        block=BLOCK,
+        timestamp=NOW,
+        loan=LOAN,
+        collateral=COLLATERAL,
+    )
+    exact = [
+        MorphoAccount("0x" + f"{i + 1:040x}", 0, usd * 10**12, usd * 10**6 * 10**36 // PRICE_E36 * 110 // 100)
+        for i, usd in enumerate(debts_usd)
+    ]
+    book = book_of_accounts(ON_MORPHO.name, market, [a.account for a in exact], exact)
+    prices = ON_MORPHO.prices_base(market)
+    protocol = plain_snapshot("protocol", "USDC", prices, market.base_decimals, block=BLOCK, timestamp=NOW)
+    first = aave()
+    return HeadView(first.head, market, book, protocol, first.reference, first.pools)
+
+
+def decided(views: Mapping[str, HeadView], **changes: Any) -> Decision:
+    head = next(iter(views.values())).head
+    return decide_all(
+        Views(head, views, {}), ADAPTERS, ThreePricePolicy(), SETTINGS, next_timestamp=NOW + 12, **changes
+    )
+
+
+def plans_of(decision: Decision) -> Counter[str]:
+    return Counter(plan.protocol for plan in decision.plans)
+
+
+@pytest.mark.parametrize("most", [None, 8])
+def test_who_is_held_takes_no_place_in_the_pools_and_in_the_bundle(most: int | None) -> None:
+    """A market whose oracle is wrong must not stop the liquidations of another."""
+    alone = plans_of(decided({ADAPTER.name: aave()}, most=most))
+    assert alone[ADAPTER.name] >= 3
+    # Large enough to empty every pool, and more of them than there is room for; all of them held.
+    held = morpho([10**6] * 12, oracle_percent=96)
+    both = decided({ADAPTER.name: aave(), ON_MORPHO.name: held}, most=most)
+    verdicts = [v for v in both.verdicts if v.protocol_margin.protocol == ON_MORPHO.name]
+    assert {(v.action, v.reason) for v in verdicts} == {(Action.HOLD, Reason.PROTOCOL_PRICE_LOW)}
+    assert all("bps more than at reference prices" in v.detail for v in verdicts)
+    assert plans_of(both) == alone
+    # With a right oracle they are acted on, so that it is the policy that kept them away.
+    right = decided({ADAPTER.name: aave(), ON_MORPHO.name: morpho([10**6] * 12)})
+    assert plans_of(right)[ON_MORPHO.name] > 0
