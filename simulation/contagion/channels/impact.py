@@ -1,4 +1,4 @@
-"""Impact: what is sold and bought moves the market's price, and the move fades."""
+"""Impact: what is sold and bought moves the market's price, the move fades, and liquidity may leave."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from contracts_abi.errors import InputError
-from simulation.contagion.batch import Batch, Channel, market_prices
+from contracts_abi.errors import InputError, UnknownNameError
+from oracle.strict import StrictModel
+from simulation.contagion.batch import YEAR_S, Batch, Channel, market_prices
 from simulation.contagion.channels import channels
 from simulation.contagion.impact import ImpactModel, build
 from simulation.contagion.impact.table import of_exit
@@ -17,15 +18,78 @@ from simulation.contagion.settle import Depth
 from simulation.contagion.world import World
 from simulation.types import Float64
 
+DAY_S: Final = 86_400.0
 POINTS: Final = 24
 """Points of the table of losses that keepers decide by."""
 
 
+class Withdrawal(StrictModel):
+    """Liquidity that leaves a market at a moment and does not come back.
+
+    Attributes
+    ----------
+    token
+        Whose market.
+    step
+        From the beginning of which step it is gone; 1 is the first.
+    share
+        Part of what is there by then, in (0, 1).
+    """
+
+    token: str
+    step: Annotated[int, Field(ge=1)]
+    share: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Flight(StrictModel):
+    """Liquidity that leaves all markets as they become wild.
+
+    In a step of dt days the part ``1 - exp(-w dt)`` leaves, with ``w = rate * max(sigma - calm, 0)`` and
+    sigma the realised volatility of the token's market price a year: the root of an exponentially weighted
+    mean of ``(ln return)**2`` a year's time, which starts at ``calm**2``. It does not come back.
+
+    Attributes
+    ----------
+    rate
+        Part a day for each unit of yearly volatility above `calm`; 0 for none.
+    calm
+        Volatility a year at and below which nobody leaves.
+    half_life_s
+        Seconds after which a return counts half in the volatility.
+    stays
+        Part of a market's first liquidity that never leaves for this reason, in (0, 1].
+    """
+
+    rate: Annotated[float, Field(ge=0)] = 0.0
+    calm: Annotated[float, Field(ge=0)] = 1.0
+    half_life_s: Annotated[float, Field(gt=0)] = 3_600.0
+    stays: Annotated[float, Field(gt=0, le=1)] = 0.05
+
+    def share(self, variance: Float64, left: Float64, dt_s: float) -> Float64:
+        """Return the part of what is left that leaves in a step at variances a year."""
+        rate = self.rate * np.maximum(np.sqrt(variance) - self.calm, 0.0)
+        most = np.maximum(1.0 - self.stays / left, 0.0)
+        return np.minimum(-np.expm1(-rate * dt_s / DAY_S), most)
+
+    def variance(self, before: Float64, log_return: Float64, dt_s: float) -> Float64:
+        """Return the realised variance a year after one more return."""
+        keep = 0.5 ** (dt_s / self.half_life_s)
+        return np.asarray(keep * before + (1.0 - keep) * log_return**2 * (YEAR_S / dt_s))
+
+
 @dataclass(slots=True)
 class _Memo:
+    """What is kept of the markets; `left` is the part of each one's liquidity that has not left.
+
+    `seen` and `variance` are the market prices of the step before and the realised variance a year.
+    """
+
     models: dict[int, ImpactModel]
     states: dict[int, Float64]
     sizes: dict[int, Float64]
+    left: Float64
+    seen: Float64
+    variance: Float64
 
 
 @channels.register("impact")
@@ -49,6 +113,10 @@ class ImpactChannel(Channel):
         Whether tokens that are not listed take the book's exit liquidity, if it has some.
     exit_half_life_s
         Seconds in which half of what was sold into an exit is refilled.
+    withdrawals
+        Liquidity that leaves at given steps.
+    flight
+        Liquidity that leaves with realised volatility.
     """
 
     kind: ClassVar[Literal["impact"]] = "impact"
@@ -57,6 +125,8 @@ class ImpactChannel(Channel):
     tokens: dict[str, dict[str, Any]] = Field(default_factory=dict)
     exits: bool = True
     exit_half_life_s: Annotated[float, Field(gt=0)] = 3_600.0
+    withdrawals: tuple[Withdrawal, ...] = ()
+    flight: Flight = Flight()
 
     @field_validator("tokens")
     @classmethod
@@ -66,9 +136,14 @@ class ImpactChannel(Channel):
         return value
 
     def check(self, world: World) -> None:
-        """Refuse a token that the book has not."""
+        """Refuse a token that the book has not, and a withdrawal from a market that is none."""
         for symbol in self.tokens:
             world.token(symbol)
+        if self.on and self.withdrawals:
+            markets = [world.tokens[a] for a in self.models(world)]
+            for withdrawal in self.withdrawals:
+                if withdrawal.token not in markets:
+                    raise UnknownNameError("market of channels.impact.withdrawals", withdrawal.token, markets)
 
     def models(self, world: World) -> dict[int, ImpactModel]:
         """Return the market of each token that has one, by the token's index."""
@@ -84,11 +159,19 @@ class ImpactChannel(Channel):
         """Open the markets, and tell keepers how to ask what trades lose."""
         paths = batch.state.paths
         models = self.models(batch.world)
-        memo = _Memo(models, {a: model.start(paths) for a, model in models.items()}, {})
+        memo = _Memo(
+            models,
+            {a: model.start(paths) for a, model in models.items()},
+            {},
+            left=np.ones_like(batch.state.market),
+            seen=batch.state.market.copy(),
+            variance=np.full_like(batch.state.market, self.flight.calm**2),
+        )
         for a, model in models.items():
             memo.sizes[a] = _sizes(
                 model, memo.states[a][:1], batch.state.market[:1, a], batch.world.tokens[a]
             )
+        self._leave(batch, memo, 1)
         batch.ask_depth = lambda: self._depth(batch, memo)
         return memo
 
@@ -113,6 +196,27 @@ class ImpactChannel(Channel):
             # The move of the step is what was seen; the next one begins from what is left of it.
             faded = model.price(memo.states[a], reference[:, a]) / reference[:, a]
             state.displaced[:, a] = np.log(faded)
+        if self.flight.rate > 0.0:
+            moved = np.log(state.market / memo.seen)
+            memo.variance = self.flight.variance(memo.variance, moved, batch.dt_s)
+            memo.seen = state.market.copy()
+            share = self.flight.share(memo.variance, memo.left, batch.dt_s)
+            for a in memo.models:
+                _withdraw(memo, a, share[:, a])
+        self._leave(batch, memo, batch.step + 1)
+
+    def _leave(self, batch: Batch, memo: _Memo, step: int) -> None:
+        """Take away what is gone from the beginning of `step` on."""
+        for withdrawal in self.withdrawals:
+            if withdrawal.step == step:
+                a = batch.world.token(withdrawal.token)
+                _withdraw(memo, a, np.full(batch.state.paths, withdrawal.share))
+
+    def columns(self, batch: Batch, memo: _Memo) -> dict[str, Float64]:
+        """Return which part of each market's liquidity is left, where some of it can leave."""
+        if not self.withdrawals and self.flight.rate == 0.0:
+            return {}
+        return {f"impact.liquidity_left.{batch.world.tokens[a]}": memo.left[:, a] for a in memo.models}
 
     def _depth(self, batch: Batch, memo: _Memo) -> Depth:
         """Return what trades of many sizes would lose on each path now."""
@@ -129,6 +233,12 @@ class ImpactChannel(Channel):
             # Losses never fall with size; what a market that stands above its reference pays more is no loss.
             lost[:, a] = np.maximum.accumulate(np.maximum(gap, 0.0), axis=1)
         return Depth(size, lost)
+
+
+def _withdraw(memo: _Memo, a: int, share: Float64) -> None:
+    """Take a part of a market's liquidity away, on each path its own; the price stays."""
+    memo.states[a] = memo.models[a].withdraw(memo.states[a], share).state
+    memo.left[:, a] *= 1.0 - share
 
 
 def _reference(batch: Batch) -> Float64:
