@@ -29,11 +29,15 @@ margin_app = typer.Typer(no_args_is_help=True, help="Margin of portfolio files, 
 book_app = typer.Typer(
     no_args_is_help=True, help="Shared books: who holds and owes what on all protocols; see docs/book.md."
 )
+pack_app = typer.Typer(
+    no_args_is_help=True, help="Events with published figures that a simulation is held against."
+)
 app.add_typer(chain_app, name="chain")
 app.add_typer(keeper_app, name="keeper")
 app.add_typer(oracle_app, name="oracle")
 app.add_typer(margin_app, name="margin")
 app.add_typer(book_app, name="book")
+app.add_typer(pack_app, name="pack")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
@@ -53,6 +57,7 @@ Positions = Annotated[
     typer.Option(help="inline, csv or parquet; without it inline up to 500 rows, and parquet beyond."),
 ]
 BookPath = Annotated[Path, typer.Argument(help="A book: .toml, see docs/book.md.")]
+PackName = Annotated[str, typer.Argument(help="Name of a pack, or a folder with a pack.toml.")]
 Config = Annotated[Path, typer.Option("--config", "-c", help="The keeper's TOML configuration.")]
 
 
@@ -247,6 +252,39 @@ def sweep(
         task=task,
         as_json=json_,
     )
+
+
+@pack_app.command("list")
+def pack_list(json_: JsonFlag = False) -> None:
+    """List the event packs."""
+    from keeper.commands.packs import list_packs
+
+    list_packs(as_json=json_)
+
+
+@pack_app.command("show")
+def pack_show(name: PackName, json_: JsonFlag = False) -> None:
+    """Show a pack's targets with sources and bands, and its free parameters."""
+    from keeper.commands.packs import show_pack
+
+    show_pack(name, as_json=json_)
+
+
+@pack_app.command("run")
+def pack_run(
+    name: PackName,
+    paths: Annotated[int | None, typer.Option(min=1, help="Paths; the pack's own without it.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed; the pack's own without it.")] = None,
+    spread: Annotated[
+        bool, typer.Option(help="Run each parameter over its range: how far do held-out figures go?")
+    ] = True,
+    out: Annotated[Path | None, typer.Option(help="Folder for NAME.json.")] = None,
+    json_: JsonFlag = False,
+) -> None:
+    """Run a pack: published, simulated, band and verdict of each target. Exit 0 when it ran."""
+    from keeper.commands.packs import run_pack_command
+
+    run_pack_command(name, paths=paths, seed=seed, spread=spread, out=out, as_json=json_)
 
 
 @chain_app.command("up")
