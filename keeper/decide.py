@@ -6,8 +6,8 @@ replayed one and a test.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -215,6 +215,8 @@ def decide_all(
     every: bool = False,
     most: int | None = None,
     rooms: Mapping[str, int] | None = None,
+    barred: Callable[[Key], str | None] = lambda _: None,
+    behind: Collection[Key] = (),
 ) -> Decision:
     """Decide on every account of every market, and plan for all together.
 
@@ -234,6 +236,11 @@ def decide_all(
         Plans to make at most; the accounts of least profit behind them are left for `Reason.LIMIT`.
     rooms
         How far a market's prices may move until the next block, in basis points; see `keeper.asked`.
+    barred
+        Returns the limit that keeps us off an account, None without one. Who is kept off is judged and not
+        planned for, so that no plan that nobody executes takes the place of one.
+    behind
+        Accounts whose plans did not hold at the last head: they are planned for on what the others leave.
     """
     judged: dict[str, _Judged] = {}
     undecided: dict[str, str] = {}
@@ -249,11 +256,12 @@ def decide_all(
                 in_flight=in_flight,
                 every=every,
                 room=(rooms or {}).get(name, LEAST_ROOM_BPS),
+                barred=barred,
             )
         except MarginlineError as error:
             # Says something of this market; the others may be as they should.
             undecided[name] = str(error)
-    return _decided(judged, policy, in_flight, most=most, undecided=undecided)
+    return _decided(judged, policy, in_flight, most=most, undecided=undecided, behind=behind)
 
 
 def _judge(
@@ -267,6 +275,7 @@ def _judge(
     in_flight: Collection[Key],
     every: bool,
     room: int = LEAST_ROOM_BPS,
+    barred: Callable[[Key], str | None] = lambda _: None,
 ) -> _Judged:
     rows = examined_rows(view, adapter, watched, every=every)
     protocol = LendingHealthFactor(adapter, view.market)
@@ -302,6 +311,9 @@ def _judge(
         if verdicts and not pairs[account]:
             first[row] = next(iter(verdicts.values()))
             wanted.remove(row)
+        elif (limit := barred((adapter.name, account))) is not None:
+            first[row] = replace(first[row], action=Action.HOLD, reason=Reason.LIMIT, detail=limit)
+            wanted.remove(row)
     book = MarketBook(
         model=_Allowed(adapter, room, pairs),
         market=market,
@@ -319,9 +331,17 @@ def _decided(
     *,
     most: int | None,
     undecided: Mapping[str, str],
+    behind: Collection[Key] = (),
 ) -> Decision:
     pools = next((j.view.pools for j in judged.values()), {})
-    planned = plan_markets([j.book for j in judged.values()], pools, most=most)
+    planned = plan_markets(
+        [j.book for j in judged.values()],
+        pools,
+        most=most,
+        behind={
+            key for key in _rows(judged) if (key[0], judged[key[0]].view.book.accounts[key[1]]) in behind
+        },
+    )
     verdicts: list[Verdict] = []
     acting: list[tuple[int, LiquidationPlan]] = []
     ranks = {key: rank for rank, key in enumerate(planned)}
@@ -352,6 +372,10 @@ def _decided(
         sum(len(j.first) for j in judged.values()),
         undecided,
     )
+
+
+def _rows(judged: Mapping[str, _Judged]) -> list[tuple[str, int]]:
+    return [key for market in judged.values() for key in market.book.accounts]
 
 
 def _excess(view: HeadView, debt: str, collateral: str) -> int | None:

@@ -238,6 +238,8 @@ class Keeper:
             every=every,
             most=self._most_plans(),
             rooms={name: room_bps(heads) for name, heads in self._prices.items()},
+            barred=self._barred(tick),
+            behind=self._refused_at,
         )
         self._report_unknown(head, {**views.unread, **decision.undecided})
         if every:
@@ -316,8 +318,23 @@ class Keeper:
             amended[_key(refusal.order)] = (Action.LEAVE, refusal.reason, refusal.detail)
         return _amended(decision.verdicts, amended), submission
 
+    def _barred(self, tick: Tick) -> Callable[[Key], str | None]:
+        """Return what says which limit keeps us off an account; none where nothing is sent anyway."""
+        if self.config.mode is Mode.OBSERVE or self.config.contracts.liquidator is None:
+            return lambda _: None
+        limits, usage = self.config.limits, read_usage(self.journal, tick)
+
+        def barred(key: Key) -> str | None:
+            breach = account_breach(limits, usage, key[1], key[0])
+            return None if breach is None else f"{breach.limit}: {breach.detail}"
+
+        return barred
+
     def _stopped(self, plans: Sequence[LiquidationPlan], tick: Tick) -> dict[Key, str]:
-        """Return the accounts that a limit keeps us off now, and which one; see `keeper.limits`."""
+        """Return the plans that a limit of all accounts together stops now, and which one it is.
+
+        Who is kept off for itself was not planned for; see `_barred` and `keeper.limits`.
+        """
         limits = self.config.limits
         usage = read_usage(self.journal, tick)
         now = tick.head.timestamp if limits.clock == "block" else self.clock.now()
@@ -329,10 +346,7 @@ class Keeper:
         free = room(limits, usage)
         # Who was refused last waits longest: plans that never hold must not keep others from their turn.
         for plan in sorted(plans, key=lambda p: self._refused_at.get(_key(p), -1)):
-            breach = account_breach(limits, usage, plan.account, plan.protocol)
-            if breach is not None:
-                stopped[_key(plan)] = f"{breach.limit}: {breach.detail}"
-            elif free == 0:
+            if free == 0:
                 stopped[_key(plan)] = f"{Limit.PER_BLOCK}: no more new intents in this block"
             else:
                 free -= 1

@@ -15,7 +15,7 @@ from __future__ import annotations
 import bisect
 import heapq
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
@@ -784,7 +784,11 @@ def plan_bundle(
 
 
 def plan_markets(
-    books: Sequence[MarketBook], pools: Pools, *, most: int | None = None
+    books: Sequence[MarketBook],
+    pools: Pools,
+    *,
+    most: int | None = None,
+    behind: Collection[Any] = (),
 ) -> dict[Any, LiquidationPlan | Reason]:
     """Plan for many accounts of several markets against one set of pools, the most profitable first.
 
@@ -803,6 +807,9 @@ def plan_markets(
         Pools by address, all at one block.
     most
         Plans to make at most; the accounts behind them that would pay too get `Reason.LIMIT`.
+    behind
+        Keys of accounts that are planned for on what all others leave, whatever they are worth: those whose
+        plans did not hold before, which would otherwise take from the pools what nobody then gets.
 
     Returns
     -------
@@ -813,17 +820,23 @@ def plan_markets(
     keys = [key for book in books for key in book.accounts]
     if len(set(keys)) < len(keys):
         raise InputError("two accounts of a bundle have the same key", fix="name the market in it")
-    line = _Line(_Means(pools, books[0].settings.inventory_raw if books else None))
-    place = 0
-    for number, book in enumerate(books):
-        planner = _planner(book.model, book.market, book.prices, book.settings)
-        for account in book.accounts.values():
-            line.add(number, place, planner, account)
-            place += 1
+    planners = [_planner(book.model, book.market, book.prices, book.settings) for book in books]
+    means = _Means(pools, books[0].settings.inventory_raw if books else None)
     plans: dict[Any, LiquidationPlan | Reason] = {}
-    for place, plan in line.plans(most):
-        plans[keys[place]] = plan
-    return plans | {key: line.refusal(place) for place, key in enumerate(keys) if key not in plans}
+    refusals: dict[Any, Reason] = {}
+    for last in (False, True):
+        line = _Line(means)
+        places: list[Any] = []
+        for number, (book, planner) in enumerate(zip(books, planners, strict=True)):
+            for key, account in book.accounts.items():
+                if (key in behind) is last:
+                    line.add(number, len(places), planner, account)
+                    places.append(key)
+        for place, plan in line.plans(None if most is None else most - len(plans)):
+            plans[places[place]] = plan
+        refusals |= {key: line.refusal(i) for i, key in enumerate(places) if key not in plans}
+        means = line.means
+    return plans | {key: refusals[key] for key in keys if key not in plans}
 
 
 @dataclass(frozen=True, slots=True)
@@ -907,6 +920,11 @@ class _Line:
         self._planned: set[int] = set()
         # Value negated (a heap gives the least first), place and number of the pair.
         self._heap: list[tuple[Fraction, int, int, _Turn]] = []
+
+    @property
+    def means(self) -> _Means:
+        """What the plans so far leave."""
+        return self._means
 
     def add(self, book: int, place: int, planner: _Planner[Any, Any], account: Any) -> None:
         """Put an account among its kin, once for each pair."""

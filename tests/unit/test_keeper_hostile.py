@@ -32,7 +32,9 @@ WAD = 10**18
 CRASH = {**FIRST_E8, **{s: FIRST_E8[s] * 62 // 100 for s in ("WETH", "wstETH")}}
 ACCOUNTS = seeded_accounts(20, 3)
 LOAN, COLLATERAL = Asset("USDC", token("USDC"), 6), Asset("WETH", token("WETH"), 18)
-PARAMS = MarketParams(LOAN.address, COLLATERAL.address, ORACLE, IRM, 86 * WAD // 100)
+PARAMS = MarketParams(
+    LOAN.address, COLLATERAL.address, ORACLE, IRM, 62 * WAD // 100
+)  # who liquidates gets 12.8 %, more than on Aave
 ON_MORPHO = MorphoBlue(MorphoLayout(MORPHO, PARAMS, LOAN, COLLATERAL, IrmKind.NONE))
 ADAPTERS: dict[str, LendingProtocol] = {ADAPTER.name: ADAPTER, ON_MORPHO.name: ON_MORPHO}
 PRICE_E36 = CRASH["WETH"] * 10**24 // 10**8
@@ -94,3 +96,48 @@ def test_who_is_held_takes_no_place_in_the_pools_and_in_the_bundle(most: int | N
     # With a right oracle they are acted on, so that it is the policy that kept them away.
     right = decided({ADAPTER.name: aave(), ON_MORPHO.name: morpho([10**6] * 12)})
     assert plans_of(right)[ON_MORPHO.name] > 0
+
+
+def of(decision: Decision, name: str) -> dict[str, tuple[Action, Reason]]:
+    return {v.account: (v.action, v.reason) for v in decision.verdicts if v.protocol_margin.protocol == name}
+
+
+def test_who_is_kept_off_by_a_limit_takes_no_place_either() -> None:
+    whales = morpho([10**6] * 12)
+    views = {ADAPTER.name: aave(), ON_MORPHO.name: whales}
+    alone = plans_of(decided({ADAPTER.name: aave()}, most=8))
+    denied = set(whales.book.accounts)
+    both = decided(
+        views, most=8, barred=lambda key: "deny_accounts: on the list" if key[1] in denied else None
+    )
+    assert plans_of(both) == alone
+    assert set(of(both, ON_MORPHO.name).values()) == {(Action.HOLD, Reason.LIMIT)}
+    details = {v.detail for v in both.verdicts if v.account in denied}
+    assert details == {"deny_accounts: on the list"}
+    # It is asked for the market too: an account is kept off in one and not in the other.
+    elsewhere = decided(views, barred=lambda key: "x" if key[0] != ON_MORPHO.name else None)
+    assert set(plans_of(elsewhere)) == {ON_MORPHO.name}
+
+
+def test_who_was_refused_is_planned_for_on_what_the_others_leave() -> None:
+    """An account whose plan never holds, in a market that anybody opened, must not use up the pools."""
+    whales = morpho([10**8] * 3)
+    views = {ADAPTER.name: aave(), ON_MORPHO.name: whales}
+    alone = plans_of(decided({ADAPTER.name: aave()}))
+    first = decided(views)
+    assert plans_of(first)[ADAPTER.name] < alone[ADAPTER.name]
+    refused = {(ON_MORPHO.name, account) for account in whales.book.accounts}
+    second = decided(views, behind=refused)
+    assert plans_of(second)[ADAPTER.name] == alone[ADAPTER.name]
+    # They are not forgotten, and come behind everybody.
+    order = [plan.protocol for plan in second.plans]
+    assert order[-1] == ON_MORPHO.name
+    assert order == sorted(order)
+    # Nor do they take one of the last places.
+    count = alone[ADAPTER.name]
+    assert plans_of(decided(views, behind=refused, most=count)) == alone
+    left = decided(views, behind=refused, most=count)
+    assert set(of(left, ON_MORPHO.name).values()) <= {
+        (Action.LEAVE, Reason.LIMIT),
+        (Action.LEAVE, Reason.UNPROFITABLE),
+    }
