@@ -16,11 +16,14 @@ from enum import StrEnum
 from functools import partial
 from typing import Final
 
+import numpy as np
+
 from contracts_abi.errors import InputError
 from simulation.margin.result import MarginResult, PortfolioMethod
 from simulation.portfolio.instruments import Portfolio, Position
 from simulation.portfolio.market import Market
 from simulation.risk.moves import known_margin, label_of
+from simulation.risk.netted import NettedBook, netted_book
 
 STEPS: Final = (2.0**-12, 2.0**-18, 2.0**-24)
 """Relative sizes of a small change: requirements are piecewise linear, and rounding costs 1e-12 of them at
@@ -138,6 +141,7 @@ def euler(
     """
 
     whole = which.of(known_margin(method, portfolio, market))
+    book = netted_book(method, portfolio, market)
 
     def part(i: int, step: float) -> float:
         def at(factor: float) -> float:
@@ -151,7 +155,8 @@ def euler(
 
     best: Attribution | None = None
     for step in steps:
-        tried = _attribution("euler", which, portfolio, whole, partial(part, step=step))
+        one = partial(part, step=step) if book is None else _slopes(book, which, step).__getitem__
+        tried = _attribution("euler", which, portfolio, whole, one)
         if best is None or abs(tried.rest) < abs(best.rest):
             best = tried
         if abs(best.rest) <= _CLOSES * max(1.0, *(abs(c.amount) for c in best.contributions), abs(whole)):
@@ -159,6 +164,14 @@ def euler(
     if best is None:
         raise InputError("shares without a step", fix="give one")
     return best
+
+
+def _slopes(book: NettedBook, which: Which, step: float) -> list[float]:
+    initial = which is Which.INITIAL
+    up = book.requirement(book.totals + step * book.profits, initial=initial)
+    down = book.requirement(book.totals - step * book.profits, initial=initial)
+    slopes: list[float] = ((up - down) / (2 * step)).tolist()
+    return slopes
 
 
 def incremental(
@@ -172,12 +185,18 @@ def incremental(
         As `euler`.
     """
     present = list(portfolio.positions)
-    steps = []
+    steps: list[float] = []
+    whole = which.of(known_margin(method, portfolio, market))
+    book = netted_book(method, portfolio, market)
+    if book is not None:
+        sums = np.cumsum(book.profits, axis=1)
+        steps = [0.0, *book.requirement(sums, initial=which is Which.INITIAL).tolist()]
+        return _attribution("incremental", which, portfolio, whole, lambda i: steps[i + 1] - steps[i])
     for count in range(len(present) + 1):
         held = (*present[:count], *(sized(position, 0.0) for position in present[count:]))
         changed = portfolio.model_copy(update={"positions": held})
         steps.append(which.of(known_margin(method, changed, market)))
-    return _attribution("incremental", which, portfolio, steps[-1], lambda i: steps[i + 1] - steps[i])
+    return _attribution("incremental", which, portfolio, whole, lambda i: steps[i + 1] - steps[i])
 
 
 def leave_one_out(
@@ -191,6 +210,11 @@ def leave_one_out(
         As `euler`.
     """
     whole = which.of(known_margin(method, portfolio, market))
+    book = netted_book(method, portfolio, market)
+    if book is not None:
+        rest = book.requirement(book.totals - book.profits, initial=which is Which.INITIAL)
+        gone: list[float] = (whole - rest).tolist()
+        return _attribution("leave-one-out", which, portfolio, whole, gone.__getitem__)
     return _attribution(
         "leave-one-out",
         which,

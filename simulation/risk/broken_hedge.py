@@ -7,6 +7,7 @@ reference of the margin engines, section 5.3.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -17,6 +18,7 @@ from simulation.portfolio.instruments import Portfolio
 from simulation.portfolio.market import Market
 from simulation.risk.attribution import Which, sized
 from simulation.risk.moves import known_margin, label_of
+from simulation.risk.netted import NettedBook, netted_book
 
 
 class LegOf(StrEnum):
@@ -93,23 +95,41 @@ def broken_hedges(
         legs.setdefault(label, []).append(i)
     columns = legs_of(portfolio, market)
     worth = value_under(portfolio, market, NEUTRAL)[0]
+    book = netted_book(method, portfolio, market)
     found = []
     for label, at in legs.items():
-        rest = tuple(
-            sized(position, 0.0) if i in at else position for i, position in enumerate(portfolio.positions)
-        )
         notional = 0.0
         for i in at:
             dollars = columns.inverse[i] and portfolio.positions[i].instrument.type != "option"
             notional += abs(columns.quantity[i]) * (1.0 if dollars else columns.spot[i])
         value = math.fsum(worth[i] for i in at)
-
-        def left(gained: float, rest: object = rest) -> float:
-            cash = portfolio.cash + gained / market.stable_price
-            changed = portfolio.model_copy(update={"positions": rest, "cash": cash})
-            return which.left(known_margin(method, changed, market))
-
+        left = _left_asked(method, portfolio, market, which, at) if book is None else _left(book, which, at)
         found.append(
             BrokenLeg(label, tuple(at), left(value - penalty * float(notional)), left(min(value, 0.0)))
         )
     return tuple(sorted(found, key=lambda leg: (leg.left, leg.positions)))
+
+
+def _left_asked(
+    method: PortfolioMethod, portfolio: Portfolio, market: Market, which: Which, at: list[int]
+) -> Callable[[float], float]:
+    """Return what is left of the margin without some positions, by the cash gained; the method is asked."""
+    gone = frozenset(at)
+    rest = tuple(
+        sized(position, 0.0) if i in gone else position for i, position in enumerate(portfolio.positions)
+    )
+
+    def left(gained: float) -> float:
+        cash = portfolio.cash + gained / market.stable_price
+        changed = portfolio.model_copy(update={"positions": rest, "cash": cash})
+        return which.left(known_margin(method, changed, market))
+
+    return left
+
+
+def _left(book: NettedBook, which: Which, at: list[int]) -> Callable[[float], float]:
+    """Return the same from the sums of the whole."""
+    others = book.totals - book.profits[:, at].sum(axis=1, keepdims=True)
+    required = float(book.requirement(others, initial=which is Which.INITIAL)[0])
+    equity = book.cash + float(book.values.sum()) - float(book.values[at].sum())
+    return lambda gained: equity + gained - required

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from simulation.margin.result import PortfolioMethod
 from simulation.portfolio.instruments import Portfolio
 from simulation.portfolio.market import Market
 from simulation.risk.attribution import Which, sized
 from simulation.risk.moves import known_margin
+from simulation.risk.netted import netted_book
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,13 @@ def savings(
     whole = which.of(known_margin(method, portfolio, market))
     keys = [(p.instrument, p.volatility, p.protocol) for p in portfolio.positions]
     alone = 0.0
+    book = netted_book(method, portfolio, market)
+    if book is not None:
+        places: dict[object, int] = {}
+        at = np.array([places.setdefault(key, len(places)) for key in keys], dtype=np.int64)
+        each = np.zeros((len(book.profits), len(places)))
+        np.add.at(each.T, at, book.profits.T)
+        return Savings(float(book.requirement(each, initial=which is Which.INITIAL).sum()), whole)
     for key in dict.fromkeys(keys):
         held = tuple(
             position if own == key else sized(position, 0.0)

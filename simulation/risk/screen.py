@@ -15,13 +15,13 @@ from typing import Final
 import numpy as np
 
 from contracts_abi.errors import MarginlineError
-from simulation.margin.baselines import Cross, Stress
 from simulation.margin.result import PortfolioMethod
-from simulation.margin.scenario_grid import NEUTRAL, ScenarioSet, legs_of, value_under
+from simulation.margin.scenario_grid import NEUTRAL, legs_of, value_under
 from simulation.margin.worst_of import worst_of
 from simulation.portfolio.flat import FlatBook, flat_book, profit_grid
 from simulation.portfolio.instruments import Future, Perpetual, Portfolio
 from simulation.portfolio.market import Market
+from simulation.risk.netted import netted_by
 from simulation.types import Bool, Float64
 
 ROUNDING: Final = 1e-9
@@ -40,7 +40,7 @@ def surely_above(method: PortfolioMethod, portfolios: Sequence[Portfolio], marke
         Whose margin.
     """
     nobody = np.zeros(len(portfolios), dtype=np.bool_)
-    netted = _netted_by(method)
+    netted = netted_by(method)
     if netted is None or not portfolios:
         return nobody
     scenarios, share = netted
@@ -58,18 +58,6 @@ def surely_above(method: PortfolioMethod, portfolios: Sequence[Portfolio], marke
     except MarginlineError:
         # A scenario that says nothing of a symbol, for one: the method tells it account by account.
         return nobody
-
-
-def _netted_by(method: PortfolioMethod) -> tuple[ScenarioSet, float] | None:
-    """Return a method's scenarios and the share of the worst loss that maintenance is; None without a kernel.
-
-    By the class itself: another one that is derived from it may ask for more.
-    """
-    if type(method) is Cross:
-        return method.parameters.scenario_set(), method.parameters.maintenance_share
-    if type(method) is Stress:
-        return method.parameters.scenario_set(), 1.0
-    return None
 
 
 def _is_known(book: FlatBook, place: int, market: Market) -> bool:
