@@ -26,25 +26,32 @@ from simulation.chain.aave_v2 import (
     AaveV2Deployment,
     deploy_aave_v2,
 )
-from simulation.chain.evm import Evm, find_log, labelled_address, read, transact
+from simulation.chain.evm import Evm, read, transact
 from simulation.chain.parity.aave_cases import (
     BORROWER,
     DEPLOYER,
     FUNDS_RAW,
     LIQUIDATOR,
     NEAR_WAD,
-    PRICE_SOURCE,
     PROVIDER,
     SINK,
     WHALE,
-    YEAR_S,
+    Attempt,
     Comparison,
     act_as,
     first_from,
+    holding,
+    later,
     maybe,
+    odd_price,
+    paid,
+    pass_time,
     pick,
+    pick_pair,
+    price_sources,
     some,
     uniform,
+    verdict,
 )
 from simulation.chain.parity.harness import CaseResult, Compared, Verdict, parity_adapters
 from simulation.fixed_point import MAX_UINT256, WAD
@@ -113,16 +120,6 @@ class World:
         return tuple(self.market.tokens)
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """The liquidation that a case tries."""
-
-    collateral: str
-    debt: str
-    debt_to_cover_raw: int
-    receive_a_token: bool
-
-
 @parity_adapters.register("aave-v2")
 @dataclass(frozen=True, slots=True)
 class AaveV2Parity:
@@ -165,10 +162,7 @@ class AaveV2Parity:
 
     def prepare(self, evm: Evm) -> World:
         """Deploy the market of `LISTINGS` with settable price sources, and fund everybody."""
-        sources = {a.symbol: labelled_address(f"price source of {a.symbol}") for a in LISTINGS}
-        for asset in LISTINGS:
-            evm.set_code(sources[asset.symbol], PRICE_SOURCE)
-            evm.set_storage(sources[asset.symbol], 0, asset.price_wei)
+        sources = price_sources(evm, {asset.symbol: asset.price_wei for asset in LISTINGS})
         market = deploy_aave_v2(evm, DEPLOYER, sources=sources)
         for asset in LISTINGS:
             token = market.tokens[asset.symbol]
@@ -184,7 +178,7 @@ class AaveV2Parity:
         """Bring about one borrower, one market and one liquidation; compare."""
         _open_position(evm, world, rng)
         _disturb(evm, world, rng)
-        timestamp = evm.timestamp() + pick(rng, (0, 1, 12, 3_600, int(rng.integers(1, 90 * 86_400))))
+        timestamp = later(evm, rng)
         state = _read_market(evm, world, timestamp)
         account = _read_account(evm, world, BORROWER)
         for symbol, price in _choose_prices(rng, state, account).items():
@@ -225,10 +219,11 @@ def _open_position(evm: Evm, world: World, rng: np.random.Generator) -> None:
             available_wei = read(evm, abi.GET_USER_ACCOUNT_DATA.call(world.pool, BORROWER))[2]
             amount_raw = max(1, _raw(symbol, available_wei / 10**18 * rng.uniform(0.2, 0.98)))
             attempt(BORROWER, abi.BORROW.encode(tokens[symbol], amount_raw, mode, 0, BORROWER))
-    for _ in range(int(rng.integers(0, 3))):
-        gap_s = pick(rng, (1, 3_600, int(rng.integers(1, 30 * 86_400)), int(rng.integers(1, 2 * YEAR_S))))
-        evm.warp(evm.timestamp() + gap_s)
-        attempt(PROVIDER, DEPOSIT.encode(tokens[pick(rng, world.symbols)], 10**6, PROVIDER, 0))
+    pass_time(
+        evm,
+        rng,
+        lambda: attempt(PROVIDER, DEPOSIT.encode(tokens[pick(rng, world.symbols)], 10**6, PROVIDER, 0)),
+    )
     if maybe(rng, 0.06):
         symbol = pick(rng, collaterals)
         attempt(BORROWER, abi.SET_USER_USE_RESERVE_AS_COLLATERAL.encode(tokens[symbol], False))
@@ -284,21 +279,12 @@ def _choose_prices(rng: np.random.Generator, market: AaveV2Market, account: Aave
                 return True
 
         prices[symbol] = max(1, first_from(reached, 1, 10**30) + int(pick(rng, (-1, 0, 0, 1))))
-    if maybe(rng, 0.03):  # no price: the oracle has no fallback and reverts
-        prices[pick(rng, sorted(prices))] = pick(rng, (0, -1))
-    elif maybe(rng, 0.03):  # products that leave 256 bits
-        prices[pick(rng, sorted(prices))] = uniform(rng, 0, 2 ** int(rng.integers(60, 255)))
-    elif maybe(rng, 0.03):
-        prices[pick(rng, sorted(prices))] = 1
+    odd_price(rng, prices)
     return prices
 
 
 def _choose_attempt(rng: np.random.Generator, market: AaveV2Market, account: AaveV2Account) -> Attempt:
-    word = account.user_configuration
-    collaterals = [r for r in market.reserves if is_using_as_collateral(word, r.id)]
-    debts = [r for r in market.reserves if is_borrowing(word, r.id)]
-    collateral = pick(rng, collaterals if collaterals and maybe(rng, 0.95) else market.reserves)
-    debt = pick(rng, debts if debts and maybe(rng, 0.95) else market.reserves)
+    collateral, debt = pick_pair(rng, market.reserves, account.user_configuration)
     owed_raw = max(1, _owed(market, account, debt))
     options = (
         MAX_UINT256,
@@ -404,13 +390,15 @@ def _compare(
     a_token = world.market.a_tokens[attempt.collateral]
     treasury_of = world.market.a_tokens[attempt.debt]
 
-    def holdings() -> tuple[int, int, int, int]:
-        return (
-            read(evm, abi.BALANCE_OF.call(collateral, LIQUIDATOR)),
-            read(evm, abi.BALANCE_OF.call(debt, LIQUIDATOR)),
-            read(evm, abi.SCALED_BALANCE_OF.call(a_token, LIQUIDATOR)),
-            read(evm, abi.SCALED_BALANCE_OF.call(treasury_of, world.market.treasury)),
-        )
+    def holdings() -> dict[str, int]:
+        return {
+            "liquidator's collateral": read(evm, abi.BALANCE_OF.call(collateral, LIQUIDATOR)),
+            "liquidator's debt token": read(evm, abi.BALANCE_OF.call(debt, LIQUIDATOR)),
+            "liquidator's aTokens, scaled": read(evm, abi.SCALED_BALANCE_OF.call(a_token, LIQUIDATOR)),
+            "treasury's aTokens, scaled": read(
+                evm, abi.SCALED_BALANCE_OF.call(treasury_of, world.market.treasury)
+            ),
+        }
 
     before = holdings()
     data = abi.LIQUIDATION_CALL.encode(
@@ -422,42 +410,29 @@ def _compare(
     compared.check("revert code", code, outcome.revert_code)
     rates = False
     if result.success and outcome.succeeds:
-        emitted = find_log(result, abi.LIQUIDATION_CALL_EVENT)
-        compared.check("event debtToCover", emitted["debtToCover"], outcome.debt_repaid_raw)
-        seized = emitted["liquidatedCollateralAmount"]
-        compared.check("event liquidatedCollateralAmount", seized, outcome.collateral_seized_raw)
-        after = holdings()
-        paid_out_raw = 0 if attempt.receive_a_token else outcome.collateral_seized_raw
-        same = collateral == debt
-        changes = [b - a for a, b in zip(before, after, strict=True)]
-        repaid_raw = outcome.debt_repaid_raw
-        compared.check("liquidator's collateral", changes[0], paid_out_raw - (repaid_raw if same else 0))
-        compared.check("liquidator's debt token", changes[1], (paid_out_raw if same else 0) - repaid_raw)
-        moved = outcome.collateral_scaled_raw if attempt.receive_a_token else 0
-        compared.check("liquidator's aTokens, scaled", changes[2], moved)
-        rates = _compare_reserves(evm, world, market, account, attempt, outcome, changes[3], compared)
+        compared.event(result, outcome.debt_repaid_raw, outcome.collateral_seized_raw)
+        updated, minted_raw = update_state(
+            next(r for r in market.reserves if r.asset.symbol == attempt.debt), market.timestamp
+        )
+        moved_raw = outcome.collateral_scaled_raw if attempt.receive_a_token else 0
+        changes = paid(
+            repaid_raw=outcome.debt_repaid_raw,
+            paid_out_raw=0 if attempt.receive_a_token else outcome.collateral_seized_raw,
+            same=collateral == debt,
+        )
+        changes |= {"liquidator's aTokens, scaled": moved_raw, "treasury's aTokens, scaled": minted_raw}
+        compared.changes(before, holdings(), changes)
+        rates = _compare_reserve(evm, world, updated, account, attempt, outcome, market.timestamp, compared)
     if code == outcome.revert_code:
-        left = _read_account(evm, world, BORROWER)
-        expected = outcome.account_after
-        compared.check("configuration", left.user_configuration, expected.user_configuration)
-        for position in left.positions:
-            compared.check(
-                f"position {position.reserve_id}", position, expected.position(position.reserve_id)
-            )
+        compared.account(_read_account(evm, world, BORROWER), outcome.account_after)
     return CaseResult(
-        verdict=_verdict(code),
+        verdict=verdict(code, errors.HEALTH_FACTOR_NOT_BELOW_THRESHOLD),
         code=code,
         tags=_tags(
             market, account, attempt, outcome, health_factor_wad, liquidated=result.success, rates=rates
         ),
         mismatches=tuple(compared.mismatches),
     )
-
-
-def _verdict(code: str | None) -> Verdict:
-    if code is None:
-        return Verdict.LIQUIDATED
-    return Verdict.HEALTHY if code == errors.HEALTH_FACTOR_NOT_BELOW_THRESHOLD else Verdict.REJECTED
 
 
 def _compare_reads(
@@ -479,38 +454,27 @@ def _compare_reads(
         ):
             balance = read(evm, abi.BALANCE_OF.call(address, BORROWER))
             compared.check(f"balance of {kind}{symbol}", balance, expected)
-    call = abi.GET_USER_ACCOUNT_DATA.call(world.pool, BORROWER)
-    try:
-        contract: Any = call.decode(evm.call(call.to, call.data))
-    except CallReverted as error:
-        contract = revert_code(error.data)
-    try:
-        model: Any = calculate_user_account_data(market, account).words()
-    except errors.AaveV2Revert as reverted:
-        model = reverted.code
-    compared.check("account data", contract, model)
-    return contract[5] if isinstance(contract, tuple) else None
+    return compared.account_data(
+        evm, world.pool, revert_code, lambda: calculate_user_account_data(market, account)
+    )
 
 
-def _compare_reserves(
+def _compare_reserve(
     evm: Evm,
     world: World,
-    market: AaveV2Market,
+    updated: AaveV2Reserve,
     account: AaveV2Account,
     attempt: Attempt,
     outcome: AaveV2Liquidation,
-    minted_scaled_raw: int,
+    now: int,
     compared: Comparison,
 ) -> bool:
-    """Compare indices, the treasury's share and, where no stable debt is burnt, the new rates."""
+    """Compare the debt's reserve, brought to `now`: indices and, where no stable debt is burnt, new rates."""
     found = _read_reserve(evm, world, attempt.debt)
-    before = next(r for r in market.reserves if r.asset.symbol == attempt.debt)
-    updated, minted = update_state(before, market.timestamp)
     compared.check("liquidity index", found.liquidity_index_ray, updated.liquidity_index_ray)
     compared.check("borrow index", found.variable_borrow_index_ray, updated.variable_borrow_index_ray)
-    compared.check("treasury's aTokens, scaled", minted_scaled_raw, minted)
-    old, new = account.position(before.id), outcome.account_after.position(before.id)
-    stable_burnt = stable_debt_balance(old, market.timestamp) != stable_debt_balance(new, market.timestamp)
+    old, new = account.position(updated.id), outcome.account_after.position(updated.id)
+    stable_burnt = stable_debt_balance(old, now) != stable_debt_balance(new, now)
     if stable_burnt or attempt.collateral == attempt.debt:
         return False
     burnt_raw = old.scaled_variable_debt_raw - new.scaled_variable_debt_raw
@@ -554,4 +518,4 @@ def _tags(
         "same_asset": liquidated and attempt.collateral == attempt.debt,
         "rates_compared": rates,
     }
-    return frozenset(name for name, holds in named.items() if holds)
+    return holding(named)

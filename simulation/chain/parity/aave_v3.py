@@ -1,77 +1,43 @@
 """Parity of Aave V3: random borrowers of a real pool, liquidated by the model and by the contract.
 
-All inputs of the model are read from the chain before the call: the pool's stored indices and rates, scaled
-balances, bitmaps, prices as the real oracle gives them. The model's own arithmetic serves to *choose* a case
-(prices that put a health factor beside a threshold), never as an input of the comparison.
+What all versions do alike is in `aave_v3_cases`; here is what the first revision alone has: an eMode category
+may have a price of its own, and aTokens that a liquidator receives may become its collateral.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 
 from contracts_abi import aave_v3 as abi
-from contracts_abi.artifacts import npm_artifact
-from contracts_abi.calls import Call, function
-from contracts_abi.errors import CallReverted
-from simulation.chain.aave_v3 import MINT, deploy_aave, deploy_tokens
+from contracts_abi.artifacts import Artifact, npm_artifact
+from contracts_abi.calls import function
+from simulation.chain.aave_v3 import AaveDeployment, deploy_aave
 from simulation.chain.artifacts import AAVE
-from simulation.chain.evm import Evm, TxResult, find_log, labelled_address, read, transact
+from simulation.chain.evm import ZERO_ADDRESS, Evm, labelled_address, transact
 from simulation.chain.market import DEFAULT_MARKET
 from simulation.chain.parity.aave_cases import (
     BORROWER,
-    CLOSE_FACTOR_WAD,
     DEPLOYER,
-    FUNDS_RAW,
-    LIQUIDATOR,
-    LIQUIDITY_USD,
-    NEAR_WAD,
-    PRICE_SOURCE,
-    PROVIDER,
-    SENTINEL_GRACE_S,
-    SET_ANSWER,
-    SET_CONFIGURATION,
-    SINK,
-    THRESHOLD_TRIES,
-    THRESHOLDS_WAD,
-    TRANSFER_REFUSED,
-    WHALE,
-    YEAR_S,
-    Comparison,
+    Attempt,
     act_as,
-    execute,
-    first_from,
     maybe,
     pick,
-    raw_of,
-    some,
-    uniform,
+    pick_pair,
+    price_sources,
 )
-from simulation.chain.parity.harness import CaseResult, Compared, Verdict, parity_adapters
+from simulation.chain.parity.aave_v3_cases import E_MODE, Done, V3Parity, World
+from simulation.chain.parity.harness import Compared, parity_adapters
 from simulation.chain.toolchain import node_modules
-from simulation.fixed_point import MAX_UINT256, WAD
+from simulation.fixed_point import MAX_UINT256
 from simulation.protocols.aave_v3 import errors
 from simulation.protocols.aave_v3.adapter import AaveV3
-from simulation.protocols.aave_v3.configuration import (
-    BORROWING_MASK,
-    COLLATERAL_MASK,
-    ReserveConfiguration,
-    is_borrowing,
-    is_using_as_collateral,
-)
-from simulation.protocols.aave_v3.generic_logic import (
-    a_token_balance,
-    calculate_user_account_data,
-    variable_debt_balance,
-)
-from simulation.protocols.aave_v3.layout import discover_layout, run_stages
-from simulation.protocols.aave_v3.liquidation_logic import liquidation_quote, liquidator_configuration_after
-from simulation.protocols.aave_v3.pool_adapter import IS_LIQUIDATION_ALLOWED
-from simulation.protocols.aave_v3.reserve_logic import project
+from simulation.protocols.aave_v3.generic_logic import a_token_balance, variable_debt_balance
+from simulation.protocols.aave_v3.layout import AaveLayout
+from simulation.protocols.aave_v3.liquidation_logic import liquidator_configuration_after
 from simulation.protocols.aave_v3.rules import V3_0
 from simulation.protocols.aave_v3.types import (
     AaveAccount,
@@ -83,65 +49,17 @@ from simulation.protocols.aave_v3.types import (
 )
 
 CONFIGURE_E_MODE: Final = function("configureEModeCategory(uint8,(uint16,uint16,uint16,address,string))")
-E_MODE: Final = 1
 E_MODE_KEY: Final = labelled_address("price of eMode 1")
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What the cases have in common.
-
-    Attributes
-    ----------
-    adapter
-        Adapter of the deployed market, reading word by word.
-    configurator
-        The only one whom the pool lets write configurations.
-    sources
-        Price key (symbol or ``emode-1``) to the price source behind the oracle.
-    sequencer
-        What the price oracle sentinel asks.
-    treasury
-        Receives the protocol's fees.
-    """
-
-    adapter: AaveV3
-    configurator: str
-    sources: Mapping[str, str]
-    sequencer: str
-    treasury: str
-
-    @property
-    def pool(self) -> str:
-        """The pool's proxy."""
-        return self.adapter.layout.pool
-
-    @property
-    def symbols(self) -> tuple[str, ...]:
-        """Symbols in reserve order."""
-        return tuple(r.asset.symbol for r in self.adapter.layout.reserves)
-
-    def token(self, symbol: str) -> str:
-        """Address of a token."""
-        return self.adapter.layout.reserve_of(symbol).asset.address
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """The liquidation that a case tries."""
-
-    collateral: str
-    debt: str
-    debt_to_cover_raw: int
-    receive_a_token: bool
+E_MODE_SOURCE: Final = labelled_address("price source of eMode 1")
+_FOLDERS: Final = {"SequencerOracle": "mocks/oracle", "PriceOracleSentinel": "protocol/configuration"}
 
 
 @parity_adapters.register("aave-v3")
 @dataclass(frozen=True, slots=True)
-class AaveV3Parity:
+class AaveV3Parity(V3Parity):
     """`simulation.chain.parity.ParityAdapter` of Aave V3.
 
-    Parameters
+    Attributes
     ----------
     rules
         The model's version of the contracts; the contracts deployed are always those of ``V3_0``.
@@ -149,17 +67,20 @@ class AaveV3Parity:
 
     kind: ClassVar[Literal["aave-v3"]] = "aave-v3"
 
+    styles: ClassVar = {"plain": 0.55, "emode": 0.35, "isolation": 0.10}
+    sizes: ClassVar = {(-6, 0): 0.15, (0, 3): 0.25, (3, 5.5): 0.45, (5.5, 7.5): 0.15}
+    targets: ClassVar = {"one": 0.20, "close": 0.25, "below": 0.37, "deep": 0.12, "above": 0.06}
+    covers = (0.35, 0.30, 0.08, 0.10, 0.05, 0.07, 0.05)
+    threshold_tries = 40
+    healthy = errors.HEALTH_FACTOR_NOT_BELOW_THRESHOLD
+    revert_code = staticmethod(errors.revert_code)
+
     rules: Rules = V3_0
 
     @property
     def compared(self) -> Compared:
         """What is held equal with what."""
         return Compared("simulation.protocols.aave_v3", "@aave/core-v3 1.19.3: Pool, AaveOracle, tokens")
-
-    @property
-    def verdicts(self) -> tuple[str, ...]:
-        """What the contract can do with a case."""
-        return tuple(Verdict)
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -179,242 +100,97 @@ class AaveV3Parity:
             "collateral_exhausted",
         )
 
+    @staticmethod
+    def deploy(evm: Evm, tokens: Mapping[str, str], sources: Mapping[str, str]) -> AaveDeployment:
+        """Deploy the market, and a price source for the eMode category."""
+        deployed = deploy_aave(evm, DEPLOYER, DEFAULT_MARKET, tokens=tokens, feeds=sources)
+        price_sources(evm, {"eMode 1": DEFAULT_MARKET.asset("WETH").price_e8})
+        transact(evm, DEPLOYER, deployed.oracle, abi.SET_ASSET_SOURCES, [E_MODE_KEY], [E_MODE_SOURCE])
+        return deployed
+
+    @staticmethod
+    def contract(name: str) -> Artifact:
+        """Return a contract as its authors compiled it."""
+        return npm_artifact(
+            node_modules(), AAVE, f"artifacts/contracts/{_FOLDERS[name]}/{name}.sol/{name}.json"
+        )
+
+    def adapter(self, layout: AaveLayout) -> AaveV3:
+        """Return the adapter under the model's rules."""
+        return AaveV3(layout, rules=self.rules)
+
     def prepare(self, evm: Evm) -> World:
         """Deploy the market of `DEFAULT_MARKET`, with a price oracle sentinel and settable price sources."""
-        return _prepare(evm, self.rules)
+        world = V3Parity.prepare(self, evm)
+        # Nobody needs this leave; its block keeps the cases of a seed at the times that they always had.
+        transact(evm, BORROWER, world.token("WETH"), abi.APPROVE, world.pool, MAX_UINT256)
+        return replace(world, sources={**world.sources, f"emode-{E_MODE}": E_MODE_SOURCE})
 
-    def run(self, evm: Evm, world: World, rng: np.random.Generator) -> CaseResult:
-        """Bring about one borrower, one market and one liquidation; compare."""
-        world = _open_position(evm, world, rng)
-        _disturb(evm, world, rng)
-
-        market_before = _read_market(evm, world)
-        account = _read_account(evm, world, market_before, BORROWER)
-        gap_s = pick(rng, (0, 1, 12, 3_600, int(rng.integers(1, 90 * 86_400))))
-        timestamp = evm.timestamp() + gap_s
-        for key, price in _choose_prices(rng, project(market_before, timestamp), account).items():
-            evm.set_storage(world.sources[key], 0, price % 2**256)
-        evm.warp(timestamp)
-
-        market = replace(
-            project(market_before.with_prices(_read_prices(evm, world)), timestamp),
-            liquidation_allowed=read(evm, IS_LIQUIDATION_ALLOWED.call(world.adapter.layout.sentinel)),
+    def vary_e_mode(self, evm: Evm, world: World, rng: np.random.Generator) -> World:
+        """Give the eMode category other parameters, and in some cases a price of its own."""
+        priced = maybe(rng, 0.5)
+        parameters = (
+            int(rng.integers(9_000, 9_400)),
+            int(rng.integers(9_400, 9_800)),
+            int(rng.integers(10_001, 10_300)),
+            E_MODE_KEY if priced else ZERO_ADDRESS,
+            "varied",
         )
-        attempt = _choose_attempt(rng, market, account)
-        return _compare(evm, world, market, account, attempt)
+        act_as(evm, world.configurator, world.pool, CONFIGURE_E_MODE, E_MODE, parameters)
+        sources = ((E_MODE, E_MODE_KEY if priced else ""),)
+        layout = replace(world.adapter.layout, e_mode_price_sources=sources)
+        return replace(world, adapter=replace(world.adapter, layout=layout))
 
-
-# --- deployment -------------------------------------------------------------------------------------------
-
-
-def _prepare(evm: Evm, rules: Rules) -> World:
-    tokens = deploy_tokens(evm, DEPLOYER, DEFAULT_MARKET)
-    sources = {symbol: labelled_address(f"price source of {symbol}") for symbol in tokens}
-    for asset in DEFAULT_MARKET.assets:
-        evm.set_code(sources[asset.symbol], PRICE_SOURCE)
-        evm.set_storage(sources[asset.symbol], 0, asset.price_e8)
-    deployed = deploy_aave(evm, DEPLOYER, DEFAULT_MARKET, tokens=tokens, feeds=sources)
-
-    e_mode_source = labelled_address("price source of eMode 1")
-    evm.set_code(e_mode_source, PRICE_SOURCE)
-    evm.set_storage(e_mode_source, 0, DEFAULT_MARKET.asset("WETH").price_e8)
-    transact(evm, DEPLOYER, deployed.oracle, abi.SET_ASSET_SOURCES, [E_MODE_KEY], [e_mode_source])
-
-    sequencer = evm.create(DEPLOYER, _artifact("mocks/oracle", "SequencerOracle", DEPLOYER))
-    sentinel = evm.create(
-        DEPLOYER,
-        _artifact(
-            "protocol/configuration", "PriceOracleSentinel", deployed.provider, sequencer, SENTINEL_GRACE_S
-        ),
-    )
-    transact(evm, DEPLOYER, deployed.provider, abi.SET_PRICE_ORACLE_SENTINEL, sentinel)
-
-    for asset in DEFAULT_MARKET.assets:
-        token = tokens[asset.symbol]
-        for holder in (PROVIDER, WHALE, LIQUIDATOR):
-            transact(evm, DEPLOYER, token, MINT, holder, FUNDS_RAW)
-            transact(evm, holder, token, abi.APPROVE, deployed.pool, MAX_UINT256)
-        amount_raw = LIQUIDITY_USD * 10**8 * 10**asset.decimals // asset.price_e8
-        for holder in (PROVIDER, WHALE):
-            transact(evm, holder, deployed.pool, abi.SUPPLY, token, amount_raw, holder, 0)
-    transact(evm, BORROWER, tokens["WETH"], abi.APPROVE, deployed.pool, MAX_UINT256)
-
-    layout = run_stages(discover_layout(deployed.provider), lambda calls: execute(evm, calls))
-    return World(
-        adapter=AaveV3(layout, rules=rules),
-        configurator=deployed.configurator,
-        sources={**sources, f"emode-{E_MODE}": e_mode_source},
-        sequencer=sequencer,
-        treasury=deployed.treasury,
-    )
-
-
-def _artifact(folder: str, name: str, *arguments: Any) -> bytes:
-    path = f"artifacts/contracts/{folder}/{name}.sol/{name}.json"
-    return npm_artifact(node_modules(), AAVE, path).creation_code(*arguments)
-
-
-# --- a case -----------------------------------------------------------------------------------------------
-
-
-def _open_position(evm: Evm, world: World, rng: np.random.Generator) -> World:
-    """Let the borrower supply and borrow, and time pass; returns the world with the layout as it then is."""
-    style = pick(rng, ("plain", "emode", "isolation"), (0.55, 0.35, 0.10))
-    low, high = pick(rng, ((-6, 0), (0, 3), (3, 5.5), (5.5, 7.5)), (0.15, 0.25, 0.45, 0.15))
-    _populate(evm, world, rng)
-    if style == "emode":
-        transact(evm, BORROWER, world.pool, abi.SET_USER_EMODE, E_MODE)
-        collaterals = list(dict.fromkeys([pick(rng, ("WETH", "wstETH")), *some(rng, world.symbols, 3)]))
-        debts = some(rng, ("WETH", "wstETH"), 2)
-    else:
-        collaterals, debts = some(rng, world.symbols, 4), some(rng, world.symbols, 3)
-    if style == "isolation":
-        collaterals = collaterals[:1]
-        _reconfigure(evm, world, collaterals[0], debt_ceiling=10**11)
-        for symbol in debts:
-            _reconfigure(evm, world, symbol, borrowable_in_isolation=True)
-
-    for symbol in collaterals:
-        usd = 10 ** rng.uniform(low, high)
-        amount_raw = max(1, raw_of(symbol, usd))
-        evm.send(PROVIDER, world.pool, abi.SUPPLY.encode(world.token(symbol), amount_raw, BORROWER, 0))
-    if style == "isolation":
-        # Isolated assets never become collateral by themselves.
-        call = abi.SET_USER_USE_RESERVE_AS_COLLATERAL.encode(world.token(collaterals[0]), True)
-        evm.send(BORROWER, world.pool, call)
-    for symbol in debts:
-        available_base = read(evm, abi.GET_USER_ACCOUNT_DATA.call(world.pool, BORROWER))[2]
-        amount_raw = max(1, raw_of(symbol, available_base / 10**8 * rng.uniform(0.2, 0.98)))
-        # What the pool refuses, such as a borrow worth nothing, leaves an account with less debt or none.
-        evm.send(
-            BORROWER,
-            world.pool,
-            abi.BORROW.encode(world.token(symbol), amount_raw, abi.VARIABLE_RATE_MODE, 0, BORROWER),
-        )
-    _age(evm, world, rng)
-    if maybe(rng, 0.06):
-        call = abi.SET_USER_USE_RESERVE_AS_COLLATERAL.encode(world.token(pick(rng, collaterals)), False)
-        evm.send(BORROWER, world.pool, call)
-    for symbol in dict.fromkeys([*collaterals, *debts]):
-        _vary_reserve(evm, world, rng, symbol)
-    return _vary_e_mode(evm, world, rng)
-
-
-def _populate(evm: Evm, world: World, rng: np.random.Generator) -> None:
-    """Let others borrow, so that rates differ by case and asset; in some cases the liquidator supplies."""
-    for symbol in some(rng, world.symbols, 4):
-        share = pick(rng, (0.05, 0.3, 0.6, 0.9), (0.3, 0.3, 0.3, 0.1)) * rng.uniform(0.5, 1)
-        amount_raw = raw_of(symbol, LIQUIDITY_USD * share)
-        call = abi.BORROW.encode(world.token(symbol), amount_raw, abi.VARIABLE_RATE_MODE, 0, WHALE)
-        evm.send(WHALE, world.pool, call)
-    if maybe(rng, 0.15):
-        token = world.token(pick(rng, world.symbols))
-        transact(evm, PROVIDER, world.pool, abi.SUPPLY, token, 10**6, LIQUIDATOR, 0)
-
-
-def _age(evm: Evm, world: World, rng: np.random.Generator) -> None:
-    """Let time pass, with reserves touched now and then, so that each has indices of another time."""
-    for _ in range(int(rng.integers(0, 3))):
-        gap_s = pick(rng, (1, 3_600, int(rng.integers(1, 30 * 86_400)), int(rng.integers(1, 2 * YEAR_S))))
-        evm.warp(evm.timestamp() + gap_s)
-        token = world.token(pick(rng, world.symbols))
-        transact(evm, PROVIDER, world.pool, abi.SUPPLY, token, 10**6, PROVIDER, 0)
-
-
-def _reconfigure(evm: Evm, world: World, symbol: str, **changes: Any) -> None:
-    """Write a reserve's configuration as the configurator would, without its own checks."""
-    word = read(evm, abi.GET_CONFIGURATION.call(world.pool, world.token(symbol)))
-    changed = replace(ReserveConfiguration.unpack(word), **changes).pack()
-    act_as(evm, world.configurator, world.pool, SET_CONFIGURATION, world.token(symbol), (changed,))
-
-
-def _vary_reserve(evm: Evm, world: World, rng: np.random.Generator, symbol: str) -> None:
-    changes: dict[str, Any] = {}
-    if maybe(rng, 0.4):
-        changes["liquidation_protocol_fee_bps"] = pick(rng, (0, 2_000, 10_000, int(rng.integers(1, 10_000))))
-    if maybe(rng, 0.4):
-        changes["liquidation_threshold_bps"] = int(rng.integers(1_000, 9_900))
-        changes["liquidation_bonus_bps"] = int(rng.integers(10_001, 12_500))
-    if maybe(rng, 0.04):
-        changes["ltv_bps"] = 0
-    if maybe(rng, 0.03):
-        changes["liquidation_threshold_bps"] = 0
-    if maybe(rng, 0.08):
-        changes[pick(rng, ("frozen", "paused", "paused", "inactive"))] = True
-    if changes.pop("inactive", False):
-        changes["active"] = False
-    if changes:
-        _reconfigure(evm, world, symbol, **changes)
-
-
-def _vary_e_mode(evm: Evm, world: World, rng: np.random.Generator) -> World:
-    """Give the eMode category other parameters in some cases, and a price of its own."""
-    if not maybe(rng, 0.4):
-        return world
-    priced = maybe(rng, 0.5)
-    parameters = (
-        int(rng.integers(9_000, 9_400)),
-        int(rng.integers(9_400, 9_800)),
-        int(rng.integers(10_001, 10_300)),
-        E_MODE_KEY if priced else "0x" + "00" * 20,
-        "varied",
-    )
-    act_as(evm, world.configurator, world.pool, CONFIGURE_E_MODE, E_MODE, parameters)
-    layout = replace(world.adapter.layout, e_mode_price_sources=((E_MODE, E_MODE_KEY if priced else ""),))
-    return replace(world, adapter=replace(world.adapter, layout=layout))
-
-
-def _disturb(evm: Evm, world: World, rng: np.random.Generator) -> None:
-    """Put circumstances in the way that have nothing to do with the borrower."""
-    if maybe(rng, 0.10):  # the sequencer is down, or came up a while ago
-        since = evm.timestamp() - int(rng.integers(0, 2 * SENTINEL_GRACE_S))
-        transact(evm, DEPLOYER, world.sequencer, SET_ANSWER, maybe(rng, 0.5), since)
-    if maybe(rng, 0.05):  # a reserve has no liquidity left to pay collateral with
-        reserve = world.adapter.layout.reserve_of(pick(rng, world.symbols))
-        liquidity = read(evm, abi.BALANCE_OF.call(reserve.asset.address, reserve.a_token))
-        act_as(evm, reserve.a_token, reserve.asset.address, abi.TRANSFER, SINK, liquidity)
-
-
-# --- prices -----------------------------------------------------------------------------------------------
-
-
-def _choose_prices(rng: np.random.Generator, market: AaveMarket, account: AaveAccount) -> dict[str, int]:
-    """Return prices that put the account's health factor where it is interesting."""
-    prices = {key: max(1, int(price * rng.lognormal(0, 0.2))) for key, price in market.prices_base.items()}
-    flagged = [r for r in market.listed() if (account.user_configuration >> (2 * r.id)) & 3]
-    if not flagged:
+    def choose_prices(
+        self, rng: np.random.Generator, world: World, market: AaveMarket, account: AaveAccount
+    ) -> dict[str, int]:
+        """Return prices that put the account's health factor where it is interesting."""
+        prices = {k: max(1, int(price * rng.lognormal(0, 0.2))) for k, price in market.prices_base.items()}
+        flagged = [r for r in market.listed() if (account.user_configuration >> (2 * r.id)) & 3]
+        if flagged:
+            lever = pick(rng, flagged)
+            self.aim(
+                rng,
+                world,
+                market,
+                account,
+                prices,
+                (_price_key(market, account, lever), lever.id),
+                self.target(rng),
+                lambda: _price_key(market, account, pick(rng, flagged)),
+            )
         return prices
-    lever = pick(rng, flagged)
-    key = _price_key(market, account, lever)
-    rising = is_using_as_collateral(account.user_configuration, lever.id)
 
-    def health_factor(tried: dict[str, int]) -> int:
-        try:
-            return calculate_user_account_data(market.with_prices(tried), account).health_factor_wad
-        except errors.AaveRevert:
-            return MAX_UINT256 if rising else 0
+    def choose_attempt(self, rng: np.random.Generator, market: AaveMarket, account: AaveAccount) -> Attempt:
+        """Return the liquidation that the case tries."""
+        pair = pick_pair(rng, market.listed(), account.user_configuration)
+        _, owed_raw = self.balances(market, pair[1], account.position(pair[1].id))
+        return self.attempt(rng, pair, max(1, owed_raw))
 
-    def reached(target_wad: int, others: dict[str, int]) -> Callable[[int], bool]:
-        return lambda price: (health_factor(others | {key: price}) >= target_wad) is rising
+    @staticmethod
+    def balances(market: AaveMarket, reserve: ReserveData, position: AavePosition) -> tuple[int, int]:
+        """Return what the model says of aTokens and variable debt."""
+        return (
+            a_token_balance(market.rules, reserve, position),
+            variable_debt_balance(market.rules, reserve, position),
+        )
 
-    kind, target_wad = _target_health_factor(rng)
-    price = first_from(reached(target_wad, prices), 1, 10**16)
-    if kind in ("one", "close"):
-        # Another price, moved tick by tick, is a second chance to hit the threshold itself.
-        other = _price_key(market, account, pick(rng, flagged))
-        for _ in range(THRESHOLD_TRIES):
-            if health_factor(prices | {key: price}) == target_wad or other == key:
-                break
-            prices[other] += 1
-            price = first_from(reached(target_wad, prices), max(1, price - 32), price + 32)
-    prices[key] = max(1, price + int(pick(rng, (-1, 0, 0, 0, 1))))
-    if maybe(rng, 0.03):  # no price: the oracle has no fallback and reverts
-        prices[pick(rng, sorted(prices))] = pick(rng, (0, -1))
-    elif maybe(rng, 0.03):  # products that leave 256 bits
-        prices[pick(rng, sorted(prices))] = uniform(rng, 0, 2 ** int(rng.integers(60, 255)))
-    elif maybe(rng, 0.03):
-        prices[pick(rng, sorted(prices))] = 1
-    return prices
+    def own_changes(
+        self, market: AaveMarket, attempt: Attempt, outcome: LiquidationOutcome, before: Mapping[str, int]
+    ) -> dict[str, int]:
+        """Return how the liquidator's word changes when it receives aTokens."""
+        if not (outcome.succeeds and attempt.receive_a_token):
+            return {}
+        word = before["liquidator's configuration"]
+        reserve = next(r for r in market.listed() if r.asset.symbol == attempt.collateral)
+        scaled_raw = before["liquidator's aTokens, scaled"]
+        after = liquidator_configuration_after(market, word, scaled_raw, reserve.asset.address)
+        return {"liquidator's configuration": after - word}
+
+    def own_tags(self, done: Done) -> dict[str, bool]:
+        """Return whether the account's category has a price of its own."""
+        e_mode = done.market.e_mode_categories.get(done.account.e_mode_category)
+        return {"emode_price_source": e_mode is not None and bool(e_mode.price_source)}
 
 
 def _price_key(market: AaveMarket, account: AaveAccount, reserve: ReserveData) -> str:
@@ -423,271 +199,3 @@ def _price_key(market: AaveMarket, account: AaveAccount, reserve: ReserveData) -
     if e_mode and e_mode.price_source and reserve.configuration.e_mode_category == e_mode.id:
         return e_mode.price_key
     return reserve.asset.symbol
-
-
-def _target_health_factor(rng: np.random.Generator) -> tuple[str, int]:
-    kind = pick(rng, ("one", "close", "below", "deep", "above"), (0.20, 0.25, 0.37, 0.12, 0.06))
-    if kind == "one":
-        return kind, WAD
-    if kind == "close":
-        return kind, CLOSE_FACTOR_WAD
-    low, high = {"below": (0.80, 1.0), "deep": (0.01, 0.80), "above": (1.0, 1.5)}[kind]
-    return kind, int(rng.uniform(low, high) * WAD)
-
-
-def _choose_attempt(rng: np.random.Generator, market: AaveMarket, account: AaveAccount) -> Attempt:
-    listed = market.listed()
-    word = account.user_configuration
-    collaterals = [r for r in listed if is_using_as_collateral(word, r.id)]
-    debts = [r for r in listed if is_borrowing(word, r.id)]
-    collateral = pick(rng, collaterals if collaterals and maybe(rng, 0.95) else listed)
-    debt = pick(rng, debts if debts and maybe(rng, 0.95) else listed)
-    owed_raw = max(1, variable_debt_balance(market.rules, debt, account.position(debt.id)))
-    options = (
-        MAX_UINT256,
-        uniform(rng, 1, owed_raw),
-        int(10 ** rng.uniform(0, math.log10(owed_raw))),
-        owed_raw,
-        2 * owed_raw,
-        owed_raw // 2,
-        pick(rng, (0, 1, 2, 3)),
-    )
-    return Attempt(
-        collateral=collateral.asset.symbol,
-        debt=debt.asset.symbol,
-        debt_to_cover_raw=pick(rng, options, (0.35, 0.30, 0.08, 0.10, 0.05, 0.07, 0.05)),
-        receive_a_token=maybe(rng, 0.25),
-    )
-
-
-# --- reads ------------------------------------------------------------------------------------------------
-
-
-def _read_market(evm: Evm, world: World) -> AaveMarket:
-    answers = execute(evm, world.adapter.market_reads())
-    return world.adapter.decode_market(answers, block=evm.block_number(), timestamp=evm.timestamp())
-
-
-def _read_account(evm: Evm, world: World, market: AaveMarket, account: str) -> AaveAccount:
-    """Return the account with all its balances, flagged or not."""
-    return AaveAccount(
-        account=account,
-        user_configuration=read(evm, abi.GET_USER_CONFIGURATION.call(world.pool, account)),
-        e_mode_category=read(evm, abi.GET_USER_EMODE.call(world.pool, account)),
-        positions=tuple(
-            AavePosition(
-                r.id,
-                read(evm, abi.SCALED_BALANCE_OF.call(r.a_token, account)),
-                read(evm, abi.SCALED_BALANCE_OF.call(r.variable_debt_token, account)),
-            )
-            for r in market.listed()
-        ),
-    )
-
-
-def _read_prices(evm: Evm, world: World) -> dict[str, int]:
-    """Return what the oracle answers; a key for which it reverts is left out."""
-    layout = world.adapter.layout
-    keys = {r.asset.symbol: r.asset.address for r in layout.reserves}
-    keys |= {f"emode-{i}": source for i, source in layout.e_mode_price_sources if source}
-    calls = [abi.GET_ASSET_PRICE.call(layout.oracle, asset) for asset in keys.values()]
-    answers = execute(evm, calls)
-    return {
-        key: call.decode(data)
-        for key, call, data in zip(keys, calls, answers, strict=True)
-        if data is not None
-    }
-
-
-# --- comparison -------------------------------------------------------------------------------------------
-
-
-def _code_or(evm: Evm, call: Call[Any]) -> Any:
-    """Return the decoded answer, or the revert code as text."""
-    try:
-        return call.decode(evm.call(call.to, call.data))
-    except CallReverted as error:
-        return errors.revert_code(error.data)
-
-
-def _compare(
-    evm: Evm, world: World, market: AaveMarket, account: AaveAccount, attempt: Attempt
-) -> CaseResult:
-    compared = Comparison()
-    health_factor_wad = _compare_reads(evm, world, market, account, compared)
-    collateral, debt = world.token(attempt.collateral), world.token(attempt.debt)
-    outcome = liquidation_quote(
-        market,
-        account,
-        debt,
-        collateral,
-        attempt.debt_to_cover_raw,
-        receive_a_token=attempt.receive_a_token,
-    )
-    before = _Holdings.read(evm, world, market, attempt)
-    data = abi.LIQUIDATION_CALL.encode(
-        collateral, debt, BORROWER, attempt.debt_to_cover_raw, attempt.receive_a_token
-    )
-    result = evm.send(LIQUIDATOR, world.pool, data)
-    compared.check("block time", result.timestamp, market.timestamp)
-    code = None if result.success else errors.revert_code(result.output)
-    if outcome.revert_code == errors.TOKEN_REVERT and code in TRANSFER_REFUSED:
-        code = errors.TOKEN_REVERT
-    compared.check("revert code", code, outcome.revert_code)
-    if result.success and outcome.succeeds:
-        _compare_event(result, outcome, compared)
-    if code == outcome.revert_code:
-        after = _Holdings.read(evm, world, market, attempt)
-        _compare_effects(market, outcome, attempt, before, after, compared)
-        left = _read_account(evm, world, market, BORROWER)
-        compared.check("configuration", left.user_configuration, outcome.account_after.user_configuration)
-        for position in left.positions:
-            expected = outcome.account_after.position(position.reserve_id)
-            compared.check(f"position {position.reserve_id}", position, expected)
-    return CaseResult(
-        verdict=_verdict(code),
-        code=code,
-        tags=_tags(market, account, attempt, outcome, health_factor_wad, liquidated=result.success),
-        mismatches=tuple(compared.mismatches),
-    )
-
-
-def _verdict(code: str | None) -> Verdict:
-    if code is None:
-        return Verdict.LIQUIDATED
-    return Verdict.HEALTHY if code == errors.HEALTH_FACTOR_NOT_BELOW_THRESHOLD else Verdict.REJECTED
-
-
-def _compare_reads(
-    evm: Evm, world: World, market: AaveMarket, account: AaveAccount, compared: Comparison
-) -> int | None:
-    """Compare indices, balances and account data; returns the contract's health factor."""
-    for reserve in market.listed():
-        address, symbol = reserve.asset.address, reserve.asset.symbol
-        income = read(evm, abi.GET_RESERVE_NORMALIZED_INCOME.call(world.pool, address))
-        compared.check(f"normalized income of {symbol}", income, reserve.normalized_income_ray)
-        index = read(evm, abi.GET_RESERVE_NORMALIZED_VARIABLE_DEBT.call(world.pool, address))
-        compared.check(f"normalized debt of {symbol}", index, reserve.normalized_variable_debt_ray)
-        position = account.position(reserve.id)
-        balance = read(evm, abi.BALANCE_OF.call(reserve.a_token, BORROWER))
-        compared.check(f"balance of a{symbol}", balance, a_token_balance(market.rules, reserve, position))
-        owed = read(evm, abi.BALANCE_OF.call(reserve.variable_debt_token, BORROWER))
-        compared.check(f"debt in {symbol}", owed, variable_debt_balance(market.rules, reserve, position))
-
-    contract = _code_or(evm, abi.GET_USER_ACCOUNT_DATA.call(world.pool, BORROWER))
-    try:
-        model: Any = calculate_user_account_data(market, account).words()
-    except errors.AaveRevert as reverted:
-        model = reverted.code
-    compared.check("account data", contract, model)
-    return contract[5] if isinstance(contract, tuple) else None
-
-
-def _compare_event(result: TxResult, outcome: LiquidationOutcome, compared: Comparison) -> None:
-    emitted = find_log(result, abi.LIQUIDATION_CALL_EVENT)
-    compared.check("event debtToCover", emitted["debtToCover"], outcome.debt_repaid_raw)
-    compared.check(
-        "event liquidatedCollateralAmount", emitted["liquidatedCollateralAmount"], outcome.to_liquidator_raw
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Holdings:
-    """What others than the borrower have: the liquidator, the treasury, the isolated collateral."""
-
-    collateral_raw: int
-    debt_raw: int
-    scaled_a_token_raw: int
-    treasury_scaled_raw: int
-    liquidator_configuration: int
-    isolation_mode_total_debt: int
-
-    @classmethod
-    def read(cls, evm: Evm, world: World, market: AaveMarket, attempt: Attempt) -> _Holdings:
-        layout = world.adapter.layout
-        collateral = layout.reserve_of(attempt.collateral)
-        data = [read(evm, abi.GET_RESERVE_DATA.call(world.pool, r.asset.address)) for r in market.listed()]
-        return cls(
-            collateral_raw=read(evm, abi.BALANCE_OF.call(collateral.asset.address, LIQUIDATOR)),
-            debt_raw=read(evm, abi.BALANCE_OF.call(world.token(attempt.debt), LIQUIDATOR)),
-            scaled_a_token_raw=read(evm, abi.SCALED_BALANCE_OF.call(collateral.a_token, LIQUIDATOR)),
-            treasury_scaled_raw=read(evm, abi.SCALED_BALANCE_OF.call(collateral.a_token, world.treasury)),
-            liquidator_configuration=read(evm, abi.GET_USER_CONFIGURATION.call(world.pool, LIQUIDATOR)),
-            isolation_mode_total_debt=sum(d[14] for d in data),
-        )
-
-
-def _compare_effects(
-    market: AaveMarket,
-    outcome: LiquidationOutcome,
-    attempt: Attempt,
-    before: _Holdings,
-    after: _Holdings,
-    compared: Comparison,
-) -> None:
-    paid_out_raw = 0 if attempt.receive_a_token else outcome.to_liquidator_raw
-    same = attempt.collateral == attempt.debt
-    compared.check(
-        "liquidator's collateral",
-        after.collateral_raw - before.collateral_raw,
-        paid_out_raw - (outcome.debt_repaid_raw if same else 0),
-    )
-    compared.check(
-        "liquidator's debt token",
-        after.debt_raw - before.debt_raw,
-        (paid_out_raw if same else 0) - outcome.debt_repaid_raw,
-    )
-    compared.check(
-        "liquidator's aTokens, scaled",
-        after.scaled_a_token_raw - before.scaled_a_token_raw,
-        outcome.liquidator_scaled_raw,
-    )
-    compared.check(
-        "treasury's aTokens, scaled",
-        after.treasury_scaled_raw - before.treasury_scaled_raw,
-        outcome.treasury_scaled_raw,
-    )
-    compared.check(
-        "isolation mode debt",
-        before.isolation_mode_total_debt - after.isolation_mode_total_debt,
-        outcome.isolation_mode_debt_repaid,
-    )
-    configuration = before.liquidator_configuration
-    if outcome.succeeds and attempt.receive_a_token:
-        reserve = next(r for r in market.listed() if r.asset.symbol == attempt.collateral)
-        configuration = liquidator_configuration_after(
-            market, configuration, before.scaled_a_token_raw, reserve.asset.address
-        )
-    compared.check("liquidator's configuration", after.liquidator_configuration, configuration)
-
-
-def _tags(
-    market: AaveMarket,
-    account: AaveAccount,
-    attempt: Attempt,
-    outcome: LiquidationOutcome,
-    health_factor_wad: int | None,
-    *,
-    liquidated: bool,
-) -> frozenset[str]:
-    word = account.user_configuration
-    e_mode = market.e_mode_categories.get(account.e_mode_category)
-    near = health_factor_wad is not None and any(
-        abs(health_factor_wad - threshold) <= NEAR_WAD for threshold in THRESHOLDS_WAD
-    )
-    listed = [r for r in market.listed() if is_using_as_collateral(word, r.id)]
-    named = {
-        "emode": e_mode is not None,
-        "emode_price_source": e_mode is not None and bool(e_mode.price_source),
-        "isolation": any(r.configuration.debt_ceiling for r in listed),
-        "multi_collateral": (word & COLLATERAL_MASK).bit_count() > 1,
-        "multi_debt": (word & BORROWING_MASK).bit_count() > 1,
-        "near_threshold": near,
-        "at_threshold": health_factor_wad in THRESHOLDS_WAD,
-        "full_close": liquidated and outcome.full,
-        "partial_close": liquidated and not outcome.full,
-        "protocol_fee": liquidated and outcome.protocol_fee_raw > 0,
-        "receive_atoken": liquidated and attempt.receive_a_token,
-        "collateral_exhausted": liquidated and outcome.collateral_exhausted,
-    }
-    return frozenset(name for name, holds in named.items() if holds)
