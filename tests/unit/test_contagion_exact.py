@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from simulation.book.types import EMode, LendingColumns, LendingVenue, Reserve, SharedBook, Side, Token
+from simulation.contagion.channels.keepers import layout_of
 from simulation.contagion.engine import PathResults, run_paths
-from simulation.contagion.settle import repay_limit, seize
+from simulation.contagion.settle import best_liquidation, bonus_now, loss, repay_limit, seize
 from simulation.contagion.state import Total
+from simulation.contagion.world import build_world
 from simulation.fixed_point import MAX_UINT256, RAY, WAD
 from simulation.protocols import aave_v2, aave_v3, aave_v3_6, morpho_blue
 from simulation.protocols.aave_v3.configuration import set_borrowing, set_using_as_collateral
@@ -21,7 +23,7 @@ from simulation.protocols.compound_v3 import types as comet_types
 from simulation.types import Asset
 from tests import aave_states, compound_v3_states, morpho_states
 from tests.aave_states import NOW, address, configuration
-from tests.contagion_books import FLAT, run_of
+from tests.contagion_books import FLAT, run_of, several_venues
 
 E8, UNIT = 10**8, 10**18
 PRICES = {"A": 2_000.0, "B": 60_123.45678901, "C": 1.0, "D": 0.99981234}
@@ -458,3 +460,53 @@ def test_compound_absorbs_and_sells_what_the_exact_model_does() -> None:
         sum(a.bad_debt_e8 for a in after.absorptions) / E8, rel=1e-6
     )
     assert results.totals[0, 0, Total.REPAID] == pytest.approx(brought, rel=1e-8)
+
+
+# --- kernels and their twins --------------------------------------------------------------------------------
+
+
+def test_the_best_liquidation_is_the_same_compiled_and_plain() -> None:
+    world = build_world(several_venues(25, seed=8, near=0.02))
+    layout, tokens = layout_of(world), len(world.tokens)
+    rng = np.random.default_rng(3)
+    reserves = len(world.cash)
+    one, found = np.ones(reserves), 0
+    oracle = np.tile(world.price, len(world.venues)) * rng.uniform(0.85, 1.0, reserves)
+    market = world.price * rng.uniform(0.95, 1.05, tokens)
+    size = np.sort(rng.uniform(1.0, 1e5, (tokens, 6)), axis=1)
+    lost = np.sort(rng.uniform(0.0, 1e4, (tokens, 6)), axis=1)
+    traded = rng.uniform(0.0, 1e3, (2, tokens))
+    for i in range(world.rows):
+        for capital in (np.inf, 500.0):
+            args = (
+                *(i, float(rng.uniform(0.8, 1.0)), layout, world.rules, world.coll, world.debt, one, one),
+                *(oracle, market, world.cash, traded[0], traded[1], size, lost, capital),
+            )
+            compiled, plain = best_liquidation(*args), best_liquidation.py_func(*args)
+            assert compiled == pytest.approx(plain, rel=1e-12), i
+            found += compiled.debt_slot >= 0
+            if compiled.debt_slot >= 0 and capital < np.inf:
+                b = int(world.debt_at[i, compiled.debt_slot]) % tokens
+                assert compiled.repaid * market[b] <= capital * (1.0 + 1e-12)
+    assert found > world.rows
+
+
+def test_losses_are_interpolated_and_beyond_the_table_all_is_lost() -> None:
+    size, lost = np.array([10.0, 20.0, 50.0]), np.array([0.1, 0.5, 4.0])
+    for x in (0.0, 3.0, 10.0, 15.0, 49.9, 50.0):
+        expected = np.interp(x, [0.0, *size], [0.0, *lost])
+        assert loss(x, size, lost) == loss.py_func(x, size, lost) == pytest.approx(expected, rel=1e-14)
+    assert loss(60.0, size, lost) == pytest.approx(14.0, rel=1e-14)
+
+
+def test_bonuses_by_policy_are_bounded_by_each_rule() -> None:
+    for own, hf, ltv, cap, slope, solvent, expected in (
+        (0.05, 0.9, 0.9, np.inf, 0.0, 0, 0.05),
+        (0.05, 0.98, 0.9, np.inf, 1.0, 0, 0.02),
+        (0.05, 0.5, 0.9, np.inf, 1.0, 0, 0.05),
+        (0.05, 0.5, 0.9, 0.03, 1.0, 0, 0.03),
+        (0.05, 0.9, 0.98, np.inf, 0.0, 1, 1.0 / 0.98 - 1.0),
+        (0.05, 0.9, 1.2, np.inf, 0.0, 1, 0.0),
+    ):
+        args = (own, hf, ltv, cap, slope, solvent)
+        assert bonus_now(*args) == bonus_now.py_func(*args) == pytest.approx(expected, rel=1e-12)
