@@ -152,11 +152,20 @@ class Facts:
         return (self.aave, *self.morpho)
 
     def protocol_of(self, venue: Venue) -> str:
-        """Return the market that a venue is."""
+        """Return the market that a venue is.
+
+        Raises
+        ------
+        ChainError
+            If it is none of the deployment's: what was done there is not to be booked on another.
+        """
+        if venue == Venue(self._deployment.pool):
+            return self.aave
         for name, market in self.morpho.items():
-            if venue.market == unhexed(market.id):
+            assert self._deployment.morpho is not None
+            if venue == Venue(self._deployment.morpho.address, unhexed(market.id)):
                 return name
-        return self.aave
+        raise ChainError(f"verifier: liquidated in {venue.address} {hexed(venue.market)}, which is no market")
 
     def morpho_words(self, market: DeployedMorphoMarket) -> tuple[str, str, str, str, int]:
         """Return the five words of a market of Morpho."""

@@ -343,21 +343,23 @@ class Verifier:
             and account.reference_hf < 1
             and not self._doubted[block.number] & {*account.collateral_raw, *account.debt_raw}
             and account.debt_base > 3 * self._gas_usd_e8(block)
-            and not self._seizes_too_much(block, account)
+            and any(
+                not self._seizes_too_much(block, debt, collateral)
+                for debt in account.debt_raw
+                for collateral in account.collateral_raw
+            )
         )
 
-    def _seizes_too_much(self, block: BlockFacts, account: AccountFacts) -> bool:
+    def _seizes_too_much(self, block: BlockFacts, debt: str, collateral: str) -> bool:
         """Whether the protocol's prices take more of a collateral than the reference's, beyond the tolerance.
 
-        The policy holds such an account even where the reference calls it due too.
+        The policy holds such a liquidation even where the reference calls the account due too.
         """
         limit = 1 + Fraction(self._job.tolerance_bps, BPS)
         protocol, reference = block.protocol_e8, block.reference_e8
-        return any(
+        return (
             debt != collateral
             and protocol[debt] * reference[collateral] > limit * protocol[collateral] * reference[debt]
-            for debt in account.debt_raw
-            for collateral in account.collateral_raw
         )
 
     def _gas_usd_e8(self, block: BlockFacts) -> int:
@@ -399,6 +401,8 @@ class Verifier:
             most = Fraction(1)
         for debt, amount_raw in facts.debt_raw.items():
             for collateral in facts.collateral_raw:
+                if self._seizes_too_much(block, debt, collateral):
+                    continue
                 for share in SHARES:
                     yield _Trial(place, debt, collateral, int(amount_raw * most * share))
 
@@ -492,6 +496,9 @@ class Verifier:
                     broken.append(
                         f"{intent}: decided on block {claim.decided_block}, mined in {block.number}"
                     )
+                elif decided.accounts[mined.place].reference_hf is None:
+                    # Of those far from liquidation no reference is computed; none of them is to be acted on.
+                    broken.append(f"{named(mined.place)} was well on block {claim.decided_block}")
                 elif self._contradicted(decided.accounts[mined.place]):
                     broken.append(f"{named(mined.place)} decided on block {claim.decided_block}")
         return Invariant(

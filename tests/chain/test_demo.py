@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from contracts_abi import aave_v3 as aave
+from contracts_abi.errors import ChainError
 from contracts_abi.liquidator import Liquidated, Venue, flash_calldata
 from keeper.commands.chain import COMPILED, local_market
 from keeper.demo.chaos import falling_market, read_trace
@@ -188,6 +189,34 @@ def test_a_liquidation_that_is_in_no_journal_or_against_the_reference_breaks_the
     elsewhere = claim.model_copy(update={"protocol": "morpho-blue:00000000"})
     _, other = verify(stage, blocks[0], mined, (elsewhere,))
     assert "the journal has morpho-blue:00000000" in other.invariants["policy_obeyed"].broken[0]
+    # Decided on when it was so well that no reference was computed: nothing confirms that it was due.
+    numbers = {b.number: b for b in [verifier._facts.block(n, [place]) for n in (*blocks, mined)]}
+    well = replace(numbers[blocks[-1]].accounts[place], reference_hf=None)
+    numbers[blocks[-1]] = replace(numbers[blocks[-1]], accounts={place: well})
+    again = Verifier(verifier._job.model_copy(update={"claims": (claim,)}))
+    obeyed = again._policy_obeyed(list(numbers.values()), numbers)
+    assert obeyed.broken == (f"{protocol} {account} was well on block {blocks[-1]}",)
+
+
+def test_a_liquidation_is_booked_on_the_market_that_it_was_in_and_on_no_other(
+    stage: Stage, scenario: Scenario
+) -> None:
+    (block,) = crash(stage, scenario, 1)
+    facts = verify(stage, block, block)[0]._facts
+    deployment = stage.deployment
+    assert deployment.morpho is not None
+    venues = [Venue(deployment.pool)]
+    venues += [Venue(deployment.morpho.address, bytes.fromhex(m.id[2:])) for m in deployment.morpho.markets]
+    assert [facts.protocol_of(venue) for venue in venues] == list(facts.protocols)
+    # Anybody can open a market on Morpho; one that nobody knows is not Aave.
+    for foreign in (
+        Venue(deployment.morpho.address, b"\1" * 32),
+        Venue(deployment.morpho.address),
+        Venue(deployment.pool, venues[1].market),
+        Venue(stage.liquidator),
+    ):
+        with pytest.raises(ChainError, match="which is no market"):
+            facts.protocol_of(foreign)
 
 
 # ----------------------------------------------------------------------------------------- without a chain
