@@ -619,12 +619,15 @@ def margin_run(
     book: Annotated[Path, typer.Argument(help="Accounts: .json, .csv or .parquet; see docs/margin-book.md.")],
     market: Market = None,
     account: Accounts = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Tell of each position of accounts with more than 100, too.")
+    ] = False,
     json_: JsonFlag = False,
 ) -> None:
     """Margin accounts by one method: requirement, worst scenario, Greeks, contributions, distances."""
     from keeper.commands.margin_run import run
 
-    run(method, book, market=market, accounts=account or (), as_json=json_)
+    run(method, book, market=market, accounts=account or (), as_json=json_, every=all_)
 
 
 @margin_app.command("compare")

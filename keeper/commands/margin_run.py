@@ -106,8 +106,16 @@ def chosen_accounts(book: MarginBook, accounts: Sequence[str]) -> tuple[Portfoli
     return tuple(book.account(name) for name in accounts) or book.portfolios
 
 
-def run(method_text: str, path: Path, *, market: Path | None, accounts: Sequence[str], as_json: bool) -> None:
-    """Print the full report of each account.
+def run(
+    method_text: str,
+    path: Path,
+    *,
+    market: Path | None,
+    accounts: Sequence[str],
+    as_json: bool,
+    every: bool = False,
+) -> None:
+    """Print the full report of each account; of thousands of positions the largest, unless `every` is asked.
 
     Raises
     ------
@@ -129,6 +137,7 @@ def run(method_text: str, path: Path, *, market: Path | None, accounts: Sequence
                     tell=lambda part, i=i, name=portfolio.account: bar.update(  # type: ignore[misc]
                         f"{name}: {part}", i, len(chosen)
                     ),
+                    every=every,
                 )
             except MarginlineError as error:
                 errors.append(error)

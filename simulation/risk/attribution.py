@@ -79,7 +79,7 @@ class Attribution:
     requirement
         Dollars.
     contributions
-        One for each position, in the portfolio's order.
+        One for each position that is told of, in the portfolio's order.
     rest
         Requirement less all parts: of ``euler`` what does not double with the account, and ties of more than
         two scenarios; of ``incremental`` the requirement of the cash alone; of ``leave-one-out`` minus the
@@ -121,6 +121,7 @@ def euler(
     which: Which = Which.MAINTENANCE,
     *,
     steps: Sequence[float] = STEPS,
+    at: Sequence[int] | None = None,
 ) -> Attribution:
     """Return each position's part by the requirement's derivative in its size.
 
@@ -133,6 +134,9 @@ def euler(
     steps
         Relative changes of a position's size, up and down; where two scenarios decide at once, their mean
         counts. The first after which nothing is left over is taken, else the one after which least is.
+    at
+        Places of the positions to tell of, all without it; the others are in the rest, and the first step
+        alone is taken, as nothing tells whether it closes.
 
     Raises
     ------
@@ -154,9 +158,9 @@ def euler(
         return (at(1 + step) - at(1 - step)) / (2 * step)
 
     best: Attribution | None = None
-    for step in steps:
+    for step in steps if at is None else steps[:1]:
         one = partial(part, step=step) if book is None else _slopes(book, which, step).__getitem__
-        tried = _attribution("euler", which, portfolio, whole, one)
+        tried = _attribution("euler", which, portfolio, whole, one, at)
         if best is None or abs(tried.rest) < abs(best.rest):
             best = tried
         if abs(best.rest) <= _CLOSES * max(1.0, *(abs(c.amount) for c in best.contributions), abs(whole)):
@@ -175,9 +179,21 @@ def _slopes(book: NettedBook, which: Which, step: float) -> list[float]:
 
 
 def incremental(
-    method: PortfolioMethod, portfolio: Portfolio, market: Market, which: Which = Which.MAINTENANCE
+    method: PortfolioMethod,
+    portfolio: Portfolio,
+    market: Market,
+    which: Which = Which.MAINTENANCE,
+    *,
+    at: Sequence[int] | None = None,
 ) -> Attribution:
     """Return what each position adds when they come one after the other, in the portfolio's order.
+
+    Parameters
+    ----------
+    method, portfolio, market, which
+        As `euler`.
+    at
+        Places of the positions to tell of, all without it; the others come before them, and are in the rest.
 
     Raises
     ------
@@ -188,21 +204,39 @@ def incremental(
     steps: list[float] = []
     whole = which.of(known_margin(method, portfolio, market))
     book = netted_book(method, portfolio, market)
-    if book is not None:
+    if book is not None and at is None:
         sums = np.cumsum(book.profits, axis=1)
         steps = [0.0, *book.requirement(sums, initial=which is Which.INITIAL).tolist()]
         return _attribution("incremental", which, portfolio, whole, lambda i: steps[i + 1] - steps[i])
-    for count in range(len(present) + 1):
-        held = (*present[:count], *(sized(position, 0.0) for position in present[count:]))
-        changed = portfolio.model_copy(update={"positions": held})
+    order = range(len(present)) if at is None else sorted(at)
+    held = list(present)
+    for i in order:
+        held[i] = sized(present[i], 0.0)
+    for i in (None, *order):
+        if i is not None:
+            held[i] = present[i]
+        changed = portfolio.model_copy(update={"positions": tuple(held)})
         steps.append(which.of(known_margin(method, changed, market)))
-    return _attribution("incremental", which, portfolio, whole, lambda i: steps[i + 1] - steps[i])
+    added = {i: steps[k + 1] - steps[k] for k, i in enumerate(order)}
+    return _attribution("incremental", which, portfolio, whole, added.__getitem__, at)
 
 
 def leave_one_out(
-    method: PortfolioMethod, portfolio: Portfolio, market: Market, which: Which = Which.MAINTENANCE
+    method: PortfolioMethod,
+    portfolio: Portfolio,
+    market: Market,
+    which: Which = Which.MAINTENANCE,
+    *,
+    at: Sequence[int] | None = None,
 ) -> Attribution:
     """Return by how much the requirement falls when one position alone is left out.
+
+    Parameters
+    ----------
+    method, portfolio, market, which
+        As `euler`.
+    at
+        Places of the positions to tell of, all without it.
 
     Raises
     ------
@@ -214,20 +248,25 @@ def leave_one_out(
     if book is not None:
         rest = book.requirement(book.totals - book.profits, initial=which is Which.INITIAL)
         gone: list[float] = (whole - rest).tolist()
-        return _attribution("leave-one-out", which, portfolio, whole, gone.__getitem__)
+        return _attribution("leave-one-out", which, portfolio, whole, gone.__getitem__, at)
     return _attribution(
         "leave-one-out",
         which,
         portfolio,
         whole,
         lambda i: whole - which.of(known_margin(method, without(portfolio, i), market)),
+        at,
     )
 
 
 def _attribution(
-    way: str, which: Which, portfolio: Portfolio, whole: float, part: Callable[[int], float]
+    way: str,
+    which: Which,
+    portfolio: Portfolio,
+    whole: float,
+    part: Callable[[int], float],
+    at: Sequence[int] | None = None,
 ) -> Attribution:
-    contributions = tuple(
-        Contribution(i, label_of(position), part(i)) for i, position in enumerate(portfolio.positions)
-    )
+    told = range(len(portfolio.positions)) if at is None else sorted(at)
+    contributions = tuple(Contribution(i, label_of(portfolio.positions[i]), part(i)) for i in told)
     return Attribution(way, which, whole, contributions, whole - sum(c.amount for c in contributions))

@@ -7,7 +7,7 @@ reference of the margin engines, section 5.3.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -68,6 +68,7 @@ def broken_hedges(
     penalty: float = 0.05,
     leg_of: LegOf = LegOf.INSTRUMENT,
     which: Which = Which.MAINTENANCE,
+    at: Collection[int] | None = None,
 ) -> tuple[BrokenLeg, ...]:
     """Return the legs, the one first whose loss leaves the least.
 
@@ -81,6 +82,8 @@ def broken_hedges(
         Whether positions of an instrument or of a protocol go together.
     which
         Which margin.
+    at
+        Places of positions whose legs are told of, all without it.
 
     Raises
     ------
@@ -97,15 +100,21 @@ def broken_hedges(
     worth = value_under(portfolio, market, NEUTRAL)[0]
     book = netted_book(method, portfolio, market)
     found = []
-    for label, at in legs.items():
+    for label, places in legs.items():
+        if at is not None and not any(i in at for i in places):
+            continue
         notional = 0.0
-        for i in at:
+        for i in places:
             dollars = columns.inverse[i] and portfolio.positions[i].instrument.type != "option"
             notional += abs(columns.quantity[i]) * (1.0 if dollars else columns.spot[i])
-        value = math.fsum(worth[i] for i in at)
-        left = _left_asked(method, portfolio, market, which, at) if book is None else _left(book, which, at)
+        value = math.fsum(worth[i] for i in places)
+        left = (
+            _left_asked(method, portfolio, market, which, places)
+            if book is None
+            else _left(book, which, places)
+        )
         found.append(
-            BrokenLeg(label, tuple(at), left(value - penalty * float(notional)), left(min(value, 0.0)))
+            BrokenLeg(label, tuple(places), left(value - penalty * float(notional)), left(min(value, 0.0)))
         )
     return tuple(sorted(found, key=lambda leg: (leg.left, leg.positions)))
 

@@ -7,20 +7,29 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from contracts_abi.errors import InputError, MarginlineError
 from simulation.margin import margin_methods
 from simulation.margin.derive_exact import Decision, decided_margin
 from simulation.margin.result import MarginResult, PortfolioMethod, dumped
-from simulation.portfolio.instruments import Portfolio
+from simulation.margin.scenario_grid import legs_of
+from simulation.portfolio.instruments import Option, Portfolio
 from simulation.portfolio.market import Market
 from simulation.risk.attribution import Attribution, Which, euler, incremental, leave_one_out
 from simulation.risk.broken_hedge import broken_hedges
 from simulation.risk.distance import distances
 from simulation.risk.greeks import greeks_by
 from simulation.risk.moves import label_of
+from simulation.risk.netted import netted_by
 from simulation.risk.restore import restore
 from simulation.risk.savings import savings
 from simulation.types import MarginStatus
+
+FULL: Final = 100
+"""Positions up to which a report tells of each: beyond, one margin for each takes minutes."""
+LARGEST: Final = 20
+"""Positions that it tells of beyond."""
 
 Quiet: Final[Callable[[str], None]] = lambda _part: None  # noqa: E731
 
@@ -42,6 +51,7 @@ def full_report(
     market: Market,
     *,
     tell: Callable[[str], None] = Quiet,
+    every: bool = False,
 ) -> dict[str, Any]:
     """Return margin, risk array, components, Greeks, contributions, savings, distances and broken hedges.
 
@@ -54,6 +64,11 @@ def full_report(
         Whose margin.
     tell
         Told each part as it begins.
+    every
+        Whether to tell of each position of an account of more than `FULL`. Without it shares and broken
+        hedges are those of the `LARGEST` by notional, and savings are left out, unless the method nets the
+        book in each scenario (see `simulation.risk.netted`); trades that restore the margin are of those in
+        any case. A note says so.
 
     Raises
     ------
@@ -69,18 +84,27 @@ def full_report(
     }
     if result.status is MarginStatus.UNKNOWN:
         return record_of(report)
+    size = len(portfolio.positions)
+    largest = None if every or size <= FULL else largest_positions(portfolio, market)
+    told = None if netted_by(method) is not None else largest
+    if told is not None or (largest is not None and result.maintenance < 0):
+        report["notes"].append(_limited(size, netted=told is None))
     parts: dict[str, Callable[[], Any]] = {
         "greeks": lambda: [
             {"underlying": row.underlying, "expiry": row.expiry, **asdict(row.greeks)}
             for row in greeks_by(portfolio, market)
         ],
         "contributions": lambda: {
-            "initial": attribution_record(euler(method, portfolio, market, Which.INITIAL)),
-            "maintenance": attribution_record(euler(method, portfolio, market)),
-            "incremental": attribution_record(incremental(method, portfolio, market)),
-            "leave_one_out": attribution_record(leave_one_out(method, portfolio, market)),
+            "initial": attribution_record(euler(method, portfolio, market, Which.INITIAL, at=told)),
+            "maintenance": attribution_record(euler(method, portfolio, market, at=told)),
+            "incremental": attribution_record(incremental(method, portfolio, market, at=told)),
+            "leave_one_out": attribution_record(leave_one_out(method, portfolio, market, at=told)),
         },
-        "savings": lambda: _savings_record(method, portfolio, market),
+        "savings": lambda: (
+            _savings_record(method, portfolio, market)
+            if told is None
+            else {"reason": f"not asked for {size:,} positions; --all asks"}
+        ),
         "distance": lambda: [
             {
                 "factor": str(d.factor), "up": d.up, "move": d.move, "reached": d.reached, "reach": d.reach,
@@ -93,9 +117,9 @@ def full_report(
                 "leg": leg.label, "liquidated": leg.liquidated, "defaulted": leg.defaulted,
                 "takes_the_rest": leg.takes_the_rest,
             }
-            for leg in broken_hedges(method, portfolio, market)
+            for leg in broken_hedges(method, portfolio, market, at=told)
         ],
-        "restore": lambda: _restore_record(method, portfolio, market),
+        "restore": lambda: _restore_record(method, portfolio, market, largest),
     }  # fmt: skip
     for name, part in parts.items():
         tell(name.replace("_", " "))
@@ -138,8 +162,41 @@ def _savings_record(method: PortfolioMethod, portfolio: Portfolio, market: Marke
     }
 
 
-def _restore_record(method: PortfolioMethod, portfolio: Portfolio, market: Market) -> dict[str, Any]:
-    found = restore(method, portfolio, market)
+def largest_positions(portfolio: Portfolio, market: Market, count: int = LARGEST) -> tuple[int, ...]:
+    """Return the places of the largest positions by notional, in the portfolio's order.
+
+    Parameters
+    ----------
+    portfolio, market
+        What is held, at which prices; an inverse position's notional is its dollars.
+    count
+        How many.
+
+    Raises
+    ------
+    InputError
+        As `simulation.margin.scenario_grid.legs_of`.
+    """
+    legs = legs_of(portfolio, market)
+    dollars = np.array([legs.inverse[i] and kind is not Option for i, kind in enumerate(legs.kind)], np.bool_)
+    notional = np.abs(legs.quantity) * np.where(dollars, 1.0, legs.spot)
+    order = np.argsort(-notional, kind="stable")[:count]
+    return tuple(sorted(order.tolist()))
+
+
+def _limited(size: int, *, netted: bool) -> str:
+    trades = "trades that restore the margin"
+    what = f"{trades} are" if netted else f"contributions, broken hedges and {trades} are"
+    left = "" if netted else ", and savings left out"
+    return (
+        f"of {size:,} positions {what} told for the {LARGEST} largest by notional{left}; --all asks for each"
+    )
+
+
+def _restore_record(
+    method: PortfolioMethod, portfolio: Portfolio, market: Market, at: Sequence[int] | None
+) -> dict[str, Any]:
+    found = restore(method, portfolio, market, at=at)
     return {
         "deposit": found.deposit,
         "trades": [

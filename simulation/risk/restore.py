@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,6 +73,7 @@ def restore(
     fee: float = 0.0,
     target: float = 0.0,
     which: Which = Which.MAINTENANCE,
+    at: Sequence[int] | None = None,
 ) -> Restoration:
     """Return what brings the margin back to a target, a trade in one instrument at a time.
 
@@ -89,6 +90,8 @@ def restore(
         Dollars of equity less requirement.
     which
         Which requirement.
+    at
+        Places of the positions whose instruments may be traded, all without it.
 
     Raises
     ------
@@ -100,7 +103,8 @@ def restore(
     now = which.left(known_margin(method, portfolio, market))
     if now >= target:
         return Restoration(0.0, ())
-    held = [(position.instrument, position.volatility) for position in portfolio.positions]
+    may = portfolio.positions if at is None else [portfolio.positions[i] for i in at]
+    held = [(position.instrument, position.volatility) for position in may]
     legs = legs_of(portfolio, market)
     gross = float(np.abs(legs.quantity * np.where(legs.inverse, 1.0, legs.spot)).sum()) or 2 * abs(now)
     trades = []

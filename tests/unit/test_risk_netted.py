@@ -11,6 +11,7 @@ from simulation.portfolio.instruments import Perpetual, Portfolio, Position
 from simulation.risk.attribution import Attribution, Which, euler, incremental, leave_one_out
 from simulation.risk.broken_hedge import LegOf, broken_hedges
 from simulation.risk.netted import netted_book
+from simulation.risk.report import full_report, largest_positions
 from simulation.risk.savings import savings
 from tests.many_accounts import MARKET, drawn
 
@@ -72,3 +73,49 @@ def test_an_unknown_price_is_refused_as_before(method: PortfolioMethod) -> None:
     for tool in (euler, incremental, leave_one_out, savings):
         with pytest.raises(InputError, match="is unknown: no price of DOGE"):
             tool(method, held, MARKET)
+
+
+def many(count: int, cash: float) -> Portfolio:
+    """Return perpetuals in so many positions, each larger than the one before, of both sides by turns."""
+    held = tuple(
+        Position(instrument=Perpetual(underlying="ETH"), quantity=(i + 1.0) * (-1) ** i, protocol=f"p{i}")
+        for i in range(count)
+    )
+    return Portfolio(account="many", cash=cash, positions=held)
+
+
+def test_of_many_positions_the_largest_are_told_of() -> None:
+    portfolio, last = many(101, 1e6), list(range(81, 101))
+    found = full_report(AskedCross(), portfolio, MARKET)
+    assert found["notes"] == [
+        "of 101 positions contributions, broken hedges and trades that restore the margin are told for the "
+        "20 largest by notional, and savings left out; --all asks for each"
+    ]
+    every = full_report(AskedCross(), portfolio, MARKET, every=True)
+    assert every["notes"] == []
+    for way in ("initial", "maintenance", "leave_one_out"):
+        some, all_ = (r["contributions"][way] for r in (found, every))
+        assert [c["position"] for c in some["positions"]] == [f"ETH perpetual at p{i}" for i in last]
+        assert [c["amount"] for c in some["positions"]] == pytest.approx(
+            [all_["positions"][i]["amount"] for i in last], abs=1e-5
+        )
+        assert some["requirement"] == pytest.approx(
+            some["rest"] + sum(c["amount"] for c in some["positions"])
+        )
+    # The last twenty are the last of the file, so that what comes before them is the same.
+    some, all_ = (r["contributions"]["incremental"]["positions"] for r in (found, every))
+    assert [c["amount"] for c in some] == pytest.approx([c["amount"] for c in all_[81:]])
+    assert {leg["leg"] for leg in found["broken_hedges"]} == {f"ETH perpetual at p{i}" for i in last}
+    assert found["savings"] == {"reason": "not asked for 101 positions; --all asks"}
+    assert set(every["savings"]) == {"isolated", "requirement", "saved", "share"}
+    assert full_report(AskedCross(), many(100, 1e6), MARKET)["notes"] == []
+    for each, notes in ((Cross(), 0), (AskedCross(), 1)):
+        assert len(full_report(each, portfolio, MARKET)["notes"]) == notes
+
+
+def test_trades_are_looked_for_in_the_largest() -> None:
+    under = many(101, -1.0e4)
+    assert largest_positions(under, MARKET, 2) == (99, 100)
+    found = full_report(Cross(), under, MARKET)
+    assert found["restore"]["deposit"] > 0
+    assert "trades that restore the margin are told for the 20 largest" in found["notes"][0]
