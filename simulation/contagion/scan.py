@@ -151,7 +151,12 @@ def nearest_rows(health: Float64, threshold: float) -> Int64:
     most = then + int(NEAR * size) + 1
     if most >= size:
         return np.argsort(health, kind="mergesort")
-    rows = np.flatnonzero(health <= np.partition(health, most - 1)[most - 1])
+    # A cut guessed from every sixteenth row, a little wide, spares the search for the exact one.
+    sample = np.sort(health[::16])
+    guess = sample[min(int(1.2 * most / size * len(sample)) + 2, len(sample) - 1)]
+    rows = np.flatnonzero(health <= guess)
+    if not most <= len(rows) <= 2 * most:
+        rows = np.flatnonzero(health <= np.partition(health, most - 1)[most - 1])
     return rows[np.argsort(health[rows], kind="mergesort")]
 
 

@@ -51,3 +51,15 @@ def test_starting_is_measured_from_a_state_that_was_built_for_it(tmp_path: Path)
     assert chain["accounts"] == 20
     assert chain["megabytes"] > 1
     assert "marginline --help" in document["figures"]["seconds"]
+
+
+def test_the_contagion_engine_is_raced_against_numpy_and_the_bytecode(tmp_path: Path) -> None:
+    # Every contestant's results are compared before anything is timed, or it would have failed.
+    document = report("contagion", tmp_path)
+    figures = document["figures"]
+    assert figures["step"]["liquidations"] > 0
+    assert figures["step"]["largest_difference"] < 1e-9
+    assert figures["pruning"]["crash"]["liquidations"] > 0
+    assert figures["bytecode"]["account_reads"] == 5
+    assert len(figures["sweep"]["sha256"]) == 64
+    assert len(document["headlines"]) == 8

@@ -27,7 +27,8 @@ def test_what_is_left_out_is_never_nearer_than_the_last_one_kept(size: int, belo
 
 def test_most_of_a_large_book_is_not_sorted() -> None:
     health = np.random.default_rng(1).uniform(1.0, 2.0, 10_000)
-    assert len(nearest_rows(health, 1.0)) == int(NEAR * 10_000) + 1
+    kept = len(nearest_rows(health, 1.0))
+    assert int(NEAR * 10_000) < kept <= 2 * int(NEAR * 10_000) + 2
 
 
 @pytest.mark.parametrize("fall", [0.03, 0.2])
