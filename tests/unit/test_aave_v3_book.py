@@ -10,7 +10,7 @@ import pytest
 from contracts_abi.lens import rows_from_results
 from simulation.fixed_point import WAD
 from simulation.protocols.aave_v3 import AaveLayout, AaveMarket, AaveV3
-from simulation.protocols.aave_v3.book import book_of_rows, covered
+from simulation.protocols.aave_v3.book import book_of_rows, covered, uncovered_flags
 from simulation.types import Book
 from tests.aave_states import ACCOUNT, account, address, eth_and_usd
 

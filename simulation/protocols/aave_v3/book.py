@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, overload
+from typing import Any, Final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from contracts_abi.lens import (
     collateral_column,
     debt_column,
 )
-from simulation.fixed_point import RAY, to_float
+from simulation.fixed_point import MAX_UINT256, to_float
 from simulation.protocols.aave_v3.configuration import is_borrowing, is_using_as_collateral
 from simulation.protocols.aave_v3.generic_logic import (
     a_token_balance,
@@ -27,10 +27,10 @@ from simulation.protocols.aave_v3.generic_logic import (
     user_e_mode,
     variable_debt_balance,
 )
-from simulation.protocols.aave_v3.types import AaveAccount, AaveMarket, AavePosition, ReserveData
+from simulation.protocols.aave_v3.types import AaveAccount, AaveMarket, AavePosition, PoolState, ReserveData
 from simulation.types import Asset, Book, PositionKind
 
-_E_MODES: Final = 256
+E_MODES: Final = 256
 _WORD: Final = 32
 
 
@@ -52,26 +52,29 @@ def _fewest_decimals(market: AaveMarket, e_mode_category: int) -> int:
     return min((r.asset.decimals for r in members), default=0)
 
 
-def covered(market: AaveMarket, account: AaveAccount) -> bool:
+def listed_flags(market: PoolState[Any, Any]) -> int:
+    """Return the flags of all reserves that the market knows."""
+    return sum(3 << (2 * r.id) for r in market.listed())
+
+
+def uncovered_flags(market: AaveMarket) -> int:
+    """Return the flags with which the market's state does not say all that an account's health depends on.
+
+    Those of reserves that the market does not know, and those of a debt in a reserve where somebody owes at a
+    stable rate: stable debts are not read one by one, so the account's own is unknown.
+    """
+    stable = sum(1 << (2 * r.id) for r in market.listed() if r.total_stable_debt_raw)
+    return ~listed_flags(market) | stable
+
+
+def covered(market: PoolState[Any, Any], uncovered: int, account: AaveAccount) -> bool:
     """Return whether the market's state says all that the account's health depends on.
 
-    It does not in an eMode category that the market does not know, with a flag of a reserve that it does not
-    know, and with a debt in a reserve where somebody owes at a stable rate: stable debts are not read one by
-    one, so the account's own is unknown.
+    It does not with an `uncovered` flag, nor in an eMode category that the market does not know.
     """
     if account.e_mode_category and account.e_mode_category not in market.e_mode_categories:
         return False
-    known, stable = _flags(market)
-    return not account.user_configuration & ~known and not account.user_configuration & stable
-
-
-def _flags(market: AaveMarket) -> tuple[int, int]:
-    """Return the flags of all reserves, and the borrow flags of those with stable debt."""
-    listed = market.listed()
-    return (
-        sum(3 << (2 * r.id) for r in listed),
-        sum(1 << (2 * r.id) for r in listed if r.total_stable_debt_raw),
-    )
+    return not account.user_configuration & uncovered
 
 
 def account_of_row(account: str, rows: LensRows, row: int, *, account_data: bool) -> AaveAccount | None:
@@ -148,7 +151,45 @@ def book_of_rows(
     not known whole has no positions and ``exact`` None.
     """
     assets = book_assets(market)
-    usable = _usable(market, rows)
+    to_balance = market.rules.scaled_to_balance
+    return book_of_tables(
+        protocol,
+        market,
+        accounts,
+        rows,
+        assets,
+        *_tables(market, assets, rows.reserves),
+        uncovered=uncovered_flags(market),
+        to_balance=(to_balance, to_balance),
+        account_data=account_data,
+    )
+
+
+def book_of_tables(
+    protocol: str,
+    market: PoolState[Any, Any],
+    accounts: Sequence[str],
+    rows: LensRows,
+    assets: tuple[Asset, ...],
+    asset_of: NDArray[np.int64],
+    threshold_of: NDArray[np.float64],
+    *,
+    uncovered: int,
+    to_balance: tuple[Callable[[int, int], int], Callable[[int, int], int]],
+    account_data: bool,
+) -> Book:
+    """Return the book of `accounts` on any version.
+
+    Parameters
+    ----------
+    assets, asset_of, threshold_of
+        The book's assets; the asset's index and the liquidation threshold by (category, reserve).
+    uncovered
+        As for `covered`.
+    to_balance
+        ``(scaled, index_ray) -> balance`` of aTokens and of variable debt.
+    """
+    usable = _usable(market, rows, uncovered)
     counts = np.where(usable, np.diff(rows.row_ptr), 0)
     keep = np.repeat(usable, np.diff(rows.row_ptr))
     row_ptr = np.zeros(len(accounts) + 1, dtype=np.int64)
@@ -156,7 +197,6 @@ def book_of_rows(
 
     reserve, is_debt = np.divmod(rows.column[keep], 2)
     category = np.repeat(_categories(rows), counts)
-    asset_of, threshold_of = _tables(market, assets, rows.reserves)
     return Book(
         accounts=tuple(accounts),
         protocols=(protocol,),
@@ -165,11 +205,11 @@ def book_of_rows(
         row_ptr=row_ptr,
         asset=asset_of[category, reserve].astype(np.int32),
         kind=np.where(is_debt, int(PositionKind.DEBT), int(PositionKind.COLLATERAL)).astype(np.int8),
-        amount=_amounts(market, rows)[keep],
+        amount=_amounts(market, rows, *to_balance)[keep],
         weight=np.where(is_debt, 1.0, threshold_of[category, reserve]),
         block=market.block,
         timestamp=market.timestamp,
-        exact=RowAccounts(accounts, rows, partial(covered, market), account_data=account_data),
+        exact=RowAccounts(accounts, rows, partial(covered, market, uncovered), account_data=account_data),
         known=usable,
     )
 
@@ -178,32 +218,36 @@ def _categories(rows: LensRows) -> NDArray[np.int64]:
     return rows.head[:, EMODE_CATEGORY, -1].astype(np.int64)
 
 
-def _usable(market: AaveMarket, rows: LensRows) -> NDArray[np.bool_]:
+def _usable(market: PoolState[Any, Any], rows: LensRows, uncovered: int) -> NDArray[np.bool_]:
     """Return what `RowAccounts` finds not to be None, for all rows at once."""
-    known_category = np.zeros(_E_MODES, dtype=np.bool_)
+    known_category = np.zeros(E_MODES, dtype=np.bool_)
     known_category[[0, *market.e_mode_categories]] = True
     category = _categories(rows)
-    known, stable = _flags(market)
-    bad = np.frombuffer((~known & (2**256 - 1) | stable).to_bytes(32, "big"), dtype=">u8").astype(np.uint64)
+    bad = np.frombuffer((uncovered & MAX_UINT256).to_bytes(_WORD, "big"), dtype=">u8").astype(np.uint64)
     flagged = (rows.head[:, CONFIGURATION].astype(np.uint64) & bad).any(axis=1)
-    in_range = category < _E_MODES
+    in_range = category < E_MODES
     return rows.usable & in_range & known_category[np.where(in_range, category, 0)] & ~flagged
 
 
-def _amounts(market: AaveMarket, rows: LensRows) -> NDArray[np.float64]:
+def _amounts(
+    market: PoolState[Any, Any],
+    rows: LensRows,
+    to_a_token: Callable[[int, int], int],
+    to_debt: Callable[[int, int], int],
+) -> NDArray[np.float64]:
     """Return all balances in whole tokens, also those of accounts that are not usable."""
-    to_balance = market.rules.scaled_to_balance
-    terms = {}
+    terms: dict[int, tuple[Callable[[int, int], int], int, int]] = {}
     for reserve in market.listed():
         decimals = reserve.configuration.decimals
-        terms[collateral_column(reserve.id)] = reserve.normalized_income_ray, decimals
-        terms[debt_column(reserve.id)] = reserve.normalized_variable_debt_ray, decimals
+        terms[collateral_column(reserve.id)] = to_a_token, reserve.normalized_income_ray, decimals
+        terms[debt_column(reserve.id)] = to_debt, reserve.normalized_variable_debt_ray, decimals
     raw = rows.values.tobytes()
-    amounts = np.empty(len(rows.column))
+    amounts = np.zeros(len(rows.column))
     for i, column in enumerate(rows.column.tolist()):
-        index_ray, decimals = terms.get(column, (RAY, 0))
-        scaled_raw = int.from_bytes(raw[i * _WORD : (i + 1) * _WORD])
-        amounts[i] = to_float(to_balance(scaled_raw, index_ray), decimals)
+        if column in terms:
+            to_balance, index_ray, decimals = terms[column]
+            scaled_raw = int.from_bytes(raw[i * _WORD : (i + 1) * _WORD])
+            amounts[i] = to_float(to_balance(scaled_raw, index_ray), decimals)
     return amounts
 
 
@@ -212,8 +256,8 @@ def _tables(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return asset index and liquidation threshold by (category, reserve)."""
     index = {asset.symbol: i for i, asset in enumerate(assets)}
-    asset_of = np.zeros((_E_MODES, reserves), dtype=np.int64)
-    threshold_of = np.zeros((_E_MODES, reserves))
+    asset_of = np.zeros((E_MODES, reserves), dtype=np.int64)
+    threshold_of = np.zeros((E_MODES, reserves))
     for reserve in market.listed():
         configuration = reserve.configuration
         threshold = configuration.liquidation_threshold_bps
