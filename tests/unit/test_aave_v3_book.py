@@ -61,7 +61,7 @@ def test_a_debt_where_somebody_owes_at_a_stable_rate_is_unknown() -> None:
     for flags in (HOLDS_0 | HOLDS_1, HOLDS_1 | BORROWS_0):
         assert book_of(market, flags).known.tolist() == [True]
         assert book_of(market, flags).exact[0] is not None
-    assert not covered(market, account({0: WAD}, {1: 10**6}))
+    assert not covered(market, uncovered_flags(market), account({0: WAD}, {1: 10**6}))
 
 
 @pytest.mark.parametrize(
