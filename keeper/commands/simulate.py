@@ -317,6 +317,8 @@ def show_system(console: Console, record: Mapping[str, Any]) -> None:
             f"drawn {drawn}; estimator: {sampling['estimator']}; {sampling['effective_paths']:,.0f} "
             f"effective paths of {record['paths']:,}"
         )
+        if sampling["warning"]:
+            console.print(f"[bold]beware:[/] {sampling['warning']}")
     table = plain_table("system", "", "± 95 %", "")
     rows = {
         "spiral multiplier": (system["spiral_multiplier"], 2),

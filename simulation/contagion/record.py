@@ -51,6 +51,11 @@ POINTS_SHOWN: Final = 1_500
 LOSSES: Final = ("bad_debt_usd", "liquidated_usd", "unfilled_usd", "keeper_profit_usd", "gas_usd")
 """Columns whose whole distribution is kept."""
 
+LEAST_IN_TAIL: Final = 30
+"""Effective paths beyond the 99 % quantile below which weighted figures come with a warning."""
+MEAN_WEIGHT_KNOWN_TO: Final = 0.1
+"""Half of the interval of the mean weight above which means come with a warning."""
+
 COMPARED: Final = ("bad_debt_usd", "liquidated_usd", "keeper_profit_usd", "liquidations")
 """Columns that policies are compared by."""
 
@@ -125,7 +130,7 @@ def build_record(
         "tokens": list(world.tokens),
         "channels": {c.kind: c.on for c in sorted(scenario.run.channels, key=lambda c: c.order)},
         "policies": [dict(table) for table in scenario.file.policies],
-        "sampling": sampling_record(sampling, len(base["bad_debt_usd"])),
+        "sampling": sampling_record(sampling, base["bad_debt_usd"]),
         "figures": figures(base, sampling),
         "shares": shares(base, sampling),
         "by_venue": {name: _venue(base, name, sampling) for name in world.venues},
@@ -185,15 +190,43 @@ def worst_path(base: Columns) -> int:
     return int(np.argmax(losses))
 
 
-def sampling_record(sampling: Sampling, paths: int) -> dict[str, Any]:
-    """Return how paths were drawn and which estimator the figures are by."""
-    weights = sampling.weights
+def sampling_record(sampling: Sampling, losses: Float64) -> dict[str, Any]:
+    """Return how paths were drawn, which estimator the figures are by, and whether weights carry it.
+
+    ``effective_paths`` is about means of everything: a shift towards rare losses lowers it, and should.
+    ``effective_in_tail`` is about the losses from the 99 % quantile on, which it is made for. ``warning``
+    says so where that is too little, or where the mean weight, 1 in expectation, is not known to a tenth.
+    """
+    weights, paths = sampling.weights, len(losses)
+    if weights is None:
+        mean, in_tail, warning = None, None, None
+    else:
+        mean = plain_mean(weights, sampling.group)
+        bar = tail_of(losses, LEVELS[-1], sampling=sampling, resamples=1).var.value
+        tail = weights[(losses >= bar) & (losses > 0.0)]
+        in_tail = Sampling(tail).effective if len(tail) else 0.0
+        warning = _warning(mean, in_tail)
     return {
         "antithetic": sampling.group == 2,
         "estimator": "plain mean" if weights is None else "importance weights, not divided by their sum",
-        "mean_weight": None if weights is None else _figure(plain_mean(weights, sampling.group)),
+        "mean_weight": None if mean is None else _figure(mean),
         "effective_paths": float(paths) if weights is None else sampling.effective,
+        "effective_in_tail": in_tail,
+        "warning": warning,
     }
+
+
+def _warning(mean: Figure, in_tail: float) -> str | None:
+    if in_tail < LEAST_IN_TAIL:
+        return (
+            f"{in_tail:.0f} effective paths are in the tail of bad debt, fewer than {LEAST_IN_TAIL}: neither "
+            "figures nor intervals hold; change drift_shift, or run more paths"
+        )
+    if not (mean.high - mean.low) / 2.0 <= MEAN_WEIGHT_KNOWN_TO:
+        return (
+            "the mean weight is not known to a tenth: means of what is not rare are poor; read the tail only"
+        )
+    return None
 
 
 def figures(base: Columns, sampling: Sampling = PLAIN) -> dict[str, Any]:

@@ -147,17 +147,33 @@ def test_weights_of_one_change_nothing_and_the_record_names_the_estimator() -> N
         a, b = tail_of(losses, level), tail_of(losses, level, sampling=ones)
         assert (a.mean, a.var.value, a.largest) == (b.mean, b.var.value, b.largest)
         assert (a.es.value, a.es.low, a.es.high) == (b.es.value, b.es.low, b.es.high)
-    assert sampling_record(PLAIN, 333) == {
+    assert sampling_record(PLAIN, losses) == {
         "antithetic": False,
         "estimator": "plain mean",
         "mean_weight": None,
         "effective_paths": 333.0,
+        "effective_in_tail": None,
+        "warning": None,
     }
-    found = sampling_record(Sampling(np.array([1.0, 1.0, 2.0]), 2), 3)
+    found = sampling_record(Sampling(np.array([1.0, 1.0, 2.0]), 2), np.array([0.0, 0.0, 5.0]))
     assert found["antithetic"]
     assert found["estimator"].startswith("importance weights")
     assert found["effective_paths"] == pytest.approx(16 / 6)
     assert found["mean_weight"]["value"] == pytest.approx(4 / 3)
+
+
+def test_weights_that_do_not_carry_the_figures_are_told() -> None:
+    n, debt = 2_000, 0.7
+    told = {}
+    for shift in (-1.0, -10.0, 10.0):
+        table = columns(put_run(debt, shift), 5, n, size=n)
+        told[shift] = sampling_record(sampling_of(table), table["bad_debt_usd"])
+    # A slight shift is good for all, a strong one for the tail only, one the wrong way for nothing.
+    assert told[-1.0]["warning"] is None
+    assert told[-10.0]["effective_paths"] < 100 < told[-10.0]["effective_in_tail"]
+    assert "read the tail only" in told[-10.0]["warning"]
+    assert told[10.0]["effective_in_tail"] < 30
+    assert "change drift_shift" in told[10.0]["warning"]
 
 
 def test_a_weighted_quantile_by_hand() -> None:
