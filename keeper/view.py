@@ -12,7 +12,7 @@ from typing import Any
 
 from contracts_abi.aave_v3 import ALLOWANCE, BALANCE_OF
 from contracts_abi.calls import Call
-from contracts_abi.errors import DataError, InputError
+from contracts_abi.errors import DataError, InputError, MarginlineError
 from contracts_abi.multicall import MAX_CALLS, aggregate
 from keeper.rpc import Head, Node
 from oracle.snapshot import Feed, History, accept, plain_snapshot, rewind, snapshot, snapshot_reads
@@ -256,7 +256,7 @@ class Reader:
         self._layouts |= {address: _next_layout(state) for address, state in pools.items()}
 
         views: dict[str, HeadView] = {}
-        unread: dict[str, DataError] = {}
+        unread: dict[str, MarginlineError] = {}
         for name, state, answer in zip(names, states, answers, strict=True):
             adapter = self._adapters[name]
             try:
@@ -267,12 +267,14 @@ class Reader:
                 )
                 book = adapter.decode_accounts(market, accounts.get(name, ()), answer[len(state) :])
                 protocol = self._protocol_view(adapter, market, head)
-            except DataError as error:
+            except MarginlineError as error:
+                # Nothing is asked of the node in there: it says something of this market alone.
                 unread[name] = error
             else:
                 views[name] = HeadView(head, market, book, protocol, reference, pools, funds)
         if not views:
-            raise next(iter(unread.values()))
+            first_error = next(iter(unread.values()))
+            raise DataError(first_error.message, fix=first_error.fix)
         return Views(head, views, {name: str(error) for name, error in unread.items()})
 
     def _renewed(self, answers: Sequence[bytes | None], head: Head) -> tuple[Feed, ...]:

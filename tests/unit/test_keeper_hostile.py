@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from keeper.decide import Decision, decide_all
 from keeper.markets import LendingProtocol
-from keeper.view import HeadView, Views
+from keeper.view import QUOTE, HeadView, Views
 from oracle.snapshot import plain_snapshot
 from simulation.policy.three_price import ThreePricePolicy
+from simulation.protocols.aave_v3.layout import told_apart
 from simulation.protocols.morpho_blue import (
     IrmKind,
     MarketParams,
@@ -23,7 +25,7 @@ from simulation.protocols.morpho_blue import (
     MorphoMarket,
 )
 from simulation.protocols.morpho_blue.book import book_of_accounts
-from simulation.types import Action, Asset, Reason
+from simulation.types import Action, Asset, Book, Reason
 from tests.aave_states import NOW
 from tests.morpho_states import IRM, MORPHO, ORACLE
 from tests.seeded_view import ADAPTER, BLOCK, FIRST_E8, SETTINGS, seeded_accounts, token, view_at
@@ -141,3 +143,35 @@ def test_who_was_refused_is_planned_for_on_what_the_others_leave() -> None:
         (Action.LEAVE, Reason.LIMIT),
         (Action.LEAVE, Reason.UNPROFITABLE),
     }
+
+
+# ------------------------------------------------------------------------------------------- states and names
+
+
+def read_with(price_e36: int, borrow_shares: int, totals: tuple[int, int]) -> Book:
+    """Return the book of one account that only a token of somebody's own can bring about."""
+    first = morpho([1_000, 2_000])
+    total_raw, shares = totals
+    state = MarketState(total_raw, shares, total_raw, shares, NOW)
+    market = replace(first.market, state=state, price_e36=price_e36)
+    exact = [*first.book.exact[:1], MorphoAccount("0x" + "ff" * 20, 0, borrow_shares, 2**128 - 1)]
+    return book_of_accounts(ON_MORPHO.name, market, [a.account for a in exact if a], exact)
+
+
+def test_an_account_that_overflows_is_unknown_and_takes_no_other_along() -> None:
+    book = read_with(PRICE_E36, 2**128 - 1, (2**128 - 1, 2**128 - 1))
+    assert book.known.tolist() == [True, False]
+    assert book.exact[1] is None
+    view = replace(morpho([1]), book=book)
+    both = decided({ADAPTER.name: aave(), ON_MORPHO.name: view}, every=True)
+    assert of(both, ON_MORPHO.name)["0x" + "ff" * 20] == (Action.HOLD, Reason.PROTOCOL_UNKNOWN)
+    assert plans_of(both)[ADAPTER.name] == plans_of(decided({ADAPTER.name: aave()}))[ADAPTER.name]
+
+
+@pytest.mark.parametrize("symbol", ["USD", " USD ", "US\u200bD"])
+def test_a_token_that_calls_itself_dollar_is_no_dollar(symbol: str) -> None:
+    """Anybody can write such a token, and a market that lends it prices in it."""
+    (name, other) = told_apart([symbol, "WETH"], [LOAN.address, COLLATERAL.address])
+    assert name == f"USD-{LOAN.address[2:10].lower()}"
+    assert name != QUOTE
+    assert other == "WETH"

@@ -121,17 +121,21 @@ def optional_address(address: str) -> str:
     return "" if int(address, 16) == 0 else str(to_checksum_address(address))
 
 
+_DOLLAR: Final = "USD"
+
+
 def told_apart(symbols: Sequence[str], addresses: Sequence[str]) -> list[str]:
     """Return a name for each token that no other has: its symbol, or symbol and part of its address.
 
     Prices are kept by name, and symbols are not unique: a market may list a native and a bridged USDC. Nor
-    are they bound to be printable, or not to look like the name of an eMode category's price.
+    are they bound to be printable, or not to look like the name of an eMode category's price, or of the
+    dollar: a market that prices in such a token would be taken for one that prices in dollars.
     """
     clean = ["".join(c for c in symbol if c.isprintable()).strip() for symbol in symbols]
     times = Counter(clean)
     return [
         f"{symbol or 'token'}-{address[2:10].lower()}"
-        if times[symbol] > 1 or not symbol or symbol.startswith("emode-")
+        if times[symbol] > 1 or not symbol or symbol == _DOLLAR or symbol.startswith("emode-")
         else symbol
         for symbol, address in zip(clean, addresses, strict=True)
     ]

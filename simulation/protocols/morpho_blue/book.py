@@ -9,7 +9,7 @@ import numpy as np
 from simulation.fixed_point import WAD, to_float
 from simulation.protocols.morpho_blue.errors import MorphoRevert
 from simulation.protocols.morpho_blue.morpho import accrue, borrowed_assets
-from simulation.protocols.morpho_blue.types import MorphoAccount, MorphoMarket
+from simulation.protocols.morpho_blue.types import MarketState, MorphoAccount, MorphoMarket
 from simulation.screen import Rounding
 from simulation.types import Book, PositionKind
 
@@ -23,6 +23,14 @@ def screen_rounding(market: MorphoMarket) -> Rounding:
     token; the debt in the book is the contract's own, rounded up.
     """
     return Rounding(value_step=10.0**-market.loan.decimals)
+
+
+def _owed(state: MarketState, account: MorphoAccount) -> int | None:
+    """Return what an account owes, None where the contract's own arithmetic would overflow."""
+    try:
+        return borrowed_assets(state, account)
+    except MorphoRevert:
+        return None
 
 
 def book_of_accounts(
@@ -41,15 +49,15 @@ def book_of_accounts(
     except MorphoRevert:
         state = None
     for account in exact:
-        usable = account is not None and state is not None
-        known.append(usable)
-        if account is not None and state is not None:
+        owed_raw = None if account is None or state is None else _owed(state, account)
+        known.append(owed_raw is not None)
+        if account is not None and owed_raw is not None:
             if account.collateral_raw:
                 amount = to_float(account.collateral_raw, market.collateral.decimals)
                 weight = market.params.lltv_wad / WAD
                 columns.append((_COLLATERAL, int(PositionKind.COLLATERAL), amount, weight))
             if account.borrow_shares:
-                amount = to_float(borrowed_assets(state, account), market.loan.decimals)
+                amount = to_float(owed_raw, market.loan.decimals)
                 columns.append((_LOAN, int(PositionKind.DEBT), amount, 1.0))
         row_ptr.append(len(columns))
     asset, kind, amounts, weight_of = zip(*columns, strict=True) if columns else ((), (), (), ())
