@@ -18,10 +18,12 @@ from simulation.book.types import (
     RateCurve,
     Reserve,
     SharedBook,
+    Side,
 )
 from simulation.contagion.batch import YEAR_S, Batch
 from simulation.contagion.channels.options import dealer_gamma
 from simulation.contagion.engine import PathResults, Run, run_paths
+from simulation.contagion.prices import build as build_prices
 from simulation.contagion.scan import health_factors
 from simulation.contagion.state import Total
 from simulation.contagion.world import build_world
@@ -364,6 +366,51 @@ def test_rounds_liquidate_again_what_is_still_below(rounds: int, left: float) ->
     run = run_of(book, {"keepers": {"rounds": rounds}}, steps=1)
     _, kept = steps_of(run, "debt")
     assert kept[0][0, 0, 0] == pytest.approx(100.0 * left, rel=1e-12)
+
+
+def test_a_round_on_one_path_does_not_count_what_another_path_left() -> None:
+    # The first account is never worth a keeper's while; the second falls below 1 on some paths only.
+    book = one_pair_book([1.0, 100.0], [0.9, 79.0], kind="aave-v3")
+    spec = {"process": "gbm", "volatility": 3.0}
+    own = [t.symbol for t in book.tokens]
+    run = run_of(
+        book, {"keepers": {"rounds": 3, "keepers": [{"min_profit_usd": 0.5}]}}, steps=3, dt_s=3_600.0
+    )
+    run = replace(run, prices=build_prices(spec, own, [1.0, 1.0]))
+    together = run_paths(run, 3, 0, 8).totals
+    quiet = together[:, 0, Total.LIQUIDATIONS] == 0
+    assert 0 < quiet.sum() < 8
+    # Asked once in a step, not once in a round: nothing has changed since.
+    assert (together[quiet, 0, Total.UNPROFITABLE] <= 3).all()
+    assert (together[quiet, 0, Total.UNPROFITABLE] > 0).any()
+    for p in range(8):
+        assert run_paths(run, 3, p, 1).totals.tobytes() == together[p : p + 1].tobytes()
+
+
+def test_a_supply_without_threshold_is_seized_by_nobody() -> None:
+    flat = RateCurve(0.8, 0.0, 0.0, 0.0)
+    reserves = (
+        Reserve("ETH", 8_000, 8_000, 500, flat),
+        Reserve("USD", 0, 0, 0, flat, idle_supply=1_000.0),
+    )
+    book = one_pair_book([100.0, 70.0], [200.0, 1.0])
+    p = book.positions
+    # The first wallet's debt stays; the second one's becomes a supply of dollars to the first.
+    positions = replace(
+        p,
+        wallet=np.array([0, 0, 0, 1], dtype=np.int32),
+        token=np.array([0, 1, 1, 0], dtype=np.int32),
+        side=np.array([Side.COLLATERAL, Side.COLLATERAL, Side.DEBT, Side.COLLATERAL], dtype=np.int8),
+        amount=np.array([100.0, 70.0, 200.0, 1.0]),
+    )
+    venue = LendingVenue("market", "aave-v3.6", reserves)
+    book = replace(book, lending=(venue,), positions=positions)
+    world = build_world(book)
+    assert world.coll[0].sum() == 100.0
+    assert world.reserves.idle.tolist() == [0.0, 1_070.0]
+    result = run_paths(run_of(book, {"keepers": {}}, steps=2), 1, 0, 1, record=True)
+    assert [int(r) for e in result.events for r in e["collateral_reserve"]] == [0]
+    assert result.totals[0, 0, Total.WRITTEN_OFF] == pytest.approx(200.0 - 100.0 / 1.05, rel=1e-12)
 
 
 # --- losses -------------------------------------------------------------------------------------------------
