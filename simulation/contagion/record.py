@@ -35,7 +35,7 @@ from simulation.contagion.metrics import (
 from simulation.contagion.scenario import Scenario, full_table
 from simulation.contagion.spread import spread_record
 from simulation.contagion.state import Total
-from simulation.contagion.systemic import system_record
+from simulation.contagion.systemic import equity_usd, system_record
 from simulation.contagion.world import COMPOUND_V3
 from simulation.types import Bool, Float64
 
@@ -153,7 +153,7 @@ def build_record(
                 backstop_usd=_backstops(scenario),
             )
         ),
-        "solvency": _plain(solvency(world)),
+        "solvency": _solvency(scenario),
         "static": {
             token.symbol: _static(scenario, token.symbol)
             for token in scenario.book.tokens
@@ -174,6 +174,16 @@ def build_record(
         },
         "worst_path": path_record(scenario, seed, worst),
     }
+
+
+def _solvency(scenario: Scenario) -> dict[str, Any]:
+    """Return what stands behind each venue's debts, and ``equity_usd``: what stands for its losses."""
+    world = scenario.run.world
+    equity = equity_usd(world, _backstops(scenario))
+    plain: dict[str, Any] = _plain(
+        {name: {**own, "equity_usd": equity[name]} for name, own in solvency(world).items()}
+    )
+    return plain
 
 
 def _backstops(scenario: Scenario) -> dict[str, float]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 
 from simulation.contagion.causes import Contagion, columns
 from simulation.contagion.metrics import PLAIN, Figure, Sampling
+from simulation.contagion.record import build_record
+from simulation.contagion.scenario import load_scenario
 from simulation.contagion.systemic import (
     covar,
     debt_rank,
@@ -23,6 +27,7 @@ from simulation.contagion.world import World, build_world
 from simulation.types import Float64
 from tests.contagion_books import EVERYTHING, moving_run, one_pair_book, several_venues
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 VENUES = ("a", "b")
 
 
@@ -146,3 +151,30 @@ def test_the_whole_record_of_a_crash() -> None:
     assert 0.0 < found["share_toxic"]["value"] < 1.0 or base["toxic"].sum() == 0.0
     assert found["unprofitable_backlog"]["value"] == pytest.approx(base["unprofitable"].mean() / 20)
     assert found["debtrank"]["rank"] is None
+
+
+def test_a_record_has_it_all_and_is_standard_json() -> None:
+    over = {"steps": 130, "channels.losses.backstop_usd": {"aave": 1_000.0}}
+    scenario = load_scenario(EXAMPLES / "crash.toml", over)
+    base = columns(scenario.run, 7, 4)
+    record = build_record(scenario, base, seed=7, version="0", result_sha256="")
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert record["sampling"]["estimator"] == "plain mean"
+    assert record["wallets"] is record["spread"] is None
+    assert "--effects" in record["system"]["spiral_multiplier"]["why"]
+    own = equity_usd(scenario.run.world, {})
+    for name, table in record["solvency"].items():
+        assert table["equity_usd"] == pytest.approx(own[name] + 1_000.0 * (name == "aave"))
+    with_more = build_record(
+        scenario,
+        base,
+        seed=7,
+        version="0",
+        result_sha256="",
+        without={"impact": base},
+        wallets={"top": []},
+        spread={"low x": base},
+    )
+    assert with_more["system"]["spiral_multiplier"]["value"] == pytest.approx(1.0)
+    assert with_more["wallets"] == {"top": []}
+    assert with_more["spread"]["figures"]["bad_debt_usd"]["least_at"] == "the scenario"
