@@ -207,3 +207,11 @@ def test_a_dynamic_bonus_makes_no_account_worse() -> None:
     assert kind.totals[0, 0, Total.TOXIC] == 0.0
     totals = kind.totals[0, 0]
     assert totals[Total.BONUS] / totals[Total.REPAID] == pytest.approx(100.0 / 98.0 - 1.0, rel=1e-10)
+
+
+def test_a_close_factor_that_would_change_nothing_is_refused() -> None:
+    table = {"kind": "close-factor", "close_factor": 0.5}
+    for venue in ("blue", "comet"):
+        with pytest.raises(InputError, match=f"{venue} lets all of a debt be repaid"):
+            under({**table, "venues": [venue]})
+        under({**table, "venues": [venue], "full_below": 0.95})

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from contracts_abi.errors import InputError
 from simulation.contagion.engine import Run
 from simulation.contagion.policies import Policy, policies
 from simulation.contagion.world import COMPOUND_V3
@@ -31,8 +32,21 @@ class CloseFactor(Policy):
     full_below: Annotated[float, Field(ge=0, le=1)] | None = None
 
     def apply(self, run: Run) -> Run:
-        """Return the run with this close factor."""
+        """Return the run with this close factor.
+
+        Raises
+        ------
+        InputError
+            For a venue, called by its name, where all may be repaid at any health factor.
+        """
         rules, at = run.world.rules, self.picked(run.world)
+        whole = at & (rules.full_below == np.inf)
+        if self.venues and self.full_below is None and whole.any():
+            name = run.world.venues[int(np.flatnonzero(whole)[0])]
+            raise InputError(
+                f"close-factor: {name} lets all of a debt be repaid",
+                fix="say full_below as well, for example 0.95",
+            )
         below = (
             rules.full_below if self.full_below is None else np.where(at, self.full_below, rules.full_below)
         )
