@@ -48,6 +48,10 @@ class PositionKind(IntEnum):
     SPOT = 2
 
 
+Position: TypeAlias = tuple[int, int, float, float]
+"""One position in a book: index of the asset, value of `PositionKind`, amount in whole tokens and weight."""
+
+
 @dataclass(frozen=True, slots=True)
 class Book:
     """Positions of many accounts over all protocols, as flat arrays in compressed-row form.
@@ -99,6 +103,49 @@ class Book:
 
     def __len__(self) -> int:
         return len(self.accounts)
+
+    @classmethod
+    def of_positions(
+        cls,
+        protocol: str,
+        assets: tuple[Asset, ...],
+        accounts: Sequence[str],
+        exact: Sequence[Any],
+        positions: Sequence[Sequence[Position] | None],
+        *,
+        block: int,
+        timestamp: int,
+    ) -> Book:
+        """Return the book of one protocol's accounts from each one's positions.
+
+        Parameters
+        ----------
+        exact
+            Exact state of each account; kept where the account is known.
+        positions
+            Of each account, in any order; None for one that is unknown: it has no positions in the book.
+        """
+        columns = [position for row in positions for position in row or ()]
+        asset, kind, amount, weight = zip(*columns, strict=True) if columns else ((), (), (), ())
+        row_ptr = np.zeros(len(accounts) + 1, dtype=np.int64)
+        np.cumsum([len(row or ()) for row in positions], out=row_ptr[1:])
+        return cls(
+            accounts=tuple(accounts),
+            protocols=(protocol,),
+            assets=assets,
+            protocol=np.zeros(len(accounts), dtype=np.int32),
+            row_ptr=row_ptr,
+            asset=np.array(asset, dtype=np.int32),
+            kind=np.array(kind, dtype=np.int8),
+            amount=np.array(amount, dtype=np.float64),
+            weight=np.array(weight, dtype=np.float64),
+            block=block,
+            timestamp=timestamp,
+            exact=tuple(
+                state if row is not None else None for state, row in zip(exact, positions, strict=True)
+            ),
+            known=np.array([row is not None for row in positions], dtype=np.bool_),
+        )
 
 
 class MarginStatus(StrEnum):

@@ -28,7 +28,7 @@ from simulation.protocols.aave_v3.generic_logic import (
     variable_debt_balance,
 )
 from simulation.protocols.aave_v3.types import AaveAccount, AaveMarket, AavePosition, PoolState, ReserveData
-from simulation.types import Asset, Book, PositionKind
+from simulation.types import Asset, Book, Position, PositionKind
 
 E_MODES: Final = 256
 _WORD: Final = 32
@@ -278,34 +278,23 @@ def book_of_accounts(
     """Return the book of exact states: the plain twin of `book_of_rows`, for states that no lens read."""
     assets = book_assets(market)
     index = {asset.symbol: i for i, asset in enumerate(assets)}
-    row_ptr = [0]
-    columns: list[tuple[int, int, float, float]] = []
-    for account in exact:
-        if account is not None:
-            for reserve in market.listed():
-                columns += _columns(market, account, reserve, index)
-        row_ptr.append(len(columns))
-    asset, kind, amount, weight = zip(*columns, strict=True) if columns else ((), (), (), ())
-    return Book(
-        accounts=tuple(accounts),
-        protocols=(protocol,),
-        assets=assets,
-        protocol=np.zeros(len(accounts), dtype=np.int32),
-        row_ptr=np.array(row_ptr, dtype=np.int64),
-        asset=np.array(asset, dtype=np.int32),
-        kind=np.array(kind, dtype=np.int8),
-        amount=np.array(amount, dtype=np.float64),
-        weight=np.array(weight, dtype=np.float64),
+    return Book.of_positions(
+        protocol,
+        assets,
+        accounts,
+        exact,
+        [
+            None if state is None else [p for r in market.listed() for p in _columns(market, state, r, index)]
+            for state in exact
+        ],
         block=market.block,
         timestamp=market.timestamp,
-        exact=tuple(exact),
-        known=np.array([state is not None for state in exact], dtype=np.bool_),
     )
 
 
 def _columns(
     market: AaveMarket, account: AaveAccount, reserve: ReserveData, index: dict[str, int]
-) -> list[tuple[int, int, float, float]]:
+) -> list[Position]:
     configuration = reserve.configuration
     position = account.position(reserve.id)
     e_mode = user_e_mode(market, account)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from simulation.fixed_point import WAD, to_float
 from simulation.protocols.compound_v3.comet import borrow_balance_of, is_in_asset
 from simulation.protocols.compound_v3.errors import CometRevert
 from simulation.protocols.compound_v3.types import PRICE_DECIMALS, CometAccount, CometMarket
 from simulation.screen import Rounding
-from simulation.types import Book, PositionKind
+from simulation.types import Book, Position, PositionKind
 
 
 def screen_rounding() -> Rounding:
@@ -32,38 +30,32 @@ def book_of_accounts(
     rounded to float64. What somebody lent is no position: a lender is no borrower, and it stands for nothing.
     The assets are the base token, then the collaterals in order.
     """
-    assets = (market.params.base, *(info.asset for info in market.params.assets))
-    row_ptr = [0]
-    columns: list[tuple[int, int, float, float]] = []
-    known = []
-    for account in exact:
-        debt_raw = None if account is None else _owed(market, account)
-        known.append(debt_raw is not None)
-        if account is not None and debt_raw is not None:
-            for offset, info in enumerate(market.params.assets):
-                if account.collateral_raw[offset] and is_in_asset(account, offset):
-                    amount = to_float(account.collateral_raw[offset], info.asset.decimals)
-                    weight = info.liquidate_collateral_factor_wad / WAD
-                    columns.append((1 + offset, int(PositionKind.COLLATERAL), amount, weight))
-            if debt_raw:
-                columns.append((0, int(PositionKind.DEBT), to_float(debt_raw, assets[0].decimals), 1.0))
-        row_ptr.append(len(columns))
-    asset, kind, amounts, weight_of = zip(*columns, strict=True) if columns else ((), (), (), ())
-    return Book(
-        accounts=tuple(accounts),
-        protocols=(protocol,),
-        assets=assets,
-        protocol=np.zeros(len(accounts), dtype=np.int32),
-        row_ptr=np.array(row_ptr, dtype=np.int64),
-        asset=np.array(asset, dtype=np.int32),
-        kind=np.array(kind, dtype=np.int8),
-        amount=np.array(amounts, dtype=np.float64),
-        weight=np.array(weight_of, dtype=np.float64),
+    return Book.of_positions(
+        protocol,
+        (market.params.base, *(info.asset for info in market.params.assets)),
+        accounts,
+        exact,
+        [None if account is None else _positions(market, account) for account in exact],
         block=market.block,
         timestamp=market.timestamp,
-        exact=tuple(a if usable else None for a, usable in zip(exact, known, strict=True)),
-        known=np.array(known, dtype=np.bool_),
     )
+
+
+def _positions(market: CometMarket, account: CometAccount) -> list[Position] | None:
+    """Return an account's positions, None where the contract's own arithmetic would overflow."""
+    debt_raw = _owed(market, account)
+    if debt_raw is None:
+        return None
+    positions = []
+    for offset, info in enumerate(market.params.assets):
+        if account.collateral_raw[offset] and is_in_asset(account, offset):
+            amount = to_float(account.collateral_raw[offset], info.asset.decimals)
+            weight = info.liquidate_collateral_factor_wad / WAD
+            positions.append((1 + offset, int(PositionKind.COLLATERAL), amount, weight))
+    if debt_raw:
+        amount = to_float(debt_raw, market.params.base.decimals)
+        positions.append((0, int(PositionKind.DEBT), amount, 1.0))
+    return positions
 
 
 def _owed(market: CometMarket, account: CometAccount) -> int | None:
