@@ -177,12 +177,20 @@ class Asked:
         The states that the plan was made on.
     room_bps
         How far the price may move; see `room_bps`.
+    funds_raw
+        What there is to pay with from inventory, in debt token units, which is the most that is asked for;
+        None for no limit.
+    least_net_raw
+        Least profit after gas that the operator wants, in debt token units: the contract enforces it, and the
+        gas, also where less is asked for than was planned.
     """
 
     adapter: LendingProtocol
     market: Any
     account: Any
     room_bps: int = LEAST_ROOM_BPS
+    funds_raw: int | None = None
+    least_net_raw: int = 0
 
     @property
     def venue(self) -> Venue:
@@ -222,6 +230,8 @@ class Asked:
             return plan
         if not plan.from_inventory:
             asked_raw = min(asked_raw, self.adapter.flash_loan_limit(self.market, plan.debt_asset))
+        elif self.funds_raw is not None:
+            asked_raw = min(asked_raw, self.funds_raw)
         return replace(plan, debt_to_cover_raw=max(asked_raw, plan.debt_to_cover_raw))
 
     def _nearly_whole(self) -> bool:
@@ -249,8 +259,9 @@ class Asked:
         if not most.full and most.debt_repaid_raw * BPS <= owed_raw * less:
             return plan
         seized_raw = most.to_liquidator_raw * less // BPS
-        # Less is earned on less; whether that still pays is for the simulation to say.
-        least_raw = plan.min_profit_raw * seized_raw // plan.seized_raw
+        # Less is earned on less; that it still pays is for the simulation to say and the contract to hold.
+        scaled_raw = plan.min_profit_raw * seized_raw // plan.seized_raw
+        least_raw = max(scaled_raw, min(plan.min_profit_raw, plan.gas_cost_raw + self.least_net_raw))
         return replace(plan, seized_raw=seized_raw, full=False, min_profit_raw=least_raw)
 
 

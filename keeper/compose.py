@@ -13,7 +13,7 @@ from eth_utils.address import to_checksum_address
 from contracts_abi import uniswap_v3 as uniswap
 from contracts_abi.calls import Call
 from contracts_abi.errors import DataError, InputError, RpcError, RpcUnavailable, UnknownNameError
-from contracts_abi.liquidator import MORPHO, OWNER, POOL
+from contracts_abi.liquidator import MORPHO, NO_MARKET, OWNER, POOL
 from contracts_abi.multicall import GET_BLOCK_NUMBER, aggregate
 from keeper.config import KeeperConfig, RouterSection
 from keeper.markets import LENS_ADDRESS, Market, checked_options, find_markets, named
@@ -106,7 +106,10 @@ class Connected:
         liquidator = self.config.contracts.liquidator
         if self.config.execution.funding != "inventory" or liquidator is None or self.owner is None:
             return None
-        return FundsOf(liquidator, self.owner, tuple(token.address for token in self.tokens))
+        tokens = tuple(token.address for token in self.tokens)
+        # Of what the contract holds it spends nothing where anybody can open a market.
+        opened = {market.name for market in self.markets if market.adapter.venue.market != NO_MARKET}
+        return FundsOf(liquidator, self.owner, tokens, frozenset(opened))
 
     def policy(self) -> Any:
         """Return the configured policy."""

@@ -314,6 +314,8 @@ def _judge(
         elif (limit := barred((adapter.name, account))) is not None:
             first[row] = replace(first[row], action=Action.HOLD, reason=Reason.LIMIT, detail=limit)
             wanted.remove(row)
+    if settings.from_inventory and settings.inventory_raw is not None:
+        settings = replace(settings, inventory_raw=view.funds_raw)
     book = MarketBook(
         model=_Allowed(adapter, room, pairs),
         market=market,

@@ -411,7 +411,14 @@ class Keeper:
         adapter = self.markets[plan.protocol].adapter
         account = view.book.exact[view.book.accounts.index(plan.account)]
         market = adapter.project(view.market, self._next_timestamp(view.head))
-        asked = Asked(adapter, market, account, room_bps(self._prices[plan.protocol]))
+        asked = Asked(
+            adapter,
+            market,
+            account,
+            room_bps(self._prices[plan.protocol]),
+            funds_raw=view.funds_raw.get(plan.debt_asset, 0) if plan.from_inventory else None,
+            least_net_raw=least_raw,
+        )
         return PricedPlan(plan, asked, gas_price_wei, least_raw)
 
     def _audited(self, views: Views, decision: Decision) -> None:

@@ -53,8 +53,8 @@ class HeadView:
     pools
         Pools by address; those that could not be read are missing.
     funds_raw
-        Tokens that a liquidation from inventory may use, by token address: the contract's own and what its
-        owner allowed it to take. Empty unless the reader was told whose.
+        Tokens that a liquidation from inventory in this market may use, by token address: the contract's own
+        and what its owner allowed it to take, or only the latter. Empty unless the reader was told whose.
     """
 
     head: Head
@@ -75,7 +75,7 @@ class Views:
     head
         The block.
     markets
-        Views by market name. They share reference prices, pools and funds.
+        Views by market name. They share reference prices and pools.
     unread
         Why a market could not be read, by its name: it is unknown, and nobody acts there.
     """
@@ -91,8 +91,11 @@ class Views:
 
     @property
     def funds_raw(self) -> Mapping[str, int]:
-        """See `HeadView.funds_raw`."""
-        return next(iter(self.markets.values())).funds_raw
+        """All funds, by token address: the most that any market may use."""
+        funds: dict[str, int] = {}
+        for view in self.markets.values():
+            funds |= {token: max(raw, funds.get(token, 0)) for token, raw in view.funds_raw.items()}
+        return funds
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +108,14 @@ class FundsOf:
         The contract, and who owns it.
     tokens
         Token addresses.
+    owners_only
+        Names of the markets in which the contract does not spend what it holds: those that anybody can open.
     """
 
     liquidator: str
     owner: str
     tokens: tuple[str, ...]
+    owners_only: frozenset[str] = frozenset()
 
     def reads(self) -> list[Call[Any]]:
         """Return three reads a token: both balances, and the allowance."""
@@ -123,15 +129,15 @@ class FundsOf:
             )
         ]
 
-    def decode(self, answers: Sequence[bytes | None]) -> dict[str, int]:
-        """Return the funds by token; a token that cannot be read has none."""
+    def decode(self, answers: Sequence[bytes | None], market: str = "") -> dict[str, int]:
+        """Return the funds in a market by token; a token that cannot be read has none."""
         funds: dict[str, int] = {}
         for i, token in enumerate(self.tokens):
             own, owners, allowed = (
                 0 if data is None or len(data) != 32 else int.from_bytes(data)
                 for data in answers[3 * i : 3 * i + 3]
             )
-            funds[token] = own + min(owners, allowed)
+            funds[token] = min(owners, allowed) + (0 if market in self.owners_only else own)
         return funds
 
 
@@ -251,7 +257,7 @@ class Reader:
         self._history = accept(self._history, reference)
         self._feeds = self._renewed(of_prices, head)
         at = len(price_reads) + len(fund_reads)
-        funds = {} if self._funds is None else self._funds.decode(first[len(price_reads) : at])
+        of_funds = first[len(price_reads) : at]
         pools = self._pools(layouts, first[at:], head)
         self._layouts |= {address: _next_layout(state) for address, state in pools.items()}
 
@@ -271,6 +277,7 @@ class Reader:
                 # Nothing is asked of the node in there: it says something of this market alone.
                 unread[name] = error
             else:
+                funds = {} if self._funds is None else self._funds.decode(of_funds, name)
                 views[name] = HeadView(head, market, book, protocol, reference, pools, funds)
         if not views:
             first_error = next(iter(unread.values()))

@@ -594,7 +594,8 @@ class _Planner(Generic[M, S]):
         """Return how much of a debt can be paid for."""
         if not self.settings.from_inventory:
             return self.model.flash_loan_limit(self.market, debt)
-        return MAX_UINT256 if means.inventory_raw is None else means.inventory_raw.get(debt, 0)
+        purses = [purse for purse in (means.inventory_raw, self.settings.inventory_raw) if purse is not None]
+        return min((purse.get(debt, 0) for purse in purses), default=MAX_UINT256)
 
     def _premium(self, amount_raw: int) -> int:
         return 0 if self.settings.from_inventory else self.model.flash_loan_premium(self.market, amount_raw)
@@ -755,7 +756,8 @@ class MarketBook:
     prices
         Prices of the market's tokens, in the currency that all markets of the bundle are compared in.
     settings
-        Gas, least profit and funding in this market. Own funds are those of the first market for all.
+        Gas, least profit and funding in this market. Own funds are one purse: of each token there is as much
+        as the market with most of it has, and a market's plan takes no more than that market's own.
     """
 
     model: LiquidationModel[Any, Any]
@@ -821,7 +823,7 @@ def plan_markets(
     if len(set(keys)) < len(keys):
         raise InputError("two accounts of a bundle have the same key", fix="name the market in it")
     planners = [_planner(book.model, book.market, book.prices, book.settings) for book in books]
-    means = _Means(pools, books[0].settings.inventory_raw if books else None)
+    means = _Means(pools, _purse([book.settings.inventory_raw for book in books]))
     plans: dict[Any, LiquidationPlan | Reason] = {}
     refusals: dict[Any, Reason] = {}
     for last in (False, True):
@@ -837,6 +839,16 @@ def plan_markets(
         refusals |= {key: line.refusal(i) for i, key in enumerate(places) if key not in plans}
         means = line.means
     return plans | {key: refusals[key] for key in keys if key not in plans}
+
+
+def _purse(several: Sequence[Mapping[str, int] | None]) -> Mapping[str, int] | None:
+    """Return what there is of each token, None where nothing limits a market."""
+    purse: dict[str, int] = {}
+    for funds in several:
+        if funds is None:
+            return None
+        purse |= {token: max(raw, purse.get(token, 0)) for token, raw in funds.items()}
+    return purse
 
 
 @dataclass(frozen=True, slots=True)

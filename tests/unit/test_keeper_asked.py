@@ -165,6 +165,11 @@ def test_v3_6_takes_all_of_a_collateral_where_it_is_asked_for_more() -> None:
     )
     asked = Asked(AAVE, state, account, room_bps=400).asked(plan)
     assert asked.debt_to_cover_raw == with_room(most_raw, 400)
+    # From inventory no more is asked for than there is, or nothing would be paid at all.
+    kept = replace(plan, from_inventory=True)
+    for funds_raw, paid_raw in ((most_raw + 5, most_raw + 5), (most_raw, most_raw), (10 * most_raw, None)):
+        wanted = Asked(AAVE, state, account, room_bps=400, funds_raw=funds_raw).asked(kept)
+        assert wanted.debt_to_cover_raw == (paid_raw or with_room(most_raw, 400))
     risen = short(10_423_456_789)[0]
     assert quote(risen, account, most_raw)[0] == "MustNotLeaveDust"
     assert quote(risen, account, asked.debt_to_cover_raw)[0] is None

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from keeper.asked import Asked
 from keeper.decide import Decision, decide_all
 from keeper.markets import LendingProtocol
-from keeper.view import QUOTE, HeadView, Views
+from keeper.view import QUOTE, FundsOf, HeadView, Views
 from oracle.snapshot import plain_snapshot
 from simulation.policy.three_price import ThreePricePolicy
 from simulation.protocols.aave_v3.layout import told_apart
@@ -25,7 +26,7 @@ from simulation.protocols.morpho_blue import (
     MorphoMarket,
 )
 from simulation.protocols.morpho_blue.book import book_of_accounts
-from simulation.types import Action, Asset, Book, Reason
+from simulation.types import Action, Asset, Book, LiquidationPlan, Reason
 from tests.aave_states import NOW
 from tests.morpho_states import IRM, MORPHO, ORACLE
 from tests.seeded_view import ADAPTER, BLOCK, FIRST_E8, SETTINGS, seeded_accounts, token, view_at
@@ -175,3 +176,64 @@ def test_a_token_that_calls_itself_dollar_is_no_dollar(symbol: str) -> None:
     assert name == f"USD-{LOAN.address[2:10].lower()}"
     assert name != QUOTE
     assert other == "WETH"
+
+
+# ------------------------------------------------------------------------------------------------- inventory
+
+USDC = 10**6
+
+
+def words(*values: int) -> list[bytes | None]:
+    return [value.to_bytes(32, "big") for value in values]
+
+
+def test_what_the_contract_holds_is_no_money_where_anybody_can_open_a_market() -> None:
+    funds = FundsOf(ORACLE, IRM, (LOAN.address,), frozenset({ON_MORPHO.name}))
+    answers = words(700, 500, 300)
+    assert funds.decode(answers, ADAPTER.name) == {LOAN.address: 1_000}
+    assert funds.decode(answers, ON_MORPHO.name) == {LOAN.address: 300}
+
+
+def from_inventory(own_usd: int, owners_usd: int) -> dict[str, list[LiquidationPlan]]:
+    """Return the plans by market, of what the contract holds and what its owner lets it take."""
+    funds = {token(s): 0 for s in FIRST_E8} | {LOAN.address: (own_usd + owners_usd) * USDC}
+    views = {
+        ON_MORPHO.name: replace(
+            morpho([100_000, 90_000]), funds_raw={**funds, LOAN.address: owners_usd * USDC}
+        ),
+        ADAPTER.name: replace(aave(), funds_raw=funds),
+    }
+    whole = Views(aave().head, views, {})
+    assert whole.funds_raw == funds
+    settings = replace(SETTINGS, from_inventory=True, inventory_raw=whole.funds_raw)
+    decision = decide_all(whole, ADAPTERS, ThreePricePolicy(), settings, next_timestamp=NOW + 12)
+    return {name: [p for p in decision.plans if p.protocol == name] for name in views}
+
+
+def test_each_market_plans_with_the_money_that_it_can_get() -> None:
+    spent = {
+        name: sum(plan.debt_to_cover_raw for plan in plans)
+        for name, plans in from_inventory(own_usd=10**6, owners_usd=0).items()
+    }
+    assert spent[ON_MORPHO.name] == 0
+    assert spent[ADAPTER.name] > 0
+    some = from_inventory(own_usd=0, owners_usd=50_000)
+    for plans in some.values():
+        assert all(plan.debt_to_cover_raw <= 50_000 * USDC for plan in plans)
+    # One purse: what the first takes is gone for the others, whichever market they are in.
+    assert 0 < sum(p.debt_to_cover_raw for plans in some.values() for p in plans) <= 50_000 * USDC
+    assert some[ON_MORPHO.name]
+
+
+def test_less_that_is_asked_for_still_has_to_pay_for_gas_and_operator() -> None:
+    view = morpho([10_000])
+    account = view.book.exact[0]
+    plan = decided({ON_MORPHO.name: morpho([10_000])}).plans[0]
+    thin = replace(plan, gas_cost_raw=90 * USDC, min_profit_raw=100 * USDC)
+    plain = Asked(ON_MORPHO, view.market, account, room_bps=1_500).asked(thin)
+    assert plain.seized_raw < thin.seized_raw
+    assert plain.min_profit_raw == 90 * USDC  # not 85
+    floor = Asked(ON_MORPHO, view.market, account, room_bps=1_500, least_net_raw=7 * USDC).asked(thin)
+    assert floor.min_profit_raw == 97 * USDC
+    most = Asked(ON_MORPHO, view.market, account, room_bps=1_500, least_net_raw=70 * USDC).asked(thin)
+    assert most.min_profit_raw == 100 * USDC  # never more than was planned
