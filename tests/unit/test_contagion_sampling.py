@@ -181,6 +181,8 @@ def test_a_weighted_quantile_by_hand() -> None:
     # At or beyond 2 stand (0.6 + 0.2) / 4 = 0.2 of the probability, at or beyond 3 only 0.05.
     assert upper_tail(losses, weights, 0.9, 4) == pytest.approx((2.0, (1.2 + 0.6) / 0.8))
     assert upper_tail(losses, weights, 0.96, 4) == pytest.approx((3.0, 3.0))
+    # 0.95 of 20 is a rank by itself, whatever floats make of it: the 19th, and the mean of the last two.
+    assert upper_tail(np.arange(20.0), np.ones(20), 0.95, 20) == (18.0, 18.5)
     # Paths that do not come to the part asked for say nothing of the quantile.
     assert np.isnan(upper_tail(losses, weights / 10, 0.5, 4)).all()
 

@@ -42,6 +42,7 @@ def test_each_end_is_a_run_and_so_are_all_of_one_side() -> None:
     [
         ([], InputError, "names no range"),
         ([{"key": DEPTH, "low": 7e-8, "high": 9e-8}], InputError, "not in"),
+        ([{"key": DEPTH, "low": 1e-8, "high": 5e-8}], InputError, "not in"),
         ([{"key": DEPTH, "low": 1e-8, "high": 9e-8}] * 2, InputError, "has a range already"),
         ([{"key": DEPTH + "s", "low": 1e-8, "high": 9e-8}], UnknownNameError, "per_dollar"),
         ([{"key": "shocks.99.move", "low": -0.2, "high": -0.1}], UnknownNameError, "99"),

@@ -25,7 +25,7 @@ from simulation.contagion.systemic import (
 )
 from simulation.contagion.world import World, build_world
 from simulation.types import Float64
-from tests.contagion_books import EVERYTHING, moving_run, one_pair_book, several_venues
+from tests.contagion_books import EVERYTHING, moving_run, one_pair_book, run_of, several_venues
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 VENUES = ("a", "b")
@@ -151,6 +151,16 @@ def test_the_whole_record_of_a_crash() -> None:
     assert 0.0 < found["share_toxic"]["value"] < 1.0 or base["toxic"].sum() == 0.0
     assert found["unprofitable_backlog"]["value"] == pytest.approx(base["unprofitable"].mean() / 20)
     assert found["debtrank"]["rank"] is None
+
+
+@pytest.mark.parametrize("bid", [0.0, 0.25, 1.0])
+def test_what_keepers_bid_is_booked_beside_what_they_keep(bid: float) -> None:
+    book = one_pair_book([1_000.0], [750.0], kind="aave-v3", bonus_bps=500)
+    run = run_of(book, {"keepers": {"keepers": [{"bid": bid}]}}, steps=1, shock=float(np.log(0.9)))
+    base = columns(run, 1, 1)
+    # Half of the debt at a health factor of 0.96, for a bonus of 5 % and no gas.
+    assert base["bids_usd"][0] == pytest.approx(bid * 375.0 * 0.05)
+    assert base["keeper_profit_usd"][0] == pytest.approx((1.0 - bid) * 375.0 * 0.05)
 
 
 def test_a_record_has_it_all_and_is_standard_json() -> None:
