@@ -31,7 +31,9 @@ ones, down to what the second cache holds, were measured and are no faster: more
 _SAMPLE: Final = 4_096
 """Scenarios that the threshold is drawn from; a second pass where it came out too low."""
 _LANES: Final = 16
-"""Profits that are compared at once, see `_at_most`; blocks are filled up to a multiple of it."""
+_WIDE: Final = 4 * _LANES
+"""Profits that are compared at once, see `_at_most`, and those whose bits make a number together; blocks are
+filled up to a multiple of it."""
 _TIGHTEN: Final = (10, 40, 160)
 """After these blocks the thresholds are drawn anew, from all that passed by."""
 _NO_LIMIT: Final = np.array([np.inf])
@@ -134,9 +136,9 @@ def _survivors(
     slack = terms * _SINGLE_ROUNDOFF / (1 - terms * _SINGLE_ROUNDOFF) * size + _SINGLE_SMALLEST * terms
     threshold = threshold.copy()
     limit = np.nextafter((threshold + slack).astype(np.float32), np.float32(np.inf))
-    width = -(-min(_SCENARIOS, len(returns)) // _LANES) * _LANES
+    width = -(-min(_SCENARIOS, len(returns)) // _WIDE) * _WIDE
     block = np.empty((len(weights), width), dtype=np.float32)
-    places = np.empty(width, dtype=np.int64)
+    places = np.empty(width + 2, dtype=np.int64)
     for start in range(0, len(returns), _SCENARIOS):
         part = np.ascontiguousarray(returns[start : start + _SCENARIOS])
         # Filled up with what is no number: no limit lets it pass, not even an infinite one.
@@ -188,10 +190,10 @@ def _mask(_context: Any, row: Any, start: Any, most: Any) -> Any:
 
 
 def _zeros(_context: Any, bits: Any) -> Any:
-    """Return the place of the lowest bit of a number that has one."""
+    """Return the place of the lowest bit of a number; 64 where it has none."""
 
     def generated(_target: Any, builder: Any, _made: Any, values: Any) -> Any:
-        return builder.cttz(values[0], ir.Constant(ir.IntType(1), 1))
+        return builder.cttz(values[0], ir.Constant(ir.IntType(1), 0))
 
     return types.intp(types.uint64), generated
 
@@ -202,10 +204,30 @@ _lowest_bit: Any = intrinsic(_zeros)
 
 @_kernel
 def _found(row: NDArray[np.float32], most: np.float32, places: NDArray[np.int64]) -> int:
-    """Write the places of what is at most a limit, in order, and return how many; `_LANES` at a time."""
+    """Write the places of what is at most a limit, in order, and return how many.
+
+    Parameters
+    ----------
+    row
+        Shape (numbers,), a multiple of `_WIDE`.
+    most
+        The limit.
+    places
+        Written to; room for two more than there are numbers.
+    """
     found = 0
-    for start in range(0, len(row), _LANES):
+    for start in range(0, len(row), _WIDE):
         bits = _at_most(row, start, most)
+        bits |= _at_most(row, start + _LANES, most) << np.uint64(_LANES)
+        bits |= _at_most(row, start + 2 * _LANES, most) << np.uint64(2 * _LANES)
+        bits |= _at_most(row, start + 3 * _LANES, most) << np.uint64(3 * _LANES)
+        # Two are written in any case and kept only if they are there: nothing to guess wrong.
+        places[found] = start + _lowest_bit(bits)
+        found += bits != 0
+        bits &= bits - np.uint64(1)
+        places[found] = start + _lowest_bit(bits)
+        found += bits != 0
+        bits &= bits - np.uint64(1)
         while bits:
             places[found] = start + _lowest_bit(bits)
             found += 1

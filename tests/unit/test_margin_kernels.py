@@ -234,11 +234,11 @@ def test_thresholds_that_are_drawn_anew_lose_nothing(sorted_: bool, again: int) 
 
 def test_what_is_at_most_a_limit_is_found_in_order() -> None:
     rng = np.random.default_rng(4)
-    row = rng.normal(size=160).astype(np.float32)
-    row[[0, 15, 16, 159]] = -np.inf
+    row = rng.normal(size=192).astype(np.float32)
+    row[[0, 15, 16, 63, 64, 191]] = -np.inf
     row[[1, 17, 100]] = np.nan
     row[[2, 31, 99]] = np.inf
-    places = np.empty(160, dtype=np.int64)
+    places = np.empty(194, dtype=np.int64)
     for most in (np.float32(-np.inf), np.float32(-5), row[40], np.float32(0), np.float32(np.inf)):
         found = _found(row, most, places)
         np.testing.assert_array_equal(places[:found], np.flatnonzero(row <= most))
