@@ -49,6 +49,11 @@ from simulation.book.exits import ExitModel
 from simulation.book.generate import BookSpec, generate
 from simulation.book.health import lending_accounts, wallet_leverage
 from simulation.book.load import MAX_TABLE_BYTES, MAX_TOML_BYTES
+from simulation.contagion.channels import channels
+from simulation.contagion.impact import impact_models
+from simulation.contagion.policies import policies as contagion_policies
+from simulation.contagion.prices import price_processes
+from simulation.contagion.scenario import ScenarioFile
 from simulation.margin import cme_span, margin_methods, occ_tims, okx_pm
 from simulation.margin.baselines import CRASHES
 from simulation.margin.result import MarginResult
@@ -60,6 +65,7 @@ GUIDE: Final = ROOT / "docs" / "keeper.md"
 GUARDS_GUIDE: Final = ROOT / "docs" / "guards.md"
 CURVES: Final = ROOT / "docs" / "guards.svg"
 BOOK_GUIDE: Final = ROOT / "docs" / "book.md"
+CONTAGION_GUIDE: Final = ROOT / "docs" / "contagion" / "README.md"
 METHODS_GUIDE: Final = ROOT / "docs" / "methods" / "README.md"
 METHOD_PAGES: Final = {kind: METHODS_GUIDE.with_name(f"{kind}.md") for kind in margin_methods}
 METHOD_HEADINGS: Final = (
@@ -781,6 +787,45 @@ def book_defaults() -> list[str]:
     return lines
 
 
+# -------------------------------------------------------------------------------------------------- contagion
+
+
+def scenario_tables(model: type[BaseModel], head: str) -> list[str]:
+    """Return the keys of a table of a scenario, and after them those of the tables in it."""
+    said, rows, inner = attributes_of(model), [], []
+    for name, field in model.model_fields.items():
+        below = section_of(field)
+        if below is not None and issubclass(below, BaseModel) and name != "prices":
+            inner.append((f"{head}.{name}".removeprefix("."), below))
+            default = "required" if field.is_required() else "see below"
+        else:
+            default = "required" if name == "prices" else default_of(field)
+        text = field.description or said.get(name, "")
+        meaning = " ".join((text + choices_of(field, text)).split()).replace("``", "`").replace("|", "\\|")
+        rows.append(f"| `{name}` | {default} | {meaning} |")
+    lines = ["| key | default | meaning |", "|---|---|---|", *rows, ""] if rows else ["No keys.", ""]
+    for where, below in inner:
+        lines += [f"In `{where}`: {first_sentence(below)}", "", *scenario_tables(below, where)]
+    return lines
+
+
+def scenario_entries(registry: Registry[Any], head: str) -> list[str]:
+    """Return the tables of the entries of a registry; `head` has a place for the entry's name."""
+    lines: list[str] = []
+    for kind in registry:
+        model = registry.get(kind)
+        where = head.format(kind)
+        lines += [f"#### `{where}`", "", first_sentence(model), ""]
+        lines += scenario_tables(model, where.split(" ")[0].strip("[]"))
+    return lines
+
+
+def market_models() -> list[str]:
+    """Return the models of a market for ``[channels.impact.tokens.X]``; their equations have a page."""
+    rows = [f"| `{kind}` | {first_sentence(impact_models.get(kind))} |" for kind in impact_models]
+    return ["| model | what it is |", "|---|---|", *rows]
+
+
 PARTS: Final[Parts] = {
     "commands": command_table,
     "configuration": configuration,
@@ -805,6 +850,13 @@ GUIDES: Final[Mapping[Path, Parts]] = {
         "book columns": book_columns,
         "generated book": book_generated,
         "default parameters": book_defaults,
+    },
+    CONTAGION_GUIDE: {
+        "scenario keys": lambda: scenario_tables(ScenarioFile, ""),
+        "prices": lambda: scenario_entries(price_processes, '[prices] process = "{}"'),
+        "channels": lambda: scenario_entries(channels, "[channels.{}]"),
+        "markets": market_models,
+        "policies": lambda: scenario_entries(contagion_policies, '[[policies]] kind = "{}"'),
     },
 }
 
