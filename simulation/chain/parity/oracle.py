@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 from eth_abi.abi import encode as abi_encode
 from eth_utils.crypto import keccak
 
@@ -36,6 +37,27 @@ class OracleParity:
     def verdicts(self) -> tuple[str, ...]:
         """What the contract can do with a case."""
         return tuple(Answer)
+
+
+class Draw:
+    """Random figures of one case, and what the case was an instance of."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.tags: set[str] = set()
+
+    def below(self, end: int) -> int:
+        """Return a whole number from 0 to below `end`."""
+        return int(self.rng.integers(end))
+
+    def chance(self, part: float) -> bool:
+        """Return True in that part of the cases."""
+        return bool(self.rng.random() < part)
+
+    def tag(self, name: str, applies: bool) -> None:
+        """Count the case under a name if it applies."""
+        if applies:
+            self.tags.add(name)
 
 
 def answers(evm: Evm, calls: Sequence[Call[Any]], sender: str = ZERO_ADDRESS) -> list[bytes | None]:

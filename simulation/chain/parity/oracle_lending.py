@@ -31,7 +31,16 @@ from oracle.types import FeedKind, NoData, PriceObs, Reading
 from simulation.chain.artifacts import chainlink, own
 from simulation.chain.evm import Evm, labelled_address, transact
 from simulation.chain.parity.harness import CaseResult, Compared, Mismatch, parity_adapters
-from simulation.chain.parity.oracle import Answer, OracleParity, answers, compare, differ, raw_words, signed
+from simulation.chain.parity.oracle import (
+    Answer,
+    Draw,
+    OracleParity,
+    answers,
+    compare,
+    differ,
+    raw_words,
+    signed,
+)
 
 OWNER: Final = labelled_address("lending owner")
 
@@ -41,21 +50,12 @@ SET_CAP_PARAMETERS: Final = function("setCapParameters(uint104,uint48,uint16)")
 _DAY: Final = 86_400
 
 
-class _Draw:
+class _Draw(Draw):
     """Random figures of one case, and feeds that say them."""
 
     def __init__(self, evm: Evm, rng: np.random.Generator) -> None:
+        super().__init__(rng)
         self.evm = evm
-        self.rng = rng
-        self.tags: set[str] = set()
-
-    def below(self, end: int) -> int:
-        """Return a whole number from 0 to below `end`."""
-        return int(self.rng.integers(end))
-
-    def chance(self, part: float) -> bool:
-        """Return True in that part of the cases."""
-        return bool(self.rng.random() < part)
 
     def answer(self, digits: int) -> int:
         """Return a price of at most so many digits; at times none, or less than nothing."""

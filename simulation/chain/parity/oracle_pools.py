@@ -25,7 +25,16 @@ from simulation.chain.aave_v3 import MINT
 from simulation.chain.artifacts import openzeppelin, uniswap_twap, uniswap_v2
 from simulation.chain.evm import Evm, labelled_address, transact
 from simulation.chain.parity.harness import CaseResult, Compared, Mismatch, parity_adapters
-from simulation.chain.parity.oracle import Answer, OracleParity, answers, compare, differ, raw_words, signed
+from simulation.chain.parity.oracle import (
+    Answer,
+    Draw,
+    OracleParity,
+    answers,
+    compare,
+    differ,
+    raw_words,
+    signed,
+)
 from simulation.chain.plays.stage import Stage
 from simulation.chain.plays.v3pool import V3Pool, deploy_pool
 
@@ -36,20 +45,8 @@ _UINT32: Final = 2**32
 _UINT256: Final = 2**256
 
 
-class _Draw:
+class _Draw(Draw):
     """Random figures of one case, and what the case was an instance of."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
-        self.tags: set[str] = set()
-
-    def below(self, end: int) -> int:
-        """Return a whole number from 0 to below `end`."""
-        return int(self.rng.integers(end))
-
-    def chance(self, part: float) -> bool:
-        """Return True in that part of the cases."""
-        return bool(self.rng.random() < part)
 
     def around(self, reach: int) -> int:
         """Return a whole number from ``-reach`` to `reach`."""
@@ -58,11 +55,6 @@ class _Draw:
     def size(self, digits: int) -> int:
         """Return an amount of at most so many digits, small ones as likely as large."""
         return int(10 ** self.below(digits)) * (1 + self.below(9_999)) // 1_000 + 1
-
-    def tag(self, name: str, is_so: bool) -> None:
-        """Count the case under a name if it is one."""
-        if is_so:
-            self.tags.add(name)
 
     def scales(self, digits: int) -> tuple[int, int, int]:
         """Return scales of base, quote and price of which the price needs at most 1e`digits` base tokens."""
@@ -139,7 +131,7 @@ class UniswapV3Parity(OracleParity):
         pool = _traded_pool(evm, world, draw)
         window_s = _window(draw, _oldest(evm, world, pool))
         base, quote = world.tokens if draw.chance(0.5) else world.tokens[::-1]
-        draw.tag("base_is_token0" if base == world.tokens[0] else "base_is_token1", is_so=True)
+        draw.tag("base_is_token0" if base == world.tokens[0] else "base_is_token1", applies=True)
         base_decimals, quote_decimals, decimals = draw.scales(38)
         source = UniswapV3Source(
             base="A",
@@ -250,7 +242,7 @@ def _compare_source(
     if place == 0:
         return found
     # The source takes the ring's first place for the oldest: it knows only that the pool reached back.
-    draw.tag("unfollowed", is_so=True)
+    draw.tag("unfollowed", applies=True)
     at_least = None if consulted is None else source.window_s
     return found + compare(source, evm, expected or None, {**facts, "amm.oldest_s": at_least})
 
@@ -342,7 +334,7 @@ class _PairCase:
         self.world = world
         self.draw = draw
         self.side = draw.below(2)
-        draw.tag(f"base_is_token{self.side}", is_so=True)
+        draw.tag(f"base_is_token{self.side}", applies=True)
 
     def start(self) -> None:
         """Bring about reserves, sums near their end, and a time near its; keep the sums."""

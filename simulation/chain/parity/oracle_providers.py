@@ -22,7 +22,16 @@ from oracle.types import NoData
 from simulation.chain.artifacts import chainlink, own, pyth
 from simulation.chain.evm import Evm, labelled_address, transact
 from simulation.chain.parity.harness import CaseResult, Compared, Mismatch, parity_adapters
-from simulation.chain.parity.oracle import Answer, OracleParity, answers, compare, differ, raw_words, signed
+from simulation.chain.parity.oracle import (
+    Answer,
+    Draw,
+    OracleParity,
+    answers,
+    compare,
+    differ,
+    raw_words,
+    signed,
+)
 
 OWNER: Final = labelled_address("provider owner")
 
@@ -38,29 +47,12 @@ OSM_VOID: Final = function("void()")
 OSM_POKE: Final = function("poke()")
 
 
-class _Draw:
+class _Draw(Draw):
     """Random figures of one case, and what it was an instance of."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
-        self.tags: set[str] = set()
-
-    def below(self, end: int) -> int:
-        """Return a whole number from 0 to below `end`."""
-        return int(self.rng.integers(end))
-
-    def chance(self, part: float) -> bool:
-        """Return True in that part of the cases."""
-        return bool(self.rng.random() < part)
 
     def bits(self, count: int) -> int:
         """Return a number of up to so many bits, small ones as likely as large ones."""
         return int.from_bytes(self.rng.bytes(32), "big") >> (256 - self.below(count + 1))
-
-    def tag(self, name: str, applies: bool) -> None:
-        """Count the case under a name if it applies."""
-        if applies:
-            self.tags.add(name)
 
 
 @dataclass(frozen=True, slots=True)
