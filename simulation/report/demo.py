@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from simulation.report import figures, plotting
+from simulation.report.page import template_environment
 from simulation.report.record import DemoRecord, FilledRange
 from simulation.report.summary import (
     FAULT_WORDS,
@@ -103,14 +104,7 @@ def render_demo(record: DemoRecord) -> str:
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("simulation.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = template_environment()
     environment.filters |= {
         "usd": usd,
         "price": price,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -19,6 +19,7 @@ from simulation.report.oracle_view import (
     never_applicable,
     timelines,
 )
+from simulation.report.page import template_environment
 
 VERDICT_CLASSES = {
     "stops": "good",
@@ -70,14 +71,7 @@ def render_replay_html(record: ReplayRecord) -> str:
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("simulation.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = template_environment()
     environment.filters |= {
         "usd": usd_text,
         "stamp": stamp,

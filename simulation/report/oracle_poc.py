@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from oracle.incidents import incident_ids
 from simulation.replay.record import FeedCell, ReplayRecord
 from simulation.replay.text import stamp
+from simulation.report.page import template_environment
 
 MAX_STEPS: Final = 40
 TRUTH_DECIMALS: Final = 18
@@ -148,14 +147,7 @@ def render_poc(record: ReplayRecord) -> Mapping[str, str]:
     poc = poc_of(record)
     if poc is None:
         return {}
-    environment = Environment(
-        loader=PackageLoader("simulation.report"),
-        autoescape=False,  # Python, Solidity and Markdown; strings go through `tojson` there.
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = template_environment(markup=False)  # Python, Solidity, Markdown: `tojson` quotes strings
     environment.filters["ascii"] = _ascii
     files = {
         "replay.py": "poc_replay.py.j2",
