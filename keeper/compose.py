@@ -275,7 +275,10 @@ def _check_contracts(config: KeeperConfig, markets: Sequence[Market], node: Node
     if contracts.liquidator is not None:
         what = f"contracts.liquidator: {contracts.liquidator}"
         if any(found[part] is None for part in ("owner", "pool", "morpho")):
-            raise InputError(f"{what} is not our Liquidator", fix="check the address")
+            raise InputError(
+                f"{what} is not our Liquidator, or is one of an earlier version",
+                fix="check the address, or deploy one anew: marginline keeper init --deploy",
+            )
         _check_venues(what, [str(found["pool"]), str(found["morpho"])], markets)
     if contracts.multicall is not None and found["multicall"] is None:
         raise InputError(

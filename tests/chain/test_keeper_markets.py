@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from eth_abi.abi import decode as abi_decode
 
 from contracts_abi import morpho_blue as abi
 from contracts_abi.errors import InputError
+from contracts_abi.liquidator import LIQUIDATE_FLASH, LIQUIDATE_MORPHO_FLASH
 from keeper.commands.chain import COMPILED, local_market
 from keeper.commands.keeper_init import init
 from keeper.compose import connect
@@ -154,6 +156,25 @@ def test_it_liquidates_in_all_of_them_with_one_key_and_books_what_each_earned(st
         assert {(e["protocol"], e["account"]) for e in told} == {
             (i.protocol, i.account) for i in intents.values()
         }
+
+
+@pytest.mark.parametrize("percent", [90, 88, 86, 45])
+def test_the_journal_has_the_least_profit_that_the_contract_is_told(stage: Stage, percent: int) -> None:
+    """Also where less is asked for than was planned."""
+    with running(stage, Mode.LIVE) as keeper:
+        step(keeper)
+        stage.fall(percent)
+        result = step(keeper)
+        assert sent(result)
+        planned = {(p.protocol, p.account): p.min_profit_raw for p in result.decision.plans}
+        less = 0
+        for intent in keeper.journal.intents():
+            function = LIQUIDATE_FLASH if intent.protocol == AAVE else LIQUIDATE_MORPHO_FLASH
+            assert intent.data[:4] == function.selector
+            *_, told, _ = abi_decode(function.inputs, intent.data[4:])
+            assert intent.min_profit_raw == told > 0
+            less += told < planned[intent.protocol, intent.account]
+        assert less or percent == 45
 
 
 def test_plans_of_all_markets_are_one_bundle_the_most_profitable_first(stage: Stage) -> None:
