@@ -142,6 +142,7 @@ def scanned(method: PortfolioMethod, portfolio: Portfolio, market: Market) -> di
     }
     exact = None if decision is None else decision.mm_wad
     by = "" if exact is None else f"; integers decide: {exact} units of 1e-18"
+    by += "".join(f"; {note}" for note in result.notes)
     if result.status is not MarginStatus.LIQUIDATABLE:
         return record_of(row | {"standing": "above", "reason": f"has its maintenance margin{by}"})
     bid, why = None, ""

@@ -393,6 +393,19 @@ def test_an_auctions_hash_is_of_its_manager_too(tmp_path: Path, inside: Inside) 
     assert naked["parameters_hash"] == one.parameters_hash
 
 
+def test_a_scan_and_a_run_say_what_a_history_cannot_see(inside: Inside, tmp_path: Path) -> None:
+    rows = [[0.01 * (-1) ** i, 0.02 * (-1) ** i] for i in range(300)]
+    config = {
+        "kind": "var.delta_normal",
+        "parameters": {"history": {"factors": ["ETH", "BTC"], "returns": rows}},
+    }
+    path = tmp_path / "var.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    found = inside("keeper", "scan", BOOK, "--method", str(path), "--all", "--json").json()["rows"]
+    assert all("ETH is held still" in row["reason"] for row in found)
+    assert "note: implied volatility of ETH is held still" in inside("margin", "run", str(path), BOOK).out
+
+
 def test_no_number_has_no_status() -> None:
     assert status_of(math.nan, 1.0) is MarginStatus.UNKNOWN
     assert status_of(1.0, math.nan) is MarginStatus.UNKNOWN
