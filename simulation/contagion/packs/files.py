@@ -138,6 +138,8 @@ class Parameter(StrictModel):
         Whether it is found from the calibrated targets; else the value in the files was chosen.
     whole
         Whether it counts something.
+    starts
+        Where searches begin, besides the value in the files: every combination with those of the others.
     unit, why
         For people: its unit, and where the range comes from.
     """
@@ -148,6 +150,7 @@ class Parameter(StrictModel):
     high: Finite
     fitted: bool
     whole: bool = False
+    starts: tuple[Finite, ...] = ()
     unit: str = ""
     why: Text
 
@@ -243,9 +246,12 @@ class CalibratedFile(StrictModel):
     ----------
     values
         Fitted parameters by name.
+    rivals
+        Other values at which all calibrated figures are met as well, found from other starts.
     """
 
     values: dict[str, Finite]
+    rivals: tuple[dict[str, Finite], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +264,8 @@ class Pack:
         Its folder's name, and the folder.
     file, targets
         See the classes.
-    values
-        Fitted parameters by name.
+    values, rivals
+        See `CalibratedFile`.
     """
 
     name: str
@@ -267,6 +273,7 @@ class Pack:
     file: PackFile
     targets: tuple[Target, ...]
     values: Mapping[str, float]
+    rivals: tuple[Mapping[str, float], ...] = ()
 
     def role(self, role: str) -> tuple[Target, ...]:
         """Return the targets of a role."""
@@ -307,20 +314,22 @@ def load_pack(folder: Path, *, calibrated: bool = True) -> Pack:
     _require_once("target", [t.name for t in targets])
     _require_once("parameter", [p.name for p in file.parameter])
     _require_once("comparison", [c.name for c in file.compare])
-    values = _model(CalibratedFile, folder / "calibrated.toml").values if calibrated else {}
-    pack = Pack(folder.name, folder, file, targets, values)
-    if calibrated:
-        _require_values(pack)
+    if not calibrated:
+        return Pack(folder.name, folder, file, targets, {})
+    found_values = _model(CalibratedFile, folder / "calibrated.toml")
+    pack = Pack(folder.name, folder, file, targets, found_values.values, found_values.rivals)
+    for values in (pack.values, *pack.rivals):
+        _require_values(pack, values)
     return pack
 
 
-def _require_values(pack: Pack) -> None:
+def _require_values(pack: Pack, values: Mapping[str, float]) -> None:
     names = [p.name for p in pack.fitted]
-    for name in pack.values:
+    for name in values:
         if name not in names:
             raise UnknownNameError(f"fitted parameter of {pack.name}", name, names)
     for parameter in pack.fitted:
-        value = pack.values.get(parameter.name)
+        value = values.get(parameter.name)
         if value is None:
             raise InputError(
                 f"{pack.name}/calibrated.toml: {parameter.name} is missing",

@@ -31,7 +31,8 @@ def verdict(target: Target, value: float) -> str:
 
 def runs_of(pack: Pack, *, spread: bool) -> int:
     """Return how many times a pack's paths are run, for a progress bar."""
-    return 1 + len(pack.file.compare) + (SPREAD_POINTS * len(pack.file.parameter) if spread else 0)
+    varied = SPREAD_POINTS * len(pack.file.parameter) + len(pack.rivals)
+    return 1 + len(pack.file.compare) + (varied if spread else 0)
 
 
 def run_pack(
@@ -95,6 +96,9 @@ def run_pack(
         "spread": [
             _spread(pack, table, p, seed=seed, paths=count, on_done=on_done) for p in pack.file.parameter
         ]
+        if spread
+        else None,
+        "rivals": [_rival(pack, table, own, seed=seed, paths=count, on_done=on_done) for own in pack.rivals]
         if spread
         else None,
         "left_out": list(pack.file.left_out),
@@ -186,11 +190,31 @@ def _spread(
     return {"parameter": parameter.name, "fitted": parameter.fitted, "at": at, "figures": figures}
 
 
+def _rival(
+    pack: Pack,
+    table: Mapping[str, Any],
+    values: Mapping[str, float],
+    *,
+    seed: int,
+    paths: int,
+    on_done: Callable[[int], None] | None,
+) -> dict[str, Any]:
+    """Return all figures at other values of the fitted parameters that meet the calibrated targets too."""
+    over = {key: p.held(values[p.name]) for p in pack.fitted for key in p.keys}
+    other = table_scenario(changed(table, over), pack.folder, pack.file.ladder_seed)
+    wanted = list(dict.fromkeys(t.statistic for t in pack.targets))
+    found = measure(other.run, seed, paths, wanted, on_done=on_done)
+    figures = {t.name: [float(found[t.statistic].mean())] for t in pack.targets}
+    return {"values": dict(values), "figures": figures}
+
+
 def spread_of(record: Mapping[str, Any], target: str) -> tuple[float, float] | None:
-    """Return the least and greatest figure of a held-out target over all parameters' ranges."""
+    """Return the least and greatest figure of a held-out target over all parameters' ranges and rivals."""
     if record["spread"] is None:
         return None
-    found: Sequence[float] = [v for own in record["spread"] for v in own["figures"].get(target, ())]
+    varied = [*record["spread"], *record["rivals"]]
+    held = {t["name"] for t in record["targets"] if t["role"] == "held out"}
+    found: Sequence[float] = [v for own in varied for v in own["figures"][target]] if target in held else ()
     return (min(found), max(found)) if found else None
 
 

@@ -109,13 +109,23 @@ def _seized(seen: Seen, token: str, worth: Callable[[int, Any], Float64]) -> Flo
 
 
 def _bad_debt_tokens(seen: Seen, token: str) -> Float64:
-    """Return how much of a token is owed by accounts that have no collateral left, whole tokens."""
+    """Return how much of a token is owed beyond all collateral of its accounts, whole tokens.
+
+    At the market's prices at the end; of an account that owes several tokens in the proportion of its debts.
+    What was written off on the way counts as it stands in the venue's deficit.
+    """
     world, state = seen.results.world, seen.batch.state
     reserves = [v * len(world.tokens) + world.token(token) for v in range(len(world.venues))]
-    owed = np.where(np.isin(world.debt_at, reserves), state.debt * state.borrow_index[:, world.debt_at], 0.0)
-    empty = (state.coll * state.supply_index[:, world.coll_at]).sum(axis=2) <= 0.0
-    left = (owed.sum(axis=2) * empty).sum(axis=1)
-    return np.asarray(left + state.deficit[:, reserves].sum(axis=1))
+    mine = np.isin(world.debt_at, reserves)
+    price = np.tile(state.market, (1, len(world.venues)))
+    out = state.deficit[:, reserves].sum(axis=1)
+    for p in range(seen.paths):
+        have = (state.coll[p] * (price * state.supply_index)[p][world.coll_at]).sum(axis=1)
+        owed = state.debt[p] * state.borrow_index[p][world.debt_at]
+        owe = (owed * price[p][world.debt_at]).sum(axis=1)
+        part = np.divide(np.maximum(owe - have, 0.0), owe, out=np.zeros_like(owe), where=owe > 0.0)
+        out[p] += (np.where(mine, owed, 0.0).sum(axis=1) * part).sum()
+    return np.asarray(out)
 
 
 def _liquidators(seen: Seen, _: str) -> Float64:
