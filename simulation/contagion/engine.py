@@ -290,9 +290,17 @@ def shortfall_usd(world: World, state: State) -> Float64:
     market = _market(world, state)
     out = np.zeros((state.paths, len(world.venues)))
     for p in range(state.paths):
-        have = (state.coll[p] * (market * state.supply_index)[p][world.coll_at]).sum(axis=1)
-        owe = (state.debt[p] * (market * state.borrow_index)[p][world.debt_at]).sum(axis=1)
+        have = _slot_sums(state.coll[p] * (market * state.supply_index)[p][world.coll_at])
+        owe = _slot_sums(state.debt[p] * (market * state.borrow_index)[p][world.debt_at])
         np.add.at(out[p], world.row_venue, np.maximum(owe - have, 0.0))
+    return out
+
+
+def _slot_sums(values: Float64) -> Float64:
+    """Return the sums of rows of a few slots; a column at a time is several times as fast as along a row."""
+    out = values[:, 0].copy()
+    for k in range(1, values.shape[1]):
+        out += values[:, k]
     return out
 
 
