@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -297,29 +298,31 @@ def _judge(
     # A plan takes its place in the pools, and one of those that are made at all. One that the policy would
     # hold whatever it earns must not: a market with a wrong oracle would stop the others.
     pairs: dict[str, Sequence[tuple[str, str]]] = {}
-    for row in tuple(wanted):
+    dropped: set[int] = set()
+    excess = cache(partial(_excess, view))
+    for row in wanted:
         account = view.book.accounts[row]
         verdicts = {
             (debt, collateral): policy.decide(
                 *margins[row],
                 _paying(adapter.name, account, debt, collateral),
-                excess_seizure_bps=_excess(view, debt, collateral),
+                excess_seizure_bps=excess(debt, collateral),
             )
             for debt, collateral in adapter.liquidation_pairs(market, view.book.exact[row])
         }
         pairs[account] = [pair for pair, verdict in verdicts.items() if verdict.action is Action.ACT]
         if verdicts and not pairs[account]:
             first[row] = next(iter(verdicts.values()))
-            wanted.remove(row)
+            dropped.add(row)
         elif (limit := barred((adapter.name, account))) is not None:
             first[row] = replace(first[row], action=Action.HOLD, reason=Reason.LIMIT, detail=limit)
-            wanted.remove(row)
+            dropped.add(row)
     if settings.from_inventory and settings.inventory_raw is not None:
         settings = replace(settings, inventory_raw=view.funds_raw)
     book = MarketBook(
         model=_Allowed(adapter, room, pairs),
         market=market,
-        accounts={(adapter.name, row): view.book.exact[row] for row in wanted},
+        accounts={(adapter.name, row): view.book.exact[row] for row in wanted if row not in dropped},
         prices=usd,
         settings=settings,
     )

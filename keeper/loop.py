@@ -6,6 +6,7 @@ one worked on is ignored. What fails at one head is said and tried again at the 
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -322,10 +323,12 @@ class Keeper:
         """Return what says which limit keeps us off an account; none where nothing is sent anyway."""
         if self.config.mode is Mode.OBSERVE or self.config.contracts.liquidator is None:
             return lambda _: None
-        limits, usage = self.config.limits, read_usage(self.journal, tick)
+        limits = self.config.limits
+        # At most heads nobody is due and nobody asks.
+        usage = functools.cache(lambda: read_usage(self.journal, tick))
 
         def barred(key: Key) -> str | None:
-            breach = account_breach(limits, usage, key[1], key[0])
+            breach = account_breach(limits, usage(), key[1], key[0])
             return None if breach is None else f"{breach.limit}: {breach.detail}"
 
         return barred
