@@ -40,6 +40,12 @@ VENUE_COLUMNS: Final[Mapping[str, Total]] = {
 """Columns that are added up over a path, see `Total`."""
 
 
+LEAST_BEYOND: Final = 30.0
+"""Paths beyond a level, effective ones where they have weights, below which an expected shortfall has no
+upper limit: resampling knows no larger loss than was drawn. With 300 samples of exponential, and of
+lognormal, losses the true figure was above the limit in 63 and 63 of a hundred at 1.3 paths beyond, in 15 and
+26 at 6, in 7 and 11 at 30, in 5 and 8 at 50, where 2.5 are meant."""
+
 LOG_WEIGHT: Final = "log_weight"
 """Column of the logarithms of likelihood ratios; only where prices are drawn from a shifted distribution."""
 
@@ -187,7 +193,7 @@ class Tail:
     level
         Of the two below, for example 0.99.
     var, es
-        Quantile, and the mean of what is at or beyond it.
+        Quantile, and the mean of the worst part ``1 - level`` of the probability.
     largest
         On any path.
     """
@@ -205,13 +211,15 @@ def tail_of(
     """Return mean, value at risk and expected shortfall of losses with 95 % intervals.
 
     The mean's interval is by batch means, the quantile's by order statistics, and that of the expected
-    shortfall by resampling paths with replacement (Efron 1979): with few paths beyond the level it is too
-    narrow, as the largest loss that was drawn is the largest there is for it.
+    shortfall by resampling paths with replacement (Efron 1979). Where less than `LEAST_BEYOND` paths are
+    beyond the level its upper limit is infinite, as the largest loss that was drawn is the largest there is
+    for resampling.
 
     Where paths have weights or belong together, the quantile's interval is resampled as well, in whole pairs.
     A weighted quantile is the largest loss that at least the part ``1 - level`` of the probability is at or
     beyond, counted from the top: the tail is where shifted paths are (Glynn 1996). It is NaN where the drawn
-    paths do not reach it. The shortfall is the weighted mean of what is at or beyond it, over those weights.
+    paths do not reach it. The expected shortfall is that of Acerbi and Tasche (2002, recalled), see
+    `upper_tail`.
 
     Parameters
     ----------
@@ -234,6 +242,8 @@ def tail_of(
         times = _times_drawn(rng, len(losses), sampling.group)
         again[k] = upper_tail(ordered, (weights * times)[order], level, int(times.sum()))
     low, high = np.percentile(again, [2.5, 97.5], axis=0)
+    if _beyond(weights[order], level) < LEAST_BEYOND:
+        high[1] = np.inf
     if sampling.weights is None and sampling.group == 1:
         ranked = quantile(ordered, level)
         low[0], high[0] = ranked.low, ranked.high
@@ -246,6 +256,17 @@ def tail_of(
     )
 
 
+def _beyond(weights: Float64, level: float) -> float:
+    """Return how many paths of equal weight the part ``1 - level`` of the probability is made of.
+
+    `weights` are in the order of the losses, the smallest first. All 1, it is ``(1 - level) * P``.
+    """
+    mass = (1.0 - level) * len(weights)
+    above = np.cumsum(weights[::-1])[::-1]
+    inside = np.clip(mass - (above - weights), 0.0, weights)
+    return float(mass**2 / max((inside * weights).sum(), 1e-300))
+
+
 def _times_drawn(rng: np.random.Generator, n: int, group: int) -> Int64:
     """Return how often each path comes when whole groups are drawn with replacement, shape (n,)."""
     groups = -(-n // group)
@@ -254,7 +275,11 @@ def _times_drawn(rng: np.random.Generator, n: int, group: int) -> Int64:
 
 
 def upper_tail(ordered: Float64, weights: Float64, level: float, paths: int) -> tuple[float, float]:
-    """Return the quantile of weighted losses, and the weighted mean of what is at or beyond it.
+    """Return the quantile of weighted losses, and the mean of their worst part ``1 - level``.
+
+    The latter is ``VaR + E[max(L - VaR, 0)] / (1 - level)``: where one path stands for probability on both
+    sides of the level, it counts only as far as it is beyond. The mean of whole paths at or beyond the
+    quantile would be less, in small samples much less.
 
     Parameters
     ----------
@@ -275,7 +300,9 @@ def upper_tail(ordered: Float64, weights: Float64, level: float, paths: int) -> 
     rank = int(np.searchsorted(-beyond, -(1.0 - level) * paths - 1e-9, side="left")) - 1
     if rank < 0:
         return float("nan"), float("nan")
-    return float(ordered[rank]), float((weights[rank:] * ordered[rank:]).sum() / beyond[rank])
+    var = float(ordered[rank])
+    over = float((weights[rank:] * (ordered[rank:] - var)).sum())
+    return var, var + over / ((1.0 - level) * paths)
 
 
 def static_sensitivity(world: World, token: str, moves: Float64) -> dict[str, Float64]:

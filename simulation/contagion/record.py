@@ -281,7 +281,7 @@ def _figure(figure: Figure) -> dict[str, Any]:
 def _venue(base: Columns, venue: str, sampling: Sampling) -> dict[str, Any]:
     out = {}
     for name in (*VENUE_COLUMNS, "bad_debt_usd", "deficit_usd", "frozen_steps"):
-        tail = tail_of(base[f"{name}.{venue}"], 0.99, sampling=sampling, resamples=20)
+        tail = tail_of(base[f"{name}.{venue}"], 0.99, sampling=sampling, resamples=100)
         out[name] = _tail(tail)
     return out
 

@@ -179,12 +179,38 @@ def test_weights_that_do_not_carry_the_figures_are_told() -> None:
 def test_a_weighted_quantile_by_hand() -> None:
     losses, weights = np.array([0.0, 1.0, 2.0, 3.0]), np.array([2.0, 1.0, 0.6, 0.2])
     # At or beyond 2 stand (0.6 + 0.2) / 4 = 0.2 of the probability, at or beyond 3 only 0.05.
-    assert upper_tail(losses, weights, 0.9, 4) == pytest.approx((2.0, (1.2 + 0.6) / 0.8))
+    # The worst tenth is 0.2 / 4 at 3 and as much of what is at 2.
+    assert upper_tail(losses, weights, 0.9, 4) == pytest.approx((2.0, 2.5))
     assert upper_tail(losses, weights, 0.96, 4) == pytest.approx((3.0, 3.0))
-    # 0.95 of 20 is a rank by itself, whatever floats make of it: the 19th, and the mean of the last two.
-    assert upper_tail(np.arange(20.0), np.ones(20), 0.95, 20) == (18.0, 18.5)
+    # 0.95 of 20 is a rank by itself, whatever floats make of it: the 19th; the worst twentieth is the last.
+    assert upper_tail(np.arange(20.0), np.ones(20), 0.95, 20) == pytest.approx((18.0, 19.0))
+    # A twentieth of 30 is one path and a half.
+    assert upper_tail(np.arange(30.0), np.ones(30), 0.95, 30) == pytest.approx((28.0, (29.0 + 14.0) / 1.5))
+    # Where most lose nothing, only what is in the worst part counts, whatever else is equal to the quantile.
+    few = np.array([*[0.0] * 99, 7.0])
+    assert upper_tail(few, np.ones(100), 0.95, 100) == pytest.approx((0.0, 7.0 / 5.0))
     # Paths that do not come to the part asked for say nothing of the quantile.
     assert np.isnan(upper_tail(losses, weights / 10, 0.5, 4)).all()
+
+
+def test_the_interval_of_an_expected_shortfall_holds_it() -> None:
+    # Exponential losses: the quantile is -ln(1 - q), and the shortfall one more.
+    rng, level, repeats = np.random.default_rng(3), 0.95, 150
+    true = 1.0 - np.log(1.0 - level)
+    held = 0
+    for _ in range(repeats):
+        es = tail_of(rng.exponential(size=640), level, resamples=200).es
+        held += es.low <= true <= es.high
+    assert held / repeats > 0.88
+    # Resampling six paths' worth of tail would hold it in three of four samples: no upper limit is said.
+    assert tail_of(rng.exponential(size=128), level).es.high == np.inf
+    assert tail_of(rng.exponential(size=580), level).es.high == np.inf
+    assert tail_of(rng.exponential(size=600), level).es.high < np.inf
+    # Half of the paths with hardly any weight are hardly any paths.
+    weights = np.tile([1.99, 0.01], 600)
+    pairs = np.repeat(rng.exponential(size=600), 2)
+    assert tail_of(pairs, level, sampling=Sampling(weights)).es.high < np.inf
+    assert tail_of(pairs[:1_160], level, sampling=Sampling(weights[:1_160])).es.high == np.inf
 
 
 def test_shares_differences_and_histograms_are_weighed() -> None:
