@@ -183,6 +183,14 @@ def simulate(
     from keeper.commands.simulate import run_on_bytecode, run_simulate
 
     if verify or fidelity != "model":
+        many = {
+            "--paths": paths,
+            "--effects": effects,
+            "--matrix": matrix is not None,
+            "--policy": policy,
+            "--spread": spread,
+            "--wallets": wallets,
+        }
         run_on_bytecode(
             scenario,
             fidelity=fidelity,
@@ -192,6 +200,7 @@ def simulate(
             off=off or (),
             out=out,
             as_json=json_,
+            unused=[name for name, given in many.items() if given],
         )
         return
     run_simulate(

@@ -410,13 +410,22 @@ def run_on_bytecode(
     off: Sequence[str],
     out: Path | None,
     as_json: bool,
+    unused: Sequence[str] = (),
 ) -> None:
     """Run one path on the protocols' own bytecode; with `verify`, and with the model, and compare.
+
+    Options in `unused` are of a run over many paths and are refused: nothing would come of them.
 
     Exit codes: 0 done, and every difference explained; 1 a difference that no cause explains; 2 bad input.
     """
     if fidelity not in ("model", "revm"):
         raise InputError(f"--fidelity {fidelity}", fix="model or revm")
+    if unused:
+        with_ = "--verify" if verify else f"--fidelity {fidelity}"
+        raise InputError(
+            f"{', '.join(unused)} beside {with_}: that runs one path, and nothing would come of it",
+            fix=f"leave out one or the other; --path says which path {with_} runs",
+        )
     from simulation.chain.fidelity.keepers import run_on_chain
     from simulation.chain.fidelity.verify import verify as compare
     from simulation.chain.revm import RevmEvm

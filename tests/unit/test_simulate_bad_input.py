@@ -216,6 +216,30 @@ def test_a_bad_option_is_one_line(inside: Inside, folder: Path, words: list[str]
     assert_said(said, refused(inside, folder, *words))
 
 
+@pytest.mark.parametrize("one", [("--verify",), ("--fidelity", "revm")])
+@pytest.mark.parametrize(
+    "many",
+    [
+        ("--paths", "4"),
+        ("--effects",),
+        ("--matrix", "threshold"),
+        ("--policy", "absent.toml"),
+        ("--spread",),
+        ("--wallets",),
+    ],
+)
+def test_what_one_path_has_no_use_for_is_refused(
+    inside: Inside, folder: Path, one: tuple[str, ...], many: tuple[str, ...]
+) -> None:
+    said = refused(inside, folder, *one, *many)
+    assert_said(f"{many[0]} beside {' '.join(one)}: that runs one path", said)
+
+
+def test_all_that_one_path_has_no_use_for_is_named_at_once(inside: Inside, folder: Path) -> None:
+    said = refused(inside, folder, "--verify", "--wallets", "--paths", "2")
+    assert_said("--paths, --wallets beside --verify", said)
+
+
 @pytest.mark.parametrize(
     ("added", "said"),
     [
