@@ -86,9 +86,10 @@ def compared_rows(record: Mapping[str, Any]) -> list[str]:
 
 def head(record: Mapping[str, Any]) -> str:
     """Return the sentence that says what was run."""
+    accounts = "1 account" if record["accounts"] == 1 else f"{record['accounts']:,} accounts"
     return (
         f"{record['paths']} paths of {record['steps']} steps of {record['step_s']:g} s, "
-        f"{record['accounts']:,} accounts, seed {record['seed']}; bands of commit "
+        f"{accounts}, seed {record['seed']}; bands of commit "
         f"`{record['targets_commit']}`, sha256 `{record['targets_sha256'][:16]}…`."
     )
 

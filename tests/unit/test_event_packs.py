@@ -364,6 +364,22 @@ def test_a_ladder_that_does_not_fit_the_market_is_refused(other: dict[str, Any],
         ladder_book(pack_scenario(packed(CAPO)).book, [ladder(**other)], 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "over", "told"),
+    [
+        (CAPO, {"ladder.0.accounts": 0}, "capo-2026-03-10: ladder: accounts"),
+        (AUGUST, {"generate.near": "few"}, "generate.near is 'few'"),
+        (AUGUST, {"generate.nearly": 1}, "did you mean"),
+        (CRV, {"scenario.steps": 0}, "crv-2022-11-22/scenario.toml: steps"),
+        (CRV, {"scenario.book": "nowhere.toml"}, "nowhere.toml"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(name: str, over: dict[str, Any], told: str) -> None:
+    with pytest.raises((InputError, UnknownNameError), match=told) as caught:
+        pack_scenario(packed(name), over)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_star_changes_every_entry() -> None:
     table = {"scenario": {"keepers": [{"a": 1}, {"a": 2}], "points": [[0, 1.0], [5, 2.0]]}}
     new = changed(table, {"scenario.keepers.*.a": 7, "scenario.points.1.1": 3.0, "scenario.x.y": True})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -126,8 +127,11 @@ def table_scenario(table: Mapping[str, Any], folder: Path, ladder_seed: int) -> 
         file = ScenarioFile.model_validate(table["scenario"])
     except ValidationError as error:
         raise input_error(error, f"{folder.name}/scenario.toml") from None
+    path = folder / file.book
     book = _book(
-        folder / file.book,
+        path,
+        # A file that was changed is another book, whatever is remembered of its name.
+        hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "",
         json.dumps(table["generate"], sort_keys=True),
         json.dumps(table["ladder"], sort_keys=True),
         ladder_seed,
@@ -136,14 +140,17 @@ def table_scenario(table: Mapping[str, Any], folder: Path, ladder_seed: int) -> 
 
 
 @lru_cache(maxsize=4)
-def _book(path: Path, generated: str, ladder: str, ladder_seed: int) -> SharedBook:
+def _book(path: Path, _digest: str, generated: str, ladder: str, ladder_seed: int) -> SharedBook:
     market = load_book(path)
     table, groups = json.loads(generated), json.loads(ladder)
     if table:
         return _generated(market, table)
-    if groups:
+    if not groups:
+        return market
+    try:
         return ladder_book(market, [LadderSpec.model_validate(g) for g in groups], ladder_seed)
-    return market
+    except ValidationError as error:
+        raise input_error(error, f"{path.parent.name}: ladder") from None
 
 
 def _generated(market: SharedBook, table: dict[str, Any]) -> SharedBook:
@@ -153,7 +160,10 @@ def _generated(market: SharedBook, table: dict[str, Any]) -> SharedBook:
         if key not in known or key == "market":
             raise UnknownNameError("key of generate", key, {*known, "seed", "scale"} - {"market"})
     plain = BookSpec(market=market)
+    for key in table:
+        value, usual = table[key], getattr(plain, key)
+        if isinstance(usual, int | float) and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise InputError(f"generate.{key} is {value!r}", fix="give a number")
     for key in SIZES:
-        table[key] = float(table.get(key, getattr(plain, key))) * scale
-    # A table may name a few tokens or kinds; those that it does not name are never chosen.
+        table[key] = table.get(key, getattr(plain, key)) * scale
     return generate(BookSpec(market=market, **table), seed)
