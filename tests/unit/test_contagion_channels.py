@@ -555,6 +555,20 @@ def test_the_fund_pays_before_winners_do() -> None:
     assert result.extra["perps.imbalance"][0] < 1e-12
 
 
+@pytest.mark.parametrize("adl", ["queue", "pro-rata"])
+def test_a_profit_is_taken_once(adl: str) -> None:
+    # At 70 the longs lack 200 and 60 dollars, and the short has a profit of 150.
+    book = perp_book([10.0, 10.0, -5.0], [100.0, 240.0, 200.0])
+    book = replace(book, perps=(replace(book.perps[0], insurance=0.0),))
+    run = along(book, [100.0, 70.0], {"perps": {"adl": adl}})
+    kept: list[Any] = []
+    result = run_paths(run, 1, 0, 1, watch=lambda batch: kept.append(batch.memos["perps"].margin.copy()))
+    assert result.extra["perps.deficit_usd"][0] == pytest.approx(260.0)
+    assert result.extra["perps.adl_usd"][0] == pytest.approx(150.0)
+    assert kept[0][0, 2] == pytest.approx(50.0)  # and 150 of open profit: the 200 that he came with
+    assert result.extra["perps.imbalance"][0] < 1e-12
+
+
 def test_funding_is_paid_by_the_larger_side() -> None:
     book = perp_book([4.0, -1.0], [1_000.0, 1_000.0])
     run = along(book, [100.0] * 2, {"perps": {"most_funding": 0.1}}, dt_s=DAY / 2)

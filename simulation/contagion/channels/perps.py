@@ -21,7 +21,10 @@ DAY_S = 86_400.0
 
 @dataclass(slots=True)
 class _Memo:
-    """Positions M, accounts C and venues U of a batch of P paths."""
+    """Positions M, accounts C and venues U of a batch of P paths.
+
+    `given` is what deleveraging has taken of each account's open profit, shape (P, C).
+    """
 
     token: Int64
     owner: Int64
@@ -37,6 +40,7 @@ class _Memo:
     margin: Float64
     insurance: Float64
     outside: Float64
+    given: Float64
     put_in: Float64
     figures: dict[str, Float64]
 
@@ -113,6 +117,7 @@ class PerpsChannel(Channel):
             margin=np.repeat(p.margin[None], paths, axis=0),
             insurance=np.repeat(np.array([[v.insurance for v in book.perps]]), paths, axis=0),
             outside=np.zeros((paths, len(book.perps))),
+            given=np.zeros((paths, accounts)),
             put_in=np.full(paths, float(p.margin.sum() + sum(v.insurance for v in book.perps))),
             figures={name: np.zeros(paths) for name in names},
         )
@@ -172,7 +177,9 @@ class PerpsChannel(Channel):
         if self.adl == "none" or deficit <= 0.0:
             return 0.0
         open_profit = memo.size[p] * (mark - memo.entry[p])
-        profit = np.maximum(open_profit @ memo.sums, 0.0)
+        # What was taken of a profit is no profit any more, and a loss of margin is made up for first.
+        unrealised = open_profit @ memo.sums
+        profit = np.maximum(np.minimum(unrealised - memo.given[p], unrealised + memo.margin[p]), 0.0)
         profit[memo.account_venue != v] = 0.0
         if self.adl == "queue":
             notional = (np.abs(memo.size[p]) * mark) @ memo.sums
@@ -181,6 +188,7 @@ class PerpsChannel(Channel):
         else:
             haircut = adl_pro_rata(deficit, profit).haircut
         memo.margin[p] -= haircut
+        memo.given[p] += haircut
         return float(haircut.sum())
 
     def columns(self, batch: Batch, memo: _Memo) -> dict[str, Float64]:
