@@ -383,6 +383,8 @@ def settle_paths(
     sold_tokens: Float64,
     bought_tokens: Float64,
     totals: Float64,
+    sold_usd: Float64,
+    bought_usd: Float64,
     dirty: Bool,
     dirty_list: Int32,
     dirty_count: Int64,
@@ -403,17 +405,19 @@ def settle_paths(
         What one liquidation's gas costs, and how many fit into the step, shape (P,).
     paused_until, trusted
         See `State`.
+    sold_usd, bought_usd
+        US dollars that keepers have sold and bought of each token in the step so far, shape (P, A): added to.
     coll, debt, supply_index, …, dirty_count
         Arrays of `State` and `Anchor`, changed in place.
     events, event_path
         Filled with `EVENT_FIELDS` and the path of each liquidation while there is room.
     """
-    recorded, paths, tokens = 0, coll.shape[0], layout.tokens
+    recorded, paths = 0, coll.shape[0]
     for p in range(paths):
         n = count[p]
         if n == 0:
             continue
-        sold, bought = np.zeros(tokens), np.zeros(tokens)
+        sold, bought = sold_usd[p], bought_usd[p]
         first_profit = np.empty(n)
         for k in range(n):
             i = found[p, k]
@@ -532,6 +536,7 @@ def settle_paths(
                 totals[p, v, _LIQUIDATIONS] += 1.0
                 totals[p, v, _WRITTEN_OFF] += written
                 totals[p, v, _GAS] += gas_usd[p]
+                totals[p, v, _PROFIT] -= gas_usd[p]
                 used += 1
                 touch(p, v, i, layout.venue_ptr[v], dirty, dirty_list, dirty_count)
                 if recorded < len(event_path):
@@ -838,6 +843,8 @@ def buy_collateral_paths(
     sold_tokens: Float64,
     bought_tokens: Float64,
     totals: Float64,
+    sold_usd: Float64,
+    bought_usd: Float64,
 ) -> None:
     """Let keepers buy what Compound III venues have absorbed, where that pays (Comet `buyCollateral`).
 
@@ -849,6 +856,8 @@ def buy_collateral_paths(
         Reserve of each venue's base token, -1 for other protocols, shape (V,).
     target
         Base tokens of reserves from which on nothing is for sale, shape (V,).
+    sold_usd, bought_usd
+        See `settle_paths`.
     """
     for p in range(oracle.shape[0]):
         for v in range(len(base)):
@@ -866,10 +875,16 @@ def buy_collateral_paths(
                 for h in range(HALVINGS):
                     got = held * 0.5**h
                     pay = got * oracle[p, ra] * (1.0 - discount) / oracle[p, rb]
-                    zero = np.zeros(layout.tokens)
-                    profit = (
-                        _profit(pay, got, a, rb - offset, market[p], zero, zero, depth.size[p], depth.lost[p])
-                        - gas_usd[p]
+                    profit = -gas_usd[p] + _profit(
+                        pay,
+                        got,
+                        a,
+                        rb - offset,
+                        market[p],
+                        sold_usd[p],
+                        bought_usd[p],
+                        depth.size[p],
+                        depth.lost[p],
                     )
                     if profit > best_profit:
                         best, best_pay, best_profit = got, pay, profit
@@ -879,6 +894,8 @@ def buy_collateral_paths(
                 reserves[p, ra] -= best
                 cash[p, rb] += best_pay
                 reserves[p, rb] += best_pay
+                sold_usd[p, a] += best * market[p, a]
+                bought_usd[p, rb - offset] += best_pay * market[p, rb - offset]
                 order_flow[p, a] -= best * market[p, a]
                 order_flow[p, rb - offset] += best_pay * market[p, rb - offset]
                 sold_tokens[p, a] += best

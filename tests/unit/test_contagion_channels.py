@@ -368,6 +368,54 @@ def test_rounds_liquidate_again_what_is_still_below(rounds: int, left: float) ->
     assert kept[0][0, 0, 0] == pytest.approx(100.0 * left, rel=1e-12)
 
 
+def test_a_later_round_sells_after_the_earlier_ones() -> None:
+    # A dollar sold moves ETH by 1e-5. Half of 90,000 is 45,000; with a bonus of a tenth, r repaid earns
+    # 0.1 r less what selling 1.1 r more loses. What is sold in all must not lose more than all bonuses.
+    book = one_pair_book([1_000.0], [90_000.0], price=100.0, kind="aave-v2", bonus_bps=1_000)
+    market = {"tokens": {"ETH": {"model": "linear", "per_dollar": 1e-5, "half_life_s": 3_600}}}
+    found = {}
+    for rounds in (1, 8):
+        run = run_of(book, {"keepers": {"rounds": rounds}, "impact": market}, steps=1)
+        result = run_paths(run, 1, 0, 1)
+        total = result.totals[0, 0]
+        found[rounds] = total[Total.KEEPER_PROFIT] + total[Total.BIDS]
+        sold = 1.1 * total[Total.REPAID]
+        # All that was sold at once brings (1 - exp(-1e-5 sold)) / 1e-5; keepers know it to a table's steps.
+        earned = -np.expm1(-1e-5 * sold) / 1e-5 - total[Total.REPAID]
+        assert found[rounds] == pytest.approx(earned, rel=0.1)
+    assert found[8] > found[1]
+
+
+def test_gas_of_absorbing_is_the_keepers() -> None:
+    # Two accounts are absorbed for 20 dollars of gas each; then one buyer takes what pays.
+    book = one_pair_book([10.0, 10.0], [900.0, 900.0], price=100.0, kind="compound-v3", bonus_bps=1_000)
+    gas = {"native": "ETH", "base_fee_gwei": 400.0, "tip_gwei": 0.0, "panic": 0.0, "elasticity": 0.001}
+    run = run_of(book, {"gas": gas, "keepers": {}}, steps=1)
+    result, cost = steps_of(run, "gas_usd")
+    total, each = result.totals[0, 0], float(cost[0][0])
+    assert total[Total.LIQUIDATIONS] == 2.0
+    assert total[Total.GAS] == pytest.approx(3.0 * each)
+    bought = total[Total.SEIZED] - total[Total.REPAID]
+    assert bought > 0.0
+    assert total[Total.KEEPER_PROFIT] == pytest.approx(bought - 3.0 * each)
+
+
+def test_a_store_front_sells_after_the_liquidations_of_the_step() -> None:
+    market = {"tokens": {"ETH": {"model": "linear", "per_dollar": 1e-6, "half_life_s": 3_600}}}
+    found = []
+    for debt in (10.0, 9_000.0):  # of the account on the other venue: sound, or to be liquidated
+        book = one_pair_book([100.0, 100.0], [debt, 9_000.0], price=100.0, bonus_bps=1_000)
+        comet = replace(book.lending[0], name="comet", kind="compound-v3")
+        positions = replace(book.positions, venue=np.array([0, 0, 1, 1], dtype=np.int32))
+        book = replace(book, lending=(*book.lending, comet), positions=positions)
+        run = run_of(book, {"keepers": {}, "impact": market}, steps=1)
+        total = run_paths(run, 1, 0, 1).totals[0]
+        found.append(total[1, Total.KEEPER_PROFIT] + total[1, Total.BIDS])
+        sold = total[:, Total.SEIZED]
+    # Every dollar that was sold before costs the next one a millionth of itself.
+    assert found[0] - found[1] == pytest.approx(1e-6 * sold[0] * sold[1], rel=0.15)
+
+
 def test_a_round_on_one_path_does_not_count_what_another_path_left() -> None:
     # The first account is never worth a keeper's while; the second falls below 1 on some paths only.
     book = one_pair_book([1.0, 100.0], [0.9, 79.0], kind="aave-v3")

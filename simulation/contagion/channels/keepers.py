@@ -144,6 +144,8 @@ class KeepersChannel(Channel):
         state, world = batch.state, batch.world
         self._sell(batch, memo)
         room = batch.room.copy()
+        # Whoever comes later in the step, in a later round or at a store front, trades after all of these.
+        sold_usd, bought_usd = np.zeros_like(state.market), np.zeros_like(state.market)
         goes_on = np.ones(state.paths, dtype=np.bool_)
         for _ in range(self.rounds):
             memo.scanner.scan(state, 1.0)
@@ -185,6 +187,8 @@ class KeepersChannel(Channel):
                 state.sold,
                 state.bought,
                 state.totals,
+                sold_usd,
+                bought_usd,
                 state.anchor.dirty,
                 state.anchor.dirty_list,
                 state.anchor.dirty_count,
@@ -197,7 +201,7 @@ class KeepersChannel(Channel):
             goes_on &= done > 0.0
             room -= done.astype(np.int64)
         if (memo.base >= 0).any():
-            self._buy_collateral(batch, memo)
+            self._buy_collateral(batch, memo, sold_usd, bought_usd)
 
     def _sell(self, batch: Batch, memo: KeepersMemo) -> None:
         state = batch.state
@@ -210,7 +214,9 @@ class KeepersChannel(Channel):
         state.order_flow -= usd.sum(axis=1)
         state.inventory += usd.sum(axis=2)
 
-    def _buy_collateral(self, batch: Batch, memo: KeepersMemo) -> None:
+    def _buy_collateral(
+        self, batch: Batch, memo: KeepersMemo, sold_usd: Float64, bought_usd: Float64
+    ) -> None:
         state = batch.state
         buy_collateral_paths(
             memo.layout,
@@ -228,6 +234,8 @@ class KeepersChannel(Channel):
             state.sold,
             state.bought,
             state.totals,
+            sold_usd,
+            bought_usd,
         )
 
     def _record(self, batch: Batch, memo: KeepersMemo, recorded: int) -> None:
