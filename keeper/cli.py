@@ -154,11 +154,11 @@ def simulate(
     shock: Annotated[float, typer.Option(help="Size of that shock, a part of one.")] = 0.05,
     policy: Annotated[
         list[Path] | None,
-        typer.Option("--policy", help="TOML of [[policies]] to compare with; may be repeated."),
+        typer.Option("--policy", help="TOML of policies to compare with; may be repeated."),
     ] = None,
     spread: Annotated[
         bool,
-        typer.Option("--spread", help="Run the ends of each [[uncertain]] range: what do they change?"),
+        typer.Option("--spread", help="Run the ends of each uncertain range: what do they change?"),
     ] = False,
     wallets: Annotated[
         bool,

@@ -125,6 +125,51 @@ def remarked_table(
     return table
 
 
+def print_whole(console: Console, table: Table, *, key: int = 1) -> None:
+    """Print a table of which nothing may be cut: columns for which a line has no room go below.
+
+    Rich would cut figures and leave columns out where a terminal is narrow; half of a figure is a wrong one.
+
+    Parameters
+    ----------
+    table
+        Of `plain_table`.
+    key
+        How many of its first columns say what a row is; they stand before each part again. Of a part that is
+        too wide even so, cells are broken over lines.
+    """
+    unlimited = console.options.update(width=10_000)
+    widths = [column_width(console, table, i) for i in range(len(table.columns))]
+    if console.measure(table, options=unlimited).maximum <= console.width:
+        console.print(table)
+        return
+    room = console.width - sum(widths[:key])
+    parts: list[list[int]] = [[]]
+    for i in range(key, len(widths)):
+        if parts[-1] and sum(widths[j] for j in parts[-1]) + widths[i] > room:
+            parts.append([])
+        parts[-1].append(i)
+    for part in parts:
+        shown = plain_table()
+        fits = sum(widths[i] for i in part) <= room
+        for i in (*range(key), *part):
+            old = table.columns[i]
+            shown.add_column(old.header, justify=old.justify, no_wrap=fits, overflow="fold")
+        cells = [list(table.columns[i].cells) for i in (*range(key), *part)]
+        for row in zip(*cells, strict=True):
+            shown.add_row(*row)
+        console.print(shown)
+
+
+def column_width(console: Console, table: Table, index: int) -> int:
+    """Return how many characters a column of a table takes, with the space and the rule beside it."""
+    column = table.columns[index]
+    cells = (column.header, *column.cells)
+    return 2 + max(
+        console.measure(cell, options=console.options.update(width=10_000)).maximum for cell in cells
+    )
+
+
 def address_text(address: str, columns: int) -> str:
     """Return an address whole where the terminal is wide, else its ends: ``0x0123…cdef``."""
     if columns >= _LONG_ADDRESS_COLUMNS or len(address) < 12:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from contracts_abi.errors import InputError
-from keeper.commands.console import plain_table, progress_bar, stderr_console, stdout_console
+from keeper.commands.console import plain_table, print_whole, progress_bar, stderr_console, stdout_console
 from simulation.contagion.packs import pack_folder, pack_names
 from simulation.contagion.packs.build import pack_scenario, pack_table, value_at
 from simulation.contagion.packs.files import Pack, load_pack
@@ -38,7 +38,7 @@ def list_packs(*, as_json: bool) -> None:
         table.add_row(
             pack.name, pack.file.title, str(own["held_out"]), str(own["calibrated"]), str(len(own["fitted"]))
         )
-    stdout_console().print(table)
+    print_whole(stdout_console(), table)
 
 
 def _summary(pack: Pack) -> dict[str, Any]:
@@ -90,13 +90,13 @@ def show_pack(name: str, *, as_json: bool) -> None:
         rows.add_row(
             t.name, _range(*t.published), _range(low, high), t.unit or "number", t.role, t.grade, t.source
         )
-    console.print(rows)
+    print_whole(console, rows)
     free = plain_table("parameter", "value", "range", "unit", "", "why")
     for p in pack.file.parameter:
         value = value_at(table, p.keys[0])
         how = "fitted" if p.fitted else "chosen"
         free.add_row(p.name, figure(value), _range(p.low, p.high), p.unit or "number", how, p.why)
-    console.print(free)
+    print_whole(console, free)
     for sentence in pack.file.left_out:
         console.print(f"not modelled: {sentence}", soft_wrap=True)
 
@@ -167,12 +167,12 @@ def show_record(console: Console, record: Mapping[str, Any]) -> None:
             row.append("" if ends is None else _range(*ends))
         verdict = Text(target["verdict"], style=COLOURS[target["verdict"]])
         table.add_row(*row, target["role"], verdict)
-    console.print(table)
+    print_whole(console, table)
     free = plain_table("parameter", "value", "range", "unit", "")
     for p in record["parameters"]:
         how = "fitted" if p["fitted"] else "chosen"
         free.add_row(p["name"], figure(p["value"]), _range(*p["range"]), p["unit"] or "number", how)
-    console.print(free)
+    print_whole(console, free)
     for other in record["compared"]:
         rows = plain_table(other["name"], "pack", "here", "difference", "95 %")
         for statistic, f in other["figures"].items():
@@ -185,7 +185,7 @@ def show_record(console: Console, record: Mapping[str, Any]) -> None:
                 _range(gap["low"], gap["high"]),
             )
         console.print(f"{other['name']}: {other['meaning']}", soft_wrap=True)
-        console.print(rows)
+        print_whole(console, rows)
     if record["spread"]:
         names = list(record["spread"][0]["figures"])
         rows = plain_table("one parameter varied", "at", *names)
@@ -193,7 +193,7 @@ def show_record(console: Console, record: Mapping[str, Any]) -> None:
             for k, value in enumerate(own["at"]):
                 found = [figure(own["figures"][n][k]) for n in names]
                 rows.add_row(own["parameter"] if k == 0 else "", figure(value), *found)
-        console.print(rows)
+        print_whole(console, rows, key=2)
     verdicts = [t["verdict"] for t in record["targets"]]
     told = ", ".join(f"{verdicts.count(v)} {v}" for v in COLOURS if v in verdicts)
     console.print(f"{told}; a calibrated figure is no hit")

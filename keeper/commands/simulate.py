@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from contracts_abi.errors import InputError
-from keeper.commands.console import plain_table, progress_bar, stderr_console, stdout_console
+from keeper.commands.console import plain_table, print_whole, progress_bar, stderr_console, stdout_console
 from keeper.sweeps.run import Progress, sweep
 from keeper.sweeps.versions import versions
 from simulation.backtest.columns import gather
@@ -209,7 +209,8 @@ def _columns(
         versions=versions(TASK),
     )
     with progress_bar(console) as bar:
-        line = bar.add_task(f"{plan.points} runs of {paths:,} paths", total=plan.tasks)
+        runs = "one run" if plan.points == 1 else f"{plan.points} runs"
+        line = bar.add_task(f"{runs} of {paths:,} paths", total=plan.tasks)
 
         def show_progress(progress: Progress) -> None:
             bar.update(line, completed=progress.done)
@@ -262,7 +263,7 @@ def show(console: Console, record: Mapping[str, Any]) -> None:
             money(high["es"]["value"]),
             money(low["largest"]),
         )
-    console.print(losses)
+    print_whole(console, losses)
     venues = plain_table("venue", "liquidations", "liquidated", "bad debt", "± 95 %", "gas", "toxic")
     for name, own in record["by_venue"].items():
         venues.add_row(
@@ -274,7 +275,7 @@ def show(console: Console, record: Mapping[str, Any]) -> None:
             money(own["gas_usd"]["mean"]["value"]),
             f"{own['toxic']['mean']['value']:,.1f}",
         )
-    console.print(venues)
+    print_whole(console, venues)
     show_system(console, record)
     if record["spread"]:
         show_spread(console, record["spread"])
@@ -290,7 +291,7 @@ def show(console: Console, record: Mapping[str, Any]) -> None:
                 money(effect["effect"]["value"]),
                 half_width(effect["effect"]),
             )
-        console.print(causes)
+        print_whole(console, causes)
     if record["policies_compared"]:
         under = plain_table("policies", "bad debt", "ES 99 %", "changes by", "± 95 %")
         own = record["tails"]["bad_debt_usd"]["0.99"]
@@ -299,13 +300,13 @@ def show(console: Console, record: Mapping[str, Any]) -> None:
             change = record["policy_effects"][name]["bad_debt_usd"]["change"]
             mean, es = tails["0.99"]["mean"]["value"], tails["0.99"]["es"]["value"]
             under.add_row(name, money(mean), money(es), money(change["value"]), half_width(change))
-        console.print(under)
+        print_whole(console, under)
     if record["matrix"]:
         matrix = record["matrix"]
         shocked = plain_table("shock of", *(f"{name} loses more" for name in matrix["venues"]))
         for name, row in zip(matrix["venues"], matrix["matrix"], strict=True):
             shocked.add_row(name, *(f"{money(x['value'])} ± {half_width(x)}" for x in row))
-        console.print(shocked)
+        print_whole(console, shocked)
 
 
 def show_system(console: Console, record: Mapping[str, Any]) -> None:
@@ -319,7 +320,7 @@ def show_system(console: Console, record: Mapping[str, Any]) -> None:
         )
         if sampling["warning"]:
             console.print(f"[bold]beware:[/] {sampling['warning']}")
-    table = plain_table("system", "", "± 95 %", "")
+    table = plain_table("system", "", "± 95 %")
     rows = {
         "spiral multiplier": (system["spiral_multiplier"], 2),
         "share of toxic liquidations": (system["share_toxic"], 3),
@@ -330,8 +331,11 @@ def show_system(console: Console, record: Mapping[str, Any]) -> None:
         if own["value"] is not None:
             rows[f"price multiplier of {token}"] = (own, 3)
     for name, (figure, digits) in rows.items():
-        table.add_row(name, *_with_error(figure, digits), figure.get("why", ""))
-    console.print(table)
+        table.add_row(name, *_with_error(figure, digits))
+    print_whole(console, table)
+    for name, (figure, _) in rows.items():
+        if figure.get("why"):
+            console.print(f"{name}: {figure['why']}", soft_wrap=True)
     for row in system["covar"]:
         if row["value"] is not None:
             console.print(
@@ -360,7 +364,7 @@ def show_spread(console: Console, spread: Mapping[str, Any]) -> None:
             money(own["most"]),
             own["most_at"],
         )
-    console.print(table)
+    print_whole(console, table)
 
 
 def show_wallets(console: Console, wallets: Mapping[str, Any]) -> None:
@@ -380,7 +384,7 @@ def show_wallets(console: Console, wallets: Mapping[str, Any]) -> None:
         f"{wallets['cross_margin']:,} wallets in several places, {wallets['paths']:,} paths looked at"
     )
     if wallets["top"]:
-        console.print(table)
+        print_whole(console, table)
 
 
 def money(value: float | None) -> str:
@@ -524,7 +528,7 @@ def show_bytecode(console: Console, report: Mapping[str, Any]) -> None:
         worst = report["largest"].get(cause)
         gaps = ("", "") if worst is None else (f"{worst['gap']:.1e}", f"{worst['bound']:.1e}")
         table.add_row(cause, f"{count:,}", *gaps)
-    console.print(table)
+    print_whole(console, table)
     for event in [e for e in report["events"] if e["cause"] == "unexplained"][:20]:
         console.print(
             f"step {event['step']} {event['venue']} {event['account']}: repaid "

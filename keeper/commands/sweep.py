@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from contracts_abi.errors import InputError
-from keeper.commands.console import plain_table, progress_bar, stderr_console, stdout_console
+from keeper.commands.console import plain_table, print_whole, progress_bar, stderr_console, stdout_console
 from keeper.commands.simulate import data_digests
 from keeper.sweeps.run import Progress, SweepOutcome, sweep
 from keeper.sweeps.versions import versions
@@ -82,7 +82,7 @@ def run_sweep(
         f"{plan.points:,} points, {plan.paths:,} paths each, {outcome.computed:,} tasks in "
         f"{outcome.work_s:.1f} s, {outcome.resumed:,} were there"
     )
-    screen.print(_table(plan, found))
+    print_whole(screen, _table(plan, found), key=len(plan.axes) + 1)
     if len(found) > _ROWS:
         screen.print(f"{len(found) - _ROWS:,} more lines: --json shows all")
     screen.print(f"{folder}: {result.rows:,} rows, sha256 {result.sha256}", soft_wrap=True)
