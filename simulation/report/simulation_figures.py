@@ -24,6 +24,7 @@ from simulation.report.plotting import (
     layout,
     title,
 )
+from simulation.report.simulation_risk import tornado_rows
 from simulation.report.simulation_view import (
     LOSS_NAMES,
     PAYERS,
@@ -568,6 +569,54 @@ def policies(record: Record) -> Spec:
     """Return what each policy changes about the mean bad debt."""
     rows = [(name, own["bad_debt_usd"]["change"]) for name, own in record["policy_effects"].items()]
     return changes(rows, "change of the mean bad debt of a path")
+
+
+def tornado(record: Record, figure: str) -> Spec:
+    """Return what each end of each uncertain parameter changes about the mean of a figure, with intervals."""
+    rows = tornado_rows(record, figure)
+    names = [f"{plain(key)}<br>{between_ends}" for key, between_ends, _, _ in rows]
+    data = []
+    lows, highs = [row[2] for row in rows], [row[3] for row in rows]
+    for end, ends, colour in (("low", lows, COLLATERALS[0]), ("high", highs, COLLATERALS[1])):
+        data.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": f"{end} end",
+                "y": names,
+                "x": [change["value"] for change in ends],
+                "marker": {"color": colour},
+                "error_x": {
+                    "type": "data",
+                    "array": [half_width(change) or 0.0 for change in ends],
+                    "color": INK,
+                    "thickness": 1.4,
+                    "width": 3,
+                },
+                "text": [f"{end} end {signed(change['value'])} {plus_minus(change)}" for change in ends],
+                "textposition": "none",
+                "hovertemplate": "%{y}: %{text}<extra></extra>",
+            }
+        )
+    return {
+        "data": data,
+        "layout": layout(
+            84 + 52 * len(rows),
+            margin={"l": 64, "r": 24, "t": 8, "b": 44},
+            barmode="group",
+            bargap=0.3,
+            bargroupgap=0.08,
+            xaxis=axis(
+                title=title(f"change of the mean of a path: {LOSS_NAMES[figure]}"),
+                tickformat="$~s",
+                zeroline=True,
+                zerolinecolor=INK,
+                zerolinewidth=1,
+                nticks=9,
+            ),
+            yaxis=_name_axis(autorange="reversed"),
+        ),
+    }
 
 
 def matrix(record: Record) -> Spec:

@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from simulation.report import plotting, simulation_figures, simulation_view
+from simulation.report import plotting, simulation_figures, simulation_risk, simulation_view
 from simulation.report.simulation_view import Record, Table
 
 
@@ -21,7 +21,7 @@ def simulation_html(record: Record) -> str:
     record
         What `simulation.contagion.record.build_record` returns, or the same read from its JSON.
     """
-    view, figures = simulation_view, simulation_figures
+    view, figures, risk = simulation_view, simulation_figures, simulation_risk
     tokens = figures.moved_tokens(record)
     specs: dict[str, plotting.Spec] = {"cascade": figures.cascade(record)}
     specs |= {f"price-{k}": figures.price_panel(record, name) for k, name in enumerate(tokens[1:])}
@@ -40,7 +40,9 @@ def simulation_html(record: Record) -> str:
         specs["matrix"] = figures.matrix(record)
     if record["policies_compared"]:
         specs["policies"] = figures.policies(record)
-    tables: dict[str, Table] = {
+    ranged = risk.tornado_figures(record)
+    specs |= {f"tornado-{name}": figures.tornado(record, name) for name in ranged}
+    tables: dict[str, Table | None] = {
         "tails": view.tails_table(record),
         "venues": view.venues_table(record),
         "tokens": view.tokens_table(record),
@@ -48,6 +50,12 @@ def simulation_html(record: Record) -> str:
         "policies": view.policies_table(record),
         "solvency": view.solvency_table(record),
         "events": view.events_table(record),
+        "system": risk.system_table(record),
+        "covar": risk.covar_table(record),
+        "debtrank": risk.debtrank_table(record),
+        "spread": risk.spread_table(record),
+        "ends": risk.ends_table(record),
+        "wallets": risk.wallets_table(record),
     }
     return (
         _environment()
@@ -59,6 +67,13 @@ def simulation_html(record: Record) -> str:
             figures=specs,
             tables=tables,
             lead=view.lead(record),
+            warning=risk.warning(record),
+            sampling=risk.sampling_facts(record),
+            debtrank_unknown=risk.debtrank_unknown(record),
+            covar_level=view.part((record.get("system") or {}).get("covar_level")),
+            ranged=ranged,
+            end_colours=plotting.COLLATERALS[:2],
+            wallets=risk.wallets_words(record),
             headline=view.headline(record),
             worst=view.worst_words(record),
             panels=list(enumerate(tokens[1:])),
@@ -71,7 +86,7 @@ def simulation_html(record: Record) -> str:
             policies=view.policy_words(record["policies"]),
             policy_tables={k: view.policy_words(v) for k, v in record["policy_tables"].items()},
             shock=view.shock_words(record),
-            notes=view.notes(record),
+            notes=view.notes(record) + risk.notes(record),
         )
     )
 

@@ -258,20 +258,25 @@ def tokens_table(record: Record) -> Table:
         own = token in record["static"]
         times = number(multiplier["value"], 3) if own and multiplier is not None else "follows what backs it"
         rows.append((token, number(low["value"], 2), number(end["value"], 2), times))
-    return ("token", "lowest price, mean", "price at the end, mean", "price multiplier"), rows
+    return ("token", "lowest price, mean", "price at the end, mean", "ratio of log moves, mean"), rows
 
 
 def other_table(record: Record) -> Table:
-    """Return the figures that channels add of their own, for example of perpetuals, and the time to clear."""
+    """Return the figures that channels add of their own, for example of perpetuals."""
     rows = []
     for name, figure in record["figures"].items():
         channel, _, own = name.partition(".")
-        if not figure["value"] or not (name == "time_to_clear_s" or (own and channel in record["channels"])):
+        if not figure["value"] or not own or channel not in record["channels"]:
             continue
         text = _unit(name)
-        label = f"{channel}: {_words(own)}" if own else "from the first liquidation to the last"
         if own != "imbalance":
-            rows.append((label, text(figure["value"]), f"{text(figure['low'])} to {text(figure['high'])}"))
+            rows.append(
+                (
+                    f"{channel}: {_words(own)}",
+                    text(figure["value"]),
+                    f"{text(figure['low'])} to {text(figure['high'])}",
+                )
+            )
     return ("mean of a path", "value", "95 % interval"), rows
 
 
@@ -422,8 +427,9 @@ def notes(record: Record) -> list[tuple[str, str]]:
     if multipliers:
         said.append(
             (
-                "Price multiplier",
-                "the log move of a price over the move from outside: 1 where our trades moved nothing.",
+                "Ratio of log moves",
+                "the log move of a price over the move from outside, path by path: 1 where our trades moved "
+                "nothing.",
             )
         )
     return said

@@ -18,10 +18,14 @@ from plotly.offline import get_plotlyjs
 from contracts_abi.errors import InputError
 from keeper.commands.simulate import policy_files, write_run
 from simulation.contagion.causes import columns, effects_of, matrix_of, shock_of_each
-from simulation.contagion.record import build_record, shares
+from simulation.contagion.metrics import sampling_of
+from simulation.contagion.record import build_record, sampling_record, shares
 from simulation.contagion.scenario import Scenario, build_scenario, load_scenario
+from simulation.contagion.spread import range_ends
+from simulation.contagion.wallets import wallets_record
 from simulation.report import plotting
 from simulation.report import simulation_figures as figures
+from simulation.report import simulation_risk as risk
 from simulation.report import simulation_view as view
 from simulation.report.simulation_html import simulation_html
 from tests.command_line import Inside
@@ -42,6 +46,10 @@ TABLE: dict[str, Any] = {
         "impact": {"tokens": {"WETH": {"model": "linear", "per_dollar": 1e-7}}},
         "oracle": {"default": {"latency_steps": 3}},
     },
+    "uncertain": [
+        {"key": "channels.impact.tokens.WETH.per_dollar", "low": 5e-8, "high": 2e-7},
+        {"key": "prices.volatility", "low": 1.5, "high": 2.5},
+    ],
 }
 OTHER = [{"kind": "bonus", "bonus_bps": 0}]
 
@@ -74,6 +82,9 @@ def full(scenario: Scenario) -> dict[str, Any]:
         matrix_shock={"kind": "threshold", "size": 0.05},
         policies={"no-bonus": under(policies=OTHER)},
         policy_tables={"no-bonus": OTHER},
+        without=without,
+        spread={name: under(**over) for name, over in range_ends(scenario, EXAMPLES).items()},
+        wallets=wallets_record(scenario.run, SEED, PATHS),
     )
 
 
@@ -184,11 +195,14 @@ def test_every_section_is_there_when_its_data_is(page: str) -> None:
         "worst",
         "losses",
         "distributions",
+        "system",
         "effects",
         "matrix",
         "policies",
+        "spread",
         "static",
         "venues",
+        "wallets",
         "events",
         "notes",
         "provenance",
@@ -205,6 +219,8 @@ def test_every_section_is_there_when_its_data_is(page: str) -> None:
         "effects",
         "matrix",
         "policies",
+        "tornado-bad_debt_usd",
+        "tornado-liquidated_usd",
     }
     # Each figure has its place, and each place its figure.
     assert sorted(re.findall(r'data-spec="spec-([^"]+)"', page)) == sorted(specs(page))
@@ -213,10 +229,11 @@ def test_every_section_is_there_when_its_data_is(page: str) -> None:
 def test_sections_without_data_are_left_out(calm: dict[str, Any]) -> None:
     page = simulation_html(calm)
     seen = Text(own_part(page))
-    assert seen.sections == ["worst", "distributions", "static", "venues", "notes", "provenance"]
+    assert seen.sections == ["worst", "distributions", "system", "static", "venues", "notes", "provenance"]
     assert set(specs(page)) == {"cascade", "static-debt", "static-bad-debt"}
     assert "Nothing was liquidated, lost or earned on any path." in seen.text
-    for word in ("Contagion matrix", "Policies", "Effects of channels"):
+    words = ("Contagion matrix", "Policies", "Effects of channels", "Plausible ranges", "Risk score")
+    for word in (*words, "Do not take"):
         assert word not in seen.text
 
 
@@ -254,9 +271,206 @@ def test_how_paths_were_drawn_is_said(calm: dict[str, Any]) -> None:
     assert "worth 12.5 equal ones" in said
 
 
+def test_weights_that_do_not_carry_the_figures_are_warned_of_at_the_top(
+    full: dict[str, Any],
+) -> None:
+    # Weights as a process with a drift_shift says them; one path has nearly all of it.
+    loss = np.arange(float(PATHS))
+    base = {"bad_debt_usd": loss, "log_weight": np.where(loss == 3.0, 5.0, -5.0)}
+    own = sampling_record(sampling_of(base, antithetic=False), loss)
+    record = copy.deepcopy(full) | {"sampling": json.loads(json.dumps(own))}
+    text = Text(own_part(simulation_html(record))).text
+    assert own["warning"]
+    assert "Do not take these figures as they stand." in text
+    assert text.index(own["warning"]) < text.index("bad debt, mean")
+    assert "importance weights, not divided by their sum" in text
+    assert f"Effective paths {view.count(own['effective_paths'])} of {PATHS}" in text
+    weight = own["mean_weight"]
+    assert (
+        f"Mean weight {weight['value']:.3f} ({weight['low']:.3f} to {weight['high']:.3f})".replace("-", "−")
+        in text
+    )
+
+
+def test_paths_that_count_alike_have_no_warning(full: dict[str, Any], page: str) -> None:
+    assert full["sampling"]["warning"] is None
+    text = Text(own_part(page)).text
+    assert "Do not take" not in text
+    assert "Mean weight" not in text
+    assert f"Estimator plain mean Effective paths {PATHS} of {PATHS}" in text
+
+
+def test_the_page_has_the_systems_figures(full: dict[str, Any], page: str) -> None:
+    own = full["system"]
+    heads, cells = risk.system_table(full) or ((), ())
+    rows = {row[0]: row[1:] for row in cells}
+    assert all(len(row) == len(heads) for row in cells)
+    spiral, pressed = own["spiral_multiplier"], own["price_multipliers"]["WETH"]
+    assert rows["spiral multiplier"][0] == f"{spiral['value']:.3f}"
+    assert rows["spiral multiplier"][1] == f"{spiral['low']:.3f} to {spiral['high']:.3f}"
+    assert rows["price multiplier of WETH"][0] == f"{pressed['value']:.3f}"
+    assert f"median {pressed['median']:.3f}, {pressed['paths']} paths" in rows["price multiplier of WETH"][2]
+    keepers = own["keepers"]
+    for name, figure in {
+        "keepers' profit": keepers["profit_after_gas_and_bids_usd"],
+        "gas paid by keepers": keepers["gas_usd"],
+        "leaked by bids": keepers["oev_leakage_usd"],
+        "frozen withdrawals": own["frozen_withdrawals_usd"],
+    }.items():
+        assert rows[name][:2] == (view.usd(figure["value"]), view.between(figure))
+    assert rows["toxic liquidations"][0] == view.part(own["share_toxic"]["value"])
+    assert rows["unprofitable backlog"][0] == view.count(own["unprofitable_backlog"]["value"])
+    assert rows["stuck backlog"][0] == view.count(own["stuck_backlog"]["value"])
+    clear = own["time_to_clear_s"]
+    assert rows["time to clear"][0] == view.duration(clear["mean"]["value"])
+    assert view.duration(clear["quantile_95"]["value"]) in rows["time to clear"][2]
+    text = Text(own_part(page)).text
+    for row in cells:
+        for cell in row:
+            assert cell in text
+
+
+def test_what_nobody_can_say_of_the_system_has_its_reason(calm: dict[str, Any], full: dict[str, Any]) -> None:
+    text = Text(own_part(simulation_html(calm))).text
+    own = calm["system"]
+    unknown = [own["spiral_multiplier"], own["share_toxic"], *own["price_multipliers"].values()]
+    unknown += own["covar"]
+    for figure in unknown:
+        assert figure["value"] is None
+        assert figure["why"] in text
+    assert f"spiral multiplier unknown {own['spiral_multiplier']['why']}" in text
+    assert f"Unknown: {own['debtrank']['why']}." in text
+    # A number that is none of JSON's came through as null, without a reason.
+    record = copy.deepcopy(full)
+    record["system"]["share_toxic"] = {"value": None, "low": None, "high": None}
+    assert "toxic liquidations unknown not a finite number" in Text(own_part(simulation_html(record))).text
+
+
+def test_covar_and_debtrank_by_hand(full: dict[str, Any]) -> None:
+    record = copy.deepcopy(full)
+    assert record["venues"] == ["aave", "compound-usdc"]
+    record["system"]["covar"] = [
+        {"of": "compound-usdc", "given": "aave", "paths": 70, "value": 900.0, "low": 800.0, "high": None}
+        | {"delta": 300.0},
+        {"of": "aave", "given": "compound-usdc", "paths": 7, "value": None, "low": None, "high": None}
+        | {"delta": None, "why": "too few"},
+    ]
+    record["system"]["debtrank"] = {
+        "equity_usd": {"aave": 3e6, "compound-usdc": 1e6},
+        "rank": {"aave": 0.00126, "compound-usdc": 0.0},
+        "distress": {"aave": [1.0, 0.005], "compound-usdc": [0.0, 1.0]},
+    }
+    heads, cells = risk.covar_table(record) or ((), ())
+    assert list(heads[2:4]) == ["aave", "compound-usdc"]
+    assert list(cells) == [
+        ("aave", "70", "", "$900\n$800 to unknown\n+$300 against its own", ""),
+        ("compound-usdc", "7", "unknown", "", "too few"),
+    ]
+    _, ranks = risk.debtrank_table(record) or ((), ())
+    assert list(ranks) == [
+        ("aave", "$3.00 M", "0.13 %", "compound-usdc, 0.5 %"),
+        ("compound-usdc", "$1.00 M", "0 %", "none"),
+    ]
+    assert "against its own" in Text(own_part(simulation_html(record))).text
+
+
+def test_the_tornado_has_what_each_end_changes(full: dict[str, Any]) -> None:
+    ends = full["spread"]["ends"]
+    keys = [own["key"] for own in full["spread"]["ranges"]]
+    for name in risk.TORNADO:
+        low, high = figures.tornado(full, name)["data"]
+        order = [label.split("<br>")[0] for label in low["y"]]
+        assert sorted(order[:2]) == sorted(keys)
+        assert order[2] == "all together"
+        assert high["y"] == low["y"]
+        for bar, end in ((low, "low"), (high, "high")):
+            changes = [ends[f"{end} {key}"][name]["change"] for key in order[:2]]
+            changes.append(ends[f"all {end}"][name]["change"])
+            assert bar["x"] == [change["value"] for change in changes]
+            halves = [(change["high"] - change["low"]) / 2 for change in changes]
+            assert bar["error_x"]["array"] == pytest.approx(halves)
+        sizes = [max(abs(a), abs(b)) for a, b in zip(low["x"][:2], high["x"][:2], strict=True)]
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[0] > 0
+
+
+def test_the_page_has_the_ranges_figures(full: dict[str, Any], page: str) -> None:
+    text = Text(own_part(page)).text
+    for name, own in full["spread"]["figures"].items():
+        words = {"liquidations": view.count, "time_to_clear_s": view.duration}.get(name, view.usd)
+        said = f"{words(own['least'])} {own['least_at']} {words(own['most'])} {own['most_at']}"
+        assert f"{risk.SPREAD_NAMES[name]} {words(own['value'])} {said}" in text
+    for end, own in full["spread"]["ends"].items():
+        for name in risk.TORNADO:
+            assert f"{view.usd(own[name]['value'])} {view.plus_minus(own[name])} " in text
+            change = own[name]["change"]
+            assert f"{view.signed(change['value'])} {view.plus_minus(change)}" in text
+        assert end in text
+
+
+def test_ranges_that_change_nothing_have_no_bars(full: dict[str, Any]) -> None:
+    record = copy.deepcopy(full)
+    for own in record["spread"]["ends"].values():
+        own["bad_debt_usd"]["change"] = {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert risk.tornado_figures(record) == ["liquidated_usd"]
+    # One range alone is all ranges.
+    record["spread"]["ranges"] = record["spread"]["ranges"][:1]
+    assert len(risk.tornado_rows(record, "liquidated_usd")) == 1
+
+
+def test_the_page_has_the_wallets(full: dict[str, Any], page: str) -> None:
+    own = full["wallets"]
+    assert own["top"]
+    text = Text(own_part(page)).text
+    assert f"of {own['cross_margin']:,} wallet" in text
+    for wallet in own["top"]:
+        assert f"{wallet['wallet']} {wallet['score']:,.1f} {wallet['legs']} " in text
+        share = wallet["broken"]
+        assert f"{view.part(share['value'])} {view.part(share['low'])} to {view.part(share['high'])}" in text
+
+
+def test_wallets_without_a_figure_say_why(full: dict[str, Any]) -> None:
+    record = copy.deepcopy(full)
+    record["wallets"]["top"] = [
+        record["wallets"]["top"][0] | {"leverage": None, "assets_usd": 5.0, "distance": None},
+        record["wallets"]["top"][0] | {"leverage": None, "assets_usd": 0.0, "distance": 0.25},
+    ]
+    record["wallets"]["missed"] = 3
+    _, (first, second) = risk.wallets_table(record) or ((), ((), ()))
+    assert first[4:6] == ("debt beyond assets", "nothing to liquidate")
+    assert second[4:6] == ("no assets", "25 %")
+    assert "3 liquidations could not be noted" in str(risk.wallets_words(record))
+    record["wallets"] = {"cross_margin": 0, "weights": {}, "paths": 0, "top": []}
+    page = simulation_html(record)
+    assert "No wallet has positions in two places or more." in page
+    assert "Risk score" not in Text(own_part(page)).text
+
+
+def test_a_record_of_an_earlier_version_has_a_page(full: dict[str, Any]) -> None:
+    gone = ("sampling", "system", "spread", "wallets")
+    seen = Text(own_part(simulation_html({k: v for k, v in full.items() if k not in gone})))
+    assert not {"system", "spread", "wallets"} & set(seen.sections)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0 %"),
+        (2e-6, "below 0.001 %"),
+        (0.000455, "0.045 %"),
+        (0.0029, "0.29 %"),
+        (0.25, "25 %"),
+        (None, "unknown"),
+    ],
+)
+def test_small_parts_for_people(value: float | None, text: str) -> None:
+    assert risk.small_part(value) == text
+
+
 def test_names_that_look_like_numbers_are_names(full: dict[str, Any]) -> None:
     record = renamed(full, {"no-bonus": "200", "aave": "2024-08-05"})
-    for spec in (figures.policies(record), figures.matrix(record), figures.effects(record)):
+    drawn = (figures.policies(record), figures.matrix(record), figures.effects(record))
+    for spec in (*drawn, figures.tornado(record, "liquidated_usd")):
         assert spec["layout"]["yaxis"]["type"] == "category"
     assert figures.matrix(record)["layout"]["xaxis"]["type"] == "category"
 
@@ -409,12 +623,18 @@ def test_names_are_never_markup(full: dict[str, Any]) -> None:
         "no-bonus": f"p{evil}",
         "whale": f"w{evil}",
         "All at once & for good.": f"</script>{evil}",
+        "prices.volatility": f"k{evil}",
+        "low prices.volatility": f"low k{evil}",
+        "high prices.volatility": f"high k{evil}",
     }
+    assert full["wallets"]["top"]
+    names[full["wallets"]["top"][0]["wallet"]] = f"top{evil}"
     page = own_part(simulation_html(renamed(full, names)))
     assert "<img" not in page
     assert "</title></title>" not in page
     assert page.count("</script>") == len(specs(page)) + 2
-    assert html.escape(f"aave{evil}") in page
+    for name in ("aave", "top", "low k"):
+        assert html.escape(f"{name}{evil}") in page
     for spec in specs(page).values():  # plotly would make tags and links of these
         shown = json.dumps([spec["data"], spec["layout"]])
         assert "<img" not in shown
