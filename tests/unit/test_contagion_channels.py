@@ -345,6 +345,39 @@ def test_inventory_bounds_what_is_repaid_and_comes_back_by_sales() -> None:
     assert repaid == pytest.approx(1_000.0 + 500.0 * (1.0 + bonus), rel=1e-12)
 
 
+def test_desks_that_sell_into_one_market_bear_what_it_loses_by_their_shares() -> None:
+    market = {"tokens": {"ETH": {"model": "linear", "per_dollar": 1e-6, "half_life_s": 1e12}}}
+    book = one_pair_book([1_000.0] * 2, [90_000.0] * 2, price=100.0, kind="morpho-blue")
+    # The fast desk has funds for one account, and the other one is left to the second.
+    fast: dict[str, Any] = {
+        "name": "fast",
+        "funding": "inventory",
+        "capital_usd": 40_000.0,
+        "sell_per_step": 1.0,
+        "bid": 0.9,
+    }
+    fast["min_profit_usd"] = 1.0
+    slow = {**fast, "name": "slow", "capital_usd": 20_000.0, "bid": 0.1}
+    settings: dict[str, dict[str, Any]] = {
+        "oracle": {"default": {"latency_steps": 0}},
+        "keepers": {"keepers": [fast, slow]},
+        "impact": market,
+    }
+    # In the second step ETH is believed to be worth twice as much, so nobody is liquidated again.
+    settings["oracle"]["faults"] = [
+        {"token": "ETH", "op": "fix", "value": 200.0, "from_step": 2, "until_step": 2}
+    ]
+    run = run_of(book, settings, steps=2)
+    _, funds = steps_of(run, "inventory")
+    _, held = steps_of(run, "unsold")
+    worth = held[0][0, :, 0] * 100.0
+    assert (worth > 0.0).all()
+    got = funds[1][0] - funds[0][0]
+    # Sold together, a dollar moves the price by a millionth; keepers know the market by a table.
+    assert got.sum() == pytest.approx(-np.expm1(-1e-6 * worth.sum()) / 1e-6, rel=2e-3)
+    assert got / worth == pytest.approx([got.sum() / worth.sum()] * 2, rel=1e-12)
+
+
 def test_blocks_have_room_for_so_many_and_the_most_profitable_come_first() -> None:
     sizes = [1.0, 3.0, 2.0, 5.0, 4.0]
     book = one_pair_book(sizes, [85.0 * s for s in sizes], price=100.0, kind="morpho-blue")

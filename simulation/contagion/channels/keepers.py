@@ -13,7 +13,14 @@ from oracle.strict import StrictModel
 from simulation.contagion.batch import Batch, Channel
 from simulation.contagion.channels import channels
 from simulation.contagion.scan import Scanner
-from simulation.contagion.settle import EVENT_FIELDS, Keepers, Layout, buy_collateral_paths, settle_paths
+from simulation.contagion.settle import (
+    EVENT_FIELDS,
+    Keepers,
+    Layout,
+    buy_collateral_paths,
+    loss,
+    settle_paths,
+)
 from simulation.contagion.state import Total
 from simulation.contagion.world import COMPOUND_V3, World
 from simulation.types import Float64, Int64
@@ -142,10 +149,9 @@ class KeepersChannel(Channel):
     def act(self, batch: Batch, memo: KeepersMemo) -> None:
         """Sell what is left from before, then find and liquidate."""
         state, world = batch.state, batch.world
-        self._sell(batch, memo)
         room = batch.room.copy()
         # Whoever comes later in the step, in a later round or at a store front, trades after all of these.
-        sold_usd, bought_usd = np.zeros_like(state.market), np.zeros_like(state.market)
+        sold_usd, bought_usd = self._sell(batch, memo), np.zeros_like(state.market)
         goes_on = np.ones(state.paths, dtype=np.bool_)
         for _ in range(self.rounds):
             memo.scanner.scan(state, 1.0)
@@ -203,16 +209,25 @@ class KeepersChannel(Channel):
         if (memo.base >= 0).any():
             self._buy_collateral(batch, memo, sold_usd, bought_usd)
 
-    def _sell(self, batch: Batch, memo: KeepersMemo) -> None:
+    def _sell(self, batch: Batch, memo: KeepersMemo) -> Float64:
+        """Sell a part of what keepers hold; return what it was worth, shape (P, A).
+
+        All sell into one market: what that loses to its depth each bears by his share.
+        """
         state = batch.state
         if not state.unsold.any():
-            return
+            return np.zeros_like(state.market)
         tokens = state.unsold * memo.sell[None, :, None]
         state.unsold -= tokens
         usd = tokens * state.market[:, None, :]
+        total, depth = usd.sum(axis=1), batch.ask_depth()
+        kept = np.ones_like(total)
+        for p, a in zip(*np.nonzero(total), strict=True):
+            kept[p, a] -= loss(total[p, a], depth.size[p, a], depth.lost[p, a]) / total[p, a]
         state.sold += tokens.sum(axis=1)
-        state.order_flow -= usd.sum(axis=1)
-        state.inventory += usd.sum(axis=2)
+        state.order_flow -= total
+        state.inventory += (usd * kept[:, None, :]).sum(axis=2)
+        return np.asarray(total)
 
     def _buy_collateral(
         self, batch: Batch, memo: KeepersMemo, sold_usd: Float64, bought_usd: Float64
