@@ -124,7 +124,7 @@ def system_table(record: Record) -> Table | None:
             "of what keepers earn before they bid",
         ),
     ]
-    return ("mean of a path", "value", "95 % interval", ""), rows
+    return ("figure", "value", "95 % interval", "what it is, or why it is unknown"), rows
 
 
 def _row(name: str, figure: Mapping[str, Any], words: Words, says: str) -> tuple[str, str, str, str]:
