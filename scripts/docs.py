@@ -13,6 +13,7 @@ example from the command that stands in its page.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import re
@@ -144,7 +145,7 @@ def choices_of(field: FieldInfo, said: str) -> str:
     return f" One of {', '.join(f'`{value}`' for value in values)}."
 
 
-def attributes_of(model: type[BaseModel]) -> dict[str, str]:
+def attributes_of(model: type) -> dict[str, str]:
     """Return what the docstrings of a class and its bases say of each attribute under "Attributes"."""
     found: dict[str, str] = {}
     for cls in reversed(model.__mro__):
@@ -795,11 +796,14 @@ def scenario_tables(model: type[BaseModel], head: str) -> list[str]:
     said, rows, inner = attributes_of(model), [], []
     for name, field in model.model_fields.items():
         below = section_of(field)
-        if below is not None and issubclass(below, BaseModel) and name != "prices":
+        if below is not None and name != "prices":
             inner.append((f"{head}.{name}".removeprefix("."), below))
             default = "required" if field.is_required() else "see below"
         else:
             default = "required" if name == "prices" else default_of(field)
+        named = named_tables(field)
+        if named is not None and named not in [one for _, one in inner]:
+            inner.append((f"{head}.{name}.NAME".removeprefix("."), named))
         text = field.description or said.get(name, "")
         meaning = " ".join((text + choices_of(field, text)).split()).replace("``", "`").replace("|", "\\|")
         rows.append(f"| `{name}` | {default} | {meaning} |")
@@ -807,6 +811,14 @@ def scenario_tables(model: type[BaseModel], head: str) -> list[str]:
     for where, below in inner:
         lines += [f"In `{where}`: {first_sentence(below)}", "", *scenario_tables(below, where)]
     return lines
+
+
+def named_tables(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the model of tables that go by a name, as tokens do; None for other keys."""
+    if typing.get_origin(field.annotation) is not dict:
+        return None
+    model = typing.get_args(field.annotation)[1]
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
 
 
 def scenario_entries(registry: Registry[Any], head: str) -> list[str]:
@@ -822,8 +834,22 @@ def scenario_entries(registry: Registry[Any], head: str) -> list[str]:
 
 def market_models() -> list[str]:
     """Return the models of a market for ``[channels.impact.tokens.X]``; their equations have a page."""
-    rows = [f"| `{kind}` | {first_sentence(impact_models.get(kind))} |" for kind in impact_models]
-    return ["| model | what it is |", "|---|---|", *rows]
+    lines: list[str] = []
+    for kind in impact_models:
+        model = impact_models.get(kind)
+        said = attributes_of(model)
+        lines += [f'#### `model = "{kind}"`', "", first_sentence(model), ""]
+        lines += ["| key | default | meaning |", "|---|---|---|"]
+        for field in dataclasses.fields(model):
+            default = "required" if field.default is dataclasses.MISSING else market_default(field.default)
+            lines.append(f"| `{field.name}` | {default} | {said[field.name].replace('``', '`')} |")
+        lines.append("")
+    return lines
+
+
+def market_default(value: float | str) -> str:
+    """Return a default as it would stand in a scenario."""
+    return f'`"{value}"`' if isinstance(value, str) else f"`{value:g}`"
 
 
 PARTS: Final[Parts] = {

@@ -65,6 +65,7 @@ def run_sweep(
         versions=versions(task),
     )
     if task == DEFAULT_TASK:
+        _require_effect(plan)
         _require_sound(plan, scenario)
     folder = out or Path(f"{scenario.stem}-sweep")
     console = stderr_console()
@@ -95,6 +96,16 @@ def _scenario(file: Path, task: str) -> tuple[dict[str, Any], dict[str, str]]:
     scenario = load_scenario(file)
     table = {**full_table(scenario), FOLDER: str(file.resolve().parent)}
     return table, data_digests(scenario)
+
+
+def _require_effect(plan: SweepPlan) -> None:
+    """Refuse keys of a scenario that a sweep does not take from it: all of their points would be the same."""
+    for axis in plan.axes:
+        if axis.key in ("paths", "seed"):
+            raise InputError(
+                f"--over {axis.key}: no point would differ, a sweep has paths and a seed of its own",
+                fix=f"leave it out, and give --{axis.key} to the sweep",
+            )
 
 
 def _require_sound(plan: SweepPlan, file: Path) -> None:

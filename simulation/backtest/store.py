@@ -119,7 +119,7 @@ def opened(folder: Path, plan: SweepPlan) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"another sweep works on {folder}", fix="wait for it, or choose another folder"
+                f"another sweep works on {folder}", fix="wait for it, or choose another folder (--out)"
             ) from None
         if (folder / PLAN).exists():
             _require_same(folder, plan)
@@ -137,7 +137,7 @@ def _require_same(folder: Path, plan: SweepPlan) -> None:
         more = f"; and {len(found) - _DIFFERENCES_NAMED} more" if len(found) > _DIFFERENCES_NAMED else ""
         raise InputError(
             f"{folder} has a sweep of another plan: {'; '.join(found[:_DIFFERENCES_NAMED])}{more}",
-            fix="choose another folder, or run what it was begun with",
+            fix="another folder (--out), or run what it was begun with",
         )
 
 
@@ -248,7 +248,7 @@ def _write_error(path: Path, error: OSError) -> MarginlineError:
         return StorageFull(
             f"no room for {path}: {error.strerror}", fix="make room and run the same command again"
         )
-    return InputError(f"cannot write {path}: {error.strerror or error}", fix="choose another folder")
+    return InputError(f"cannot write {path}: {error.strerror or error}", fix="choose another folder (--out)")
 
 
 def full_message(folder: Path, done: int, tasks: int, bytes_done: int) -> StorageFull:

@@ -265,7 +265,7 @@ def test_two_sweeps_do_not_share_a_folder(tmp_path: Path) -> None:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(
-            InputError, match=r"^another sweep works on .*; wait for it, or choose another folder$"
+            InputError, match=r"^another sweep works on .*; wait for it, or choose another folder \(--out\)$"
         ):
             sweep(plan_of({}), folder=folder, workers=1)
     assert not (folder / "plan.json").exists()

@@ -290,3 +290,16 @@ def assert_said(said: str, line: str) -> None:
     assert re.search(said, line), line
     assert "Traceback" not in line
     assert len(line) < 600, line
+
+
+@pytest.mark.parametrize("key", ["paths", "seed"])
+def test_a_sweep_over_what_it_does_not_take_from_the_scenario_is_refused(
+    inside: Inside, folder: Path, key: str
+) -> None:
+    out = folder / "out"
+    words = ("sweep", str(folder / "small.toml"), "--over", f"{key}=1,2", "--out", str(out))
+    assert inside(*words).line() == (
+        f"--over {key}: no point would differ, a sweep has paths and a seed of its own; "
+        f"leave it out, and give --{key} to the sweep"
+    )
+    assert not out.exists()

@@ -264,7 +264,7 @@ def test_a_folder_never_changes_its_plan(tmp_path: Path) -> None:
         store.opened(folder, planned(seed=2)),
     ):
         pass
-    fix = "choose another folder, or run what it was begun with"
+    fix = "another folder (--out), or run what it was begun with"
     assert str(refused.value) == f"{folder} has a sweep of another plan: seed is 2, and was 1; {fix}"
     (folder / "plan.json").write_text("{")
     with pytest.raises(DataError, match=r"plan\.json: cannot be read"), store.opened(folder, planned()):

@@ -20,16 +20,20 @@ class Peg(StrictModel):
 
     Attributes
     ----------
-    step, discount
-        From this step on the market doubts this part of it; 0 without a shock.
+    step
+        Step from which on the market doubts the token.
+    discount
+        Part of its value that is doubted then; 0 without a shock.
     doubt_half_life_s
         Seconds in which half of the doubt goes; None keeps it.
     redeem_usd_day
         What arbitrageurs can redeem in a day, US dollars: an exit queue, or a stability module's limit.
     redeem_at
         Discount at which redeeming pays (fees, waiting).
-    reserve_loss_step, reserve_loss
-        From this step on this part of the reserve behind the token is gone; holders then get what is left.
+    reserve_loss_step
+        Step from which on a part of the reserve behind the token is gone; holders then get what is left.
+    reserve_loss
+        That part; 0 for none.
     """
 
     step: Annotated[int, Field(ge=0)] = 0

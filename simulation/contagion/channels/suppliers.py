@@ -31,8 +31,14 @@ class SuppliersChannel(Channel):
     ----------
     on
         The switch.
-    calm, full, loss, alarm
-        Rates a day, see above.
+    calm
+        Part a day of what others supplied that leaves at any time.
+    full
+        Added to it at full use; between the kink of the rate curve and full use, in proportion.
+    loss
+        Added to it for each unit of deficit over supply.
+    alarm
+        Added to it while the token is off its peg by more than `alarm_at`.
     alarm_at
         Discount of a backed token to its backing that alarms.
     sells

@@ -32,8 +32,10 @@ class Cpmm:
 
     Attributes
     ----------
-    tokens, cash
-        Reserves at the start, whole tokens and dollars, positive.
+    tokens
+        Its reserve at the start, whole tokens, positive.
+    cash
+        Its dollars at the start, positive.
     fee
         Part of the input, in [0, 1).
     """

@@ -116,7 +116,7 @@ class DynamicBonus(Policy):
     Attributes
     ----------
     venues
-        See `Policy`.
+        Names of the lending venues that it holds for; all when empty.
     """
 
     kind: ClassVar[Literal["dynamic-bonus"]] = "dynamic-bonus"
@@ -135,7 +135,7 @@ class HaltToxic(Policy):
     Attributes
     ----------
     venues
-        See `Policy`.
+        Names of the lending venues that it holds for; all when empty.
     """
 
     kind: ClassVar[Literal["halt-toxic"]] = "halt-toxic"

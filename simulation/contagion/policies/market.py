@@ -93,7 +93,7 @@ class Guards(Policy):
     Attributes
     ----------
     guards
-        See `OracleGuards`; none switches all off.
+        What they ask, keys below; without any, all guards are off.
     """
 
     kind: ClassVar[Literal["oracle-guards"]] = "oracle-guards"
