@@ -430,22 +430,23 @@ def run_on_bytecode(
             f"{', '.join(unused)} beside {with_}: that runs one path, and nothing would come of it",
             fix=f"leave out one or the other; --path says which path {with_} runs",
         )
-    from simulation.chain.fidelity.keepers import run_on_chain
+    from simulation.chain.fidelity.keepers import on_chain, run_on_chain
     from simulation.chain.fidelity.verify import verify as compare
     from simulation.chain.revm import RevmEvm
     from simulation.chain.solc import ensure_protocol_toolchain
 
     scenario = load_scenario(file, {f"channels.{name}.on": False for name in off})
     seed = scenario.file.seed if seed is None else seed
+
+    def make_evm(timestamp: int) -> RevmEvm:
+        return RevmEvm(timestamp=timestamp)
+
+    on_chain(scenario.run, make_evm)  # refused before anybody waits for a compiler
     console = stderr_console()
     ensure_protocol_toolchain(
         sorted({venue.kind for venue in scenario.book.lending}),
         lambda line: console.print(line, highlight=False, soft_wrap=True),
     )
-
-    def make_evm(timestamp: int) -> RevmEvm:
-        return RevmEvm(timestamp=timestamp)
-
     if not verify:
         results, chain = run_on_chain(scenario.run, seed, path, make_evm)
         report = chain_record(scenario, seed, path, chain.chain_events)

@@ -11,7 +11,14 @@ import numpy as np
 from contracts_abi.errors import InputError
 from simulation.book.types import raw_units
 from simulation.chain.evm import Evm
-from simulation.chain.fidelity.pools import Liquidated, Pool, Size, account_address, open_pools
+from simulation.chain.fidelity.pools import (
+    Liquidated,
+    Pool,
+    Size,
+    account_address,
+    open_pools,
+    require_supported,
+)
 from simulation.contagion.batch import Batch, unlimited_depth
 from simulation.contagion.channels.keepers import KeepersChannel, KeepersMemo
 from simulation.contagion.engine import PathResults, Run, run_paths
@@ -357,16 +364,18 @@ def world_amount(world: World, side: int, i: int, k: int) -> float:
     return float((world.coll if side == 0 else world.debt)[i, k])
 
 
-def run_on_chain(run: Run, seed: int, path: int, make_evm: Callable[[int], Evm]) -> tuple[PathResults, Any]:
-    """Run one path with the venues' own bytecode.
+def on_chain(run: Run, make_evm: Callable[[int], Evm]) -> tuple[Run, OnChainKeepers]:
+    """Return a run with the venues' own bytecode instead of our rules, and the keepers that call it.
 
-    Returns the engine's results, whose books follow the contracts, and the `OnChainKeepers` with all events.
+    Nothing is compiled, deployed or run for it, so a scenario is refused before anybody waits.
 
     Raises
     ------
     InputError
         If the scenario has what the bytecode cannot follow.
     """
+    for venue in run.world.book.lending:
+        require_supported(venue)
     acting = run.on()
     for channel in acting:
         if channel.kind not in ALLOWED:
@@ -381,5 +390,20 @@ def run_on_chain(run: Run, seed: int, path: int, make_evm: Callable[[int], Evm])
     chain = OnChainKeepers(keepers[0], make_evm, interest)
     others = tuple(c for c in run.channels if c.kind not in ("keepers", "interest", "losses"))
     stands_in: Any = chain  # it is no strict model of settings, and does what one does
-    changed = replace(run, channels=(*others, stands_in))
+    return replace(run, channels=(*others, stands_in)), chain
+
+
+def run_on_chain(
+    run: Run, seed: int, path: int, make_evm: Callable[[int], Evm]
+) -> tuple[PathResults, OnChainKeepers]:
+    """Run one path with the venues' own bytecode.
+
+    Returns the engine's results, whose books follow the contracts, and the `OnChainKeepers` with all events.
+
+    Raises
+    ------
+    InputError
+        See `on_chain`.
+    """
+    changed, chain = on_chain(run, make_evm)
     return run_paths(changed, seed, path, 1, record=True), chain

@@ -123,7 +123,7 @@ def open_pools(evm: Evm, world: World, *, interest: bool) -> dict[str, Pool]:
     """
     book = world.book
     for venue in book.lending:
-        _require_supported(venue)
+        require_supported(venue)
     market = MarketSpec(assets=tuple(_plain_asset(book, t.symbol) for t in book.tokens))
     tokens = deploy_tokens(evm, DEPLOYER, market)
     for address in tokens.values():
@@ -144,7 +144,14 @@ def open_pools(evm: Evm, world: World, *, interest: bool) -> dict[str, Pool]:
     return pools
 
 
-def _require_supported(venue: LendingVenue) -> None:
+def require_supported(venue: LendingVenue) -> None:
+    """Refuse a venue whose bytecode is not built here, or that owes what no account could owe there.
+
+    Raises
+    ------
+    InputError
+        Naming the venue.
+    """
     if venue.kind not in SUPPORTED:
         raise InputError(
             f"{venue.name} is {venue.kind}, whose bytecode is not built here",
