@@ -830,6 +830,16 @@ def main() -> None:
         # The reader went away (`| head`); Python would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except RuntimeError as error:
+        # Numba's, of the first function that it is asked to keep; it names no setting.
+        if not str(error).startswith("cannot cache function"):
+            raise
+        print(
+            "error: compiled code can be kept neither beside the program nor in the home folder; "
+            "set NUMBA_CACHE_DIR to a folder that can be written",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     if status == 130:
         print("interrupted", file=sys.stderr)
     sys.exit(status)

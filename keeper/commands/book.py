@@ -25,6 +25,7 @@ from contracts_abi.errors import CheckFailed, DataError, InputError, RpcError, U
 from contracts_abi.multicall import MULTICALL3_ADDRESS
 from keeper.commands.console import (
     plain_table,
+    print_whole,
     progress_bar,
     require_writable,
     stderr_console,
@@ -486,7 +487,7 @@ def _print_summary(console: Console, found: Mapping[str, Any]) -> None:
             f"{venue['notional_usd' if is_perp else 'debt_usd']:,.0f}",
             f"{venue['below_maintenance' if is_perp else 'below_1']:,}",
         )
-    console.print(table)
+    print_whole(console, table)
     if any(venue["kind"] == "perpetuals" for venue in found["venues"]):
         console.print("of perpetuals: equity, notional, and accounts below maintenance margin", style="dim")
     tokens = plain_table(*_TOKEN_COLUMNS, right=_TOKEN_COLUMNS[2:])
@@ -495,7 +496,7 @@ def _print_summary(console: Console, found: Mapping[str, Any]) -> None:
             amounts = (f"{token[key]:,.2f}" for key in ("collateral", "debt", "idle_supply"))
             limits = f"{token['ltv_bps'] / 100:g}/{token['liquidation_threshold_bps'] / 100:g}"
             tokens.add_row(venue["name"], token["token"], f"{token['price_usd']:,.2f}", *amounts, limits)
-    console.print(tokens)
+    print_whole(console, tokens, key=2)
     leverage = found["leverage"]
     if leverage["mean"] is not None:
         parts = [

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from contracts_abi.errors import InputError, UnknownNameError
-from keeper.commands.console import plain_table, remarked_table, stderr_console, stdout_console
+from keeper.commands.console import plain_table, print_whole, stderr_console, stdout_console
 from keeper.commands.oracle_replay import LateBar
 from simulation.book.health import token_prices
 from simulation.book.load import load_book
@@ -240,11 +240,19 @@ def _show(
                 cells += [_whole(x) for x in (account.isolated, c.gross, c.required, c.netted)]
                 cells.append(f"{c.offset:.0%}")
             table.add_row(*cells)
-        console.print(table)
+        print_whole(console, table)
     detailed = len(rows) <= _SHOWN_PATHS_UP_TO
     for account, over, hidden in rows:
         if detailed or hidden:
             _show_one(console, account, over, {one.requirement: one for one in hidden})
+
+
+def _print_rows(console: Console, heads: Sequence[str], rows: Sequence[tuple[Sequence[str], str]]) -> None:
+    """Print rows of figures and, at their ends, words; where those have no room they go below."""
+    table = plain_table(*heads, right=heads[1:-1])
+    for cells, words in rows:
+        table.add_row(*cells, escape(words))
+    print_whole(console, table)
 
 
 def _show_one(
@@ -266,7 +274,7 @@ def _show_one(
         lines.append(((escape(name), shown, _whole(alone), _whole(float(at))), worst))
     lines.append(((RESERVE, "", "", _whole(capital.reserve)), ""))
     heads: tuple[str, ...] = ("protocol", "excess now", "needs alone", "C stands here")
-    console.print(remarked_table(console, heads, "worst scenario", lines, right=heads[1:]))
+    _print_rows(console, (*heads, "worst scenario"), lines)
 
     heads = ("requirement", "capital", "freed", "breached", "worst loss", "hedge", "unseen")
     amount = {
@@ -284,7 +292,7 @@ def _show_one(
         else:
             cells += [""] * 4
         lines.append((tuple(cells), _SILENT[name]))
-    console.print(remarked_table(console, heads, "silent about", lines, right=heads[1:]))
+    _print_rows(console, (*heads, "silent about"), lines)
     console.print(f"recognised offset {capital.offset:.1%}", soft_wrap=True)
     if account.binding:
         name, relief = account.binding[0]

@@ -263,3 +263,11 @@ def test_help_loads_nothing_that_takes_time() -> None:
     assert loaded.isdisjoint(SLOW), loaded & set(SLOW)
     ours = {m for m in loaded if m.split(".")[0] in ("keeper", "simulation", "oracle", "contracts_abi")}
     assert ours == {"keeper", "keeper.cli", "contracts_abi", "contracts_abi.errors"}
+
+
+def test_compiled_code_without_a_place_is_one_line(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(*, as_json: bool) -> None:
+        raise RuntimeError(f"cannot cache function 'mix': no locator available for file 'x.py', {as_json}")
+
+    monkeypatch.setattr("keeper.commands.packs.list_packs", nowhere)
+    assert "set NUMBA_CACHE_DIR to a folder that can be written" in inside("pack", "list").line()
