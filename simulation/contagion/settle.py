@@ -687,7 +687,9 @@ def carry_out(
         order_flow[p, a] -= gets
         sold_tokens[p, a] += got
     else:
-        inventory[p, keeper] -= paid
+        # A purse that is spent is empty, and its rounding's rest buys nobody a place.
+        left = inventory[p, keeper] - paid
+        inventory[p, keeper] = left if left > 1e-12 * paid else 0.0
         unsold[p, keeper, a] += got
     have, owe = 0.0, 0.0
     have, owe = account_values(i, layout, coll[p], debt[p], supply_index[p], borrow_index[p], oracle[p])

@@ -345,6 +345,21 @@ def test_inventory_bounds_what_is_repaid_and_comes_back_by_sales() -> None:
     assert repaid == pytest.approx(1_000.0 + 500.0 * (1.0 + bonus), rel=1e-12)
 
 
+def test_a_purse_that_is_spent_takes_nobodys_place() -> None:
+    # At a price of 1.37 what is paid may be less than the purse by a last bit.
+    book = one_pair_book([100.0] * 3, [6_600.0] * 3, price=97.31, kind="morpho-blue")
+    book = replace(book, tokens=(book.tokens[0], replace(book.tokens[1], price=1.37)))
+    purses = np.random.default_rng(4).uniform(100.0, 1_000.0, 50)
+    purses = purses[purses > purses / 1.37 * 1.37]
+    assert len(purses) > 2
+    for funds in purses:
+        first = {"name": "first", "funding": "inventory", "capital_usd": float(funds), "bid": 0.9}
+        second = {**first, "name": "second", "capital_usd": 500.0, "bid": 0.1}
+        run = run_of(book, {"keepers": {"keepers": [first, second]}}, steps=1)
+        result = run_paths(run, 1, 0, 1, record=True)
+        assert [int(k) for e in result.events for k in e["keeper"]] == [0, 1]
+
+
 def test_desks_that_sell_into_one_market_bear_what_it_loses_by_their_shares() -> None:
     market = {"tokens": {"ETH": {"model": "linear", "per_dollar": 1e-6, "half_life_s": 1e12}}}
     book = one_pair_book([1_000.0] * 2, [90_000.0] * 2, price=100.0, kind="morpho-blue")
@@ -356,7 +371,6 @@ def test_desks_that_sell_into_one_market_bear_what_it_loses_by_their_shares() ->
         "sell_per_step": 1.0,
         "bid": 0.9,
     }
-    fast["min_profit_usd"] = 1.0
     slow = {**fast, "name": "slow", "capital_usd": 20_000.0, "bid": 0.1}
     settings: dict[str, dict[str, Any]] = {
         "oracle": {"default": {"latency_steps": 0}},
