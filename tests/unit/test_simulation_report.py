@@ -438,6 +438,12 @@ def test_wallets_without_a_figure_say_why(full: dict[str, Any]) -> None:
     record["wallets"]["missed"] = 3
     _, (first, second) = risk.wallets_table(record) or ((), ((), ()))
     assert first[4:6] == ("debt beyond assets", "nothing to liquidate")
+    shown = {"wallet": "w", "score": 61.26, "legs": 3, "assets_usd": 5e6, "leverage": 2.5, "distance": 0.1}
+    shown |= {"concentration": 0.75, "liquidated": 0.5, "broken": {"value": 0.2, "low": 0.15, "high": 0.3}}
+    alone = {"wallets": full["wallets"] | {"top": [shown]}}
+    cells = ("w", "61.3", "3", "$5.00 M", "2.50", "10 %", "0.75", "50 %", "20 %\n15 % to 30 %")
+    _, (only,) = risk.wallets_table(alone) or ((), ((),))
+    assert only == cells
     assert second[4:6] == ("no assets", "25 %")
     assert "3 liquidations could not be noted" in str(risk.wallets_words(record))
     record["wallets"] = {"cross_margin": 0, "weights": {}, "paths": 0, "top": []}
