@@ -441,7 +441,10 @@ def run_on_bytecode(
     def make_evm(timestamp: int) -> RevmEvm:
         return RevmEvm(timestamp=timestamp)
 
-    on_chain(scenario.run, make_evm)  # refused before anybody waits for a compiler
+    # Both are refused before anybody waits for a compiler.
+    on_chain(scenario.run, make_evm)
+    if out is not None:
+        require_folder(out)
     console = stderr_console()
     ensure_protocol_toolchain(
         sorted({venue.kind for venue in scenario.book.lending}),
@@ -455,7 +458,6 @@ def run_on_bytecode(
         report = verification_record(scenario, seed, path, compare(scenario.run, seed, path, make_evm))
     if out is not None:
         try:
-            out.mkdir(parents=True, exist_ok=True)
             (out / "bytecode.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise InputError(f"--out {out}: {error.strerror}", fix="name a folder to write to") from None
@@ -465,6 +467,20 @@ def run_on_bytecode(
         show_bytecode(stdout_console(), report)
     if verify and not report["explained"]:
         raise typer.Exit(1)
+
+
+def require_folder(out: Path) -> None:
+    """Make a folder to write to.
+
+    Raises
+    ------
+    InputError
+        Where none can be.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror}", fix="name a folder to write to") from None
 
 
 def chain_record(scenario: Scenario, seed: int, path: int, events: Sequence[ChainEvent]) -> dict[str, Any]:
