@@ -20,7 +20,10 @@ from simulation.types import Bool, Float64, Int32, Int64
 
 
 class Total(IntEnum):
-    """What is added up over a path for each venue, US dollars at the market's prices unless it is a count."""
+    """What is added up over a path for each venue, US dollars at the market's prices unless it is a count.
+
+    `BONUS` alone is at the prices that the venue believes: what it grants above the debt repaid.
+    """
 
     LIQUIDATIONS = 0
     REPAID = 1
