@@ -240,8 +240,9 @@ def _warning(mean: Figure, in_tail: float) -> str | None:
 
 
 def figures(base: Columns, sampling: Sampling = PLAIN) -> dict[str, Any]:
-    """Return the mean of every column with its 95 % interval."""
-    return {name: _figure(sampling.mean(values)) for name, values in base.items() if name != LOG_WEIGHT}
+    """Return the mean of every column with its 95 % interval; a path's number and weight are no figures."""
+    skipped = (LOG_WEIGHT, "path")
+    return {name: _figure(sampling.mean(values)) for name, values in base.items() if name not in skipped}
 
 
 def shares(base: Columns, sampling: Sampling = PLAIN) -> dict[str, Any]:

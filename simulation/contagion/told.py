@@ -37,6 +37,19 @@ class Told:
     allowed: Bool
 
 
+def require_feed(source: str, feed: str) -> None:
+    """Refuse an oracle scenario that is none, or that has no such feed.
+
+    Raises
+    ------
+    InputError
+        If there is no such scenario; `UnknownNameError` if it has no such feed.
+    """
+    known = load_scenario(source).feeds
+    if feed not in known:
+        raise UnknownNameError(f"feed of {source}", feed, known)
+
+
 def told(source: str, feed: str, steps: int, dt_s: float) -> Told:
     """Return what a feed of an oracle scenario said, its first moment at step 0.
 

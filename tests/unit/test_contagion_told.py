@@ -56,3 +56,9 @@ def test_an_unknown_feed_or_incident_is_named() -> None:
         told(INCIDENT, "no-such-feed", 1, 1.0)
     with pytest.raises(InputError, match="no-such"):
         told("no-such-incident", "feed", 1, 1.0)
+
+
+def test_a_run_with_an_unknown_feed_is_refused_before_it_begins() -> None:
+    incident = {"token": "ETH", "source": INCIDENT, "feed": "ETH"}
+    with pytest.raises(InputError, match="ETH/USD"):
+        run_of(one_pair_book([1.0], [0.1]), {"oracle": {"incidents": [incident]}}, steps=1)

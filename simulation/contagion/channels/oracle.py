@@ -13,7 +13,7 @@ from oracle.strict import StrictModel
 from simulation.contagion.batch import Batch, Channel
 from simulation.contagion.channels import channels
 from simulation.contagion.draws import uniforms
-from simulation.contagion.told import Told, told
+from simulation.contagion.told import Told, require_feed, told
 from simulation.contagion.world import World
 from simulation.types import Bool, Float64, Int64
 
@@ -188,6 +188,7 @@ class OracleChannel(Channel):
             world.token(incident.token)
             if incident.venue is not None:
                 world.venue(incident.venue)
+            require_feed(incident.source, incident.feed)
         for symbol, rule in self.feeds.items():
             if rule.source == "redemption" and world.book.tokens[world.token(symbol)].backing is None:
                 raise InputError(
