@@ -270,8 +270,8 @@ class ExecutionSection(Section):
     """How a liquidation is executed."""
 
     funding: Literal["flash", "inventory"] = "flash"
-    """Whether a flash loan repays the debt, or own tokens: what the contract holds, then its owner's as far as
-    it is allowed to take them. On Morpho Blue, where anybody can open a market, only the owner's."""
+    """Whether a flash loan repays the debt, or own tokens: what the contract holds, then its owner's as far
+    as it is allowed to take them. On Morpho Blue, where anybody can open a market, only the owner's."""
     native_asset: str = "WETH"
     """Symbol of the asset whose price is that of the chain's own coin, in which gas is paid."""
     min_profit_usd: Amount = Decimal(1)
