@@ -230,9 +230,11 @@ def sweep(
     zip_: Annotated[
         bool, typer.Option("--zip", help="Advance all keys together, instead of every combination.")
     ] = False,
-    paths: Annotated[int, typer.Option(min=1, help="Paths at each point.")] = 1_000,
+    paths: Annotated[
+        int | None, typer.Option(min=1, help="Paths at each point; the scenario's own without it.")
+    ] = None,
     chunk: Annotated[int, typer.Option(min=1, help="Paths per task and file; no result depends on it.")] = 64,
-    seed: Seed = 1,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed; the scenario's own without it.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; as many as cores without it.")
     ] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Sequence
 from datetime import timedelta
@@ -14,7 +15,8 @@ from rich.table import Table
 
 from contracts_abi.errors import InputError
 from keeper.commands.console import plain_table, print_whole, progress_bar, stderr_console, stdout_console
-from keeper.commands.simulate import data_digests
+from keeper.commands.packs import figure
+from keeper.commands.simulate import data_digests, money
 from keeper.sweeps.run import Progress, SweepOutcome, sweep
 from keeper.sweeps.versions import versions
 from keeper.sweeps.worker import task_function
@@ -22,12 +24,17 @@ from simulation.backtest.plan import SweepPlan, make_plan
 from simulation.backtest.summary import Statistics, summaries
 from simulation.contagion.scenario import build_scenario, full_table, load_scenario
 from simulation.contagion.sweep import FOLDER
+from simulation.report.simulation_view import duration
 
 DEFAULT_TASK: Final = "simulation.contagion.sweep:sweep_task"
 """What computes a sweep's tasks unless ``--task`` names another function."""
 
 SHOWN: Final = ("bad_debt_usd", "liquidated_usd", "keeper_profit_usd", "time_to_clear_s")
 """Columns of the contagion engine that the terminal shows; ``--json`` and the folder have all."""
+
+OTHER_PATHS: Final = 1_000
+OTHER_SEED: Final = 1
+"""Of a sweep of another task, whose scenario's keys are its own."""
 
 _ROWS: Final = 60
 
@@ -37,9 +44,9 @@ def run_sweep(
     *,
     over: Sequence[str],
     zipped: bool,
-    paths: int,
+    paths: int | None,
     chunk: int,
-    seed: int,
+    seed: int | None,
     workers: int | None,
     out: Path | None,
     task: str | None,
@@ -47,24 +54,30 @@ def run_sweep(
 ) -> None:
     """Run or take up a sweep; print its statistics.
 
+    Without `paths` and `seed` those of the scenario hold, and of another `task` `OTHER_PATHS` and
+    `OTHER_SEED`; what is printed says which.
+
     Exit codes: 0 whole; 1 tasks failed; 2 bad input or no room; 130 interrupted. After each of the last three
     the same command goes on where it stopped.
     """
     task = task or DEFAULT_TASK
     task_function(task)  # refused before a folder is made
     table, data = _scenario(scenario, task)
+    own = task == DEFAULT_TASK
+    used_paths, paths_from = _given(paths, "--paths", table["paths"] if own else OTHER_PATHS, own=own)
+    used_seed, seed_from = _given(seed, "--seed", table["seed"] if own else OTHER_SEED, own=own)
     plan = make_plan(
         table,
         over,
         task=task,
-        paths=paths,
-        seed=seed,
+        paths=used_paths,
+        seed=used_seed,
         chunk=chunk,
         zipped=zipped,
         data_sha256=data,
         versions=versions(task),
     )
-    if task == DEFAULT_TASK:
+    if own:
         _require_effect(plan)
         _require_sound(plan, scenario)
     folder = out or Path(f"{scenario.stem}-sweep")
@@ -73,20 +86,29 @@ def run_sweep(
     for index, reason in outcome.damaged:
         console.print(f"computed task {index} again: {reason}", highlight=False, soft_wrap=True)
     result = outcome.require_whole()
-    shown = SHOWN if task == DEFAULT_TASK and not as_json else None
+    shown = SHOWN if own and not as_json else None
     found = list(summaries(folder, columns=shown))
     if as_json:
-        print(json.dumps(record(plan, outcome, found)))
+        whence = {"paths": paths_from, "seed": seed_from}
+        print(json.dumps({**record(plan, outcome, found), "taken_from": whence}))
         return
     screen = stdout_console()
     screen.print(
-        f"{plan.points:,} points, {plan.paths:,} paths each, {outcome.computed:,} tasks in "
-        f"{outcome.work_s:.1f} s, {outcome.resumed:,} were there"
+        f"{plan.points:,} points, {plan.paths:,} paths each ({paths_from}), seed {plan.seed} ({seed_from}), "
+        f"{outcome.computed:,} tasks in {outcome.work_s:.1f} s, {outcome.resumed:,} were there",
+        soft_wrap=True,
     )
     print_whole(screen, _table(plan, found), key=len(plan.axes) + 1)
     if len(found) > _ROWS:
         screen.print(f"{len(found) - _ROWS:,} more lines: --json shows all")
     screen.print(f"{folder}: {result.rows:,} rows, sha256 {result.sha256}", soft_wrap=True)
+
+
+def _given(option: int | None, name: str, otherwise: int, *, own: bool) -> tuple[int, str]:
+    """Return what holds, and where it is from."""
+    if option is not None:
+        return option, name
+    return otherwise, "the scenario's" if own else "the default"
 
 
 def _scenario(file: Path, task: str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -103,7 +125,7 @@ def _require_effect(plan: SweepPlan) -> None:
     for axis in plan.axes:
         if axis.key in ("paths", "seed"):
             raise InputError(
-                f"--over {axis.key}: no point would differ, a sweep has paths and a seed of its own",
+                f"--over {axis.key}: no point would differ, all points of a sweep have the same {axis.key}",
                 fix=f"leave it out, and give --{axis.key} to the sweep",
             )
 
@@ -145,6 +167,7 @@ def record(plan: SweepPlan, outcome: SweepOutcome, found: Sequence[Statistics]) 
         "folder": str(outcome.folder),
         "sha256": result.sha256,
         "scenario_sha256": plan.scenario_sha256,
+        "paths": plan.paths,
         "seed": plan.seed,
         "versions": dict(plan.versions),
         "rows": result.rows,
@@ -192,10 +215,26 @@ def _table(plan: SweepPlan, found: Sequence[Statistics]) -> Table:
     table = plain_table(*keys, "column", *figures, right=figures)
     for one in found[:_ROWS]:
         quantiles = {q.level: q.value for q in one.quantiles}
+        values = (one.mean, one.high - one.mean, quantiles[0.5], quantiles[0.95], one.max)
         table.add_row(
             *(str(one.parameters[key]) for key in keys),
-            one.column,
-            *(f"{v:.6g}" for v in (one.mean, one.high - one.mean, quantiles[0.5], quantiles[0.95], one.max)),
+            f"{one.column.removesuffix('_usd')}, US dollars" if one.column.endswith("_usd") else one.column,
+            *(figure_text(one.column, value) for value in values),
             f"{one.unknown:,}" if one.unknown else "",
         )
     return table
+
+
+def figure_text(column: str, value: float) -> str:
+    """Return a figure of a column in the unit that its name ends with, as other tables have it.
+
+    ``_usd`` in thousands, millions or billions of dollars, ``_s`` in seconds to days, and whatever else in
+    four significant digits.
+    """
+    if not math.isfinite(value):
+        return "unknown"
+    if column.endswith("_usd"):
+        return money(value)
+    if column.endswith("_s"):
+        return duration(value)
+    return figure(value)

@@ -299,7 +299,7 @@ def test_a_sweep_over_what_it_does_not_take_from_the_scenario_is_refused(
     out = folder / "out"
     words = ("sweep", str(folder / "small.toml"), "--over", f"{key}=1,2", "--out", str(out))
     assert inside(*words).line() == (
-        f"--over {key}: no point would differ, a sweep has paths and a seed of its own; "
+        f"--over {key}: no point would differ, all points of a sweep have the same {key}; "
         f"leave it out, and give --{key} to the sweep"
     )
     assert not out.exists()

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from keeper.commands.sweep import progress_text
+from keeper.commands.sweep import figure_text, progress_text
 from keeper.sweeps.run import Progress, sweep
 from keeper.sweeps.versions import code_sha256, versions
 from simulation.backtest.plan import make_plan
 from tests.command_line import Inside
+from tests.unit.test_simulate_bad_input import BOOK, SCENARIO
 
 TOML = """
 [market]
@@ -57,7 +58,7 @@ def test_a_sweep_prints_statistics_and_is_taken_up(inside: Inside, scenario: Pat
     again = inside(*words)
     assert again.code == 0
     assert "computed task 1 again: " in again.err
-    assert "2 points, 24 paths each, 1 tasks in" in again.out
+    assert "2 points, 24 paths each (--paths), seed 1 (the default), 1 tasks in" in again.out
     assert ", 3 were there" in again.out
     assert document["sha256"] in again.out
     assert "market.shock" in again.out
@@ -149,3 +150,36 @@ def test_versions_name_the_code_and_what_it_stands_on(
     assert len({before, code_sha256("a_model_of_mine"), code_sha256("simulation.types")}) == 3
     assert code_sha256("nowhere.at_all") == code_sha256("simulation.types")
     assert json.dumps(found)
+
+
+def test_a_sweep_has_the_scenarios_paths_and_seed_unless_it_is_told_others(
+    inside: Inside, tmp_path: Path
+) -> None:
+    (tmp_path / "book.toml").write_text(BOOK, encoding="utf-8")
+    file = tmp_path / "small.toml"
+    file.write_text(SCENARIO.replace("paths = 2", "paths = 3\nseed = 5"), encoding="utf-8")
+    words = ("sweep", str(file), "--over", "prices.volatility=1.0,2.0", "--workers", "1")
+    own = inside(*words, "--out", str(tmp_path / "own"), "--json").json()
+    assert (own["paths"], own["seed"], own["rows"]) == (3, 5, 6)
+    assert own["taken_from"] == {"paths": "the scenario's", "seed": "the scenario's"}
+    told = inside(*words, "--out", str(tmp_path / "told"), "--paths", "2", "--seed", "1")
+    assert "2 points, 2 paths each (--paths), seed 1 (--seed)" in told.out
+    assert "bad_debt, US dollars" in told.out
+    again = inside(*words, "--out", str(tmp_path / "own"))
+    assert "3 paths each (the scenario's), seed 5 (the scenario's), 0 tasks" in again.out
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [
+        ("bad_debt_usd", 1_234_567.0, "1.23 M"),
+        ("bad_debt_usd", -45_600.0, "-45.60 k"),
+        ("time_to_clear_s", 5_400.0, "90 min"),
+        ("liquidations", 1_234.0, "1,234"),
+        ("loss", 0.123456, "0.1235"),
+        ("loss", float("nan"), "unknown"),
+        ("bad_debt_usd", float("inf"), "unknown"),
+    ],
+)
+def test_figures_are_in_the_unit_of_their_column(column: str, value: float, text: str) -> None:
+    assert figure_text(column, value) == text
