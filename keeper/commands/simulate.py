@@ -18,6 +18,7 @@ from keeper.sweeps.run import Progress, sweep
 from keeper.sweeps.versions import versions
 from simulation.backtest.columns import gather
 from simulation.backtest.plan import make_plan
+from simulation.backtest.store import LOCK, PARTS, PLAN
 from simulation.contagion.causes import (
     Columns,
     Over,
@@ -28,7 +29,7 @@ from simulation.contagion.causes import (
     without_each,
 )
 from simulation.contagion.policies import build_policy
-from simulation.contagion.record import build_record
+from simulation.contagion.record import SCHEMA, build_record
 from simulation.contagion.scenario import Scenario, build_run, full_table, load_scenario, read_table
 from simulation.contagion.spread import range_ends
 from simulation.contagion.sweep import FOLDER, VARIANT, VARIANTS
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 TASK: Final = "simulation.contagion.sweep:sweep_task"
 CHUNK: Final = 64
+RECORD: Final = "record.json"
+BYTECODE: Final = "bytecode.json"
 BASE: Final = "base"
 AT: Final = "at "
 
@@ -72,6 +75,7 @@ def run_simulate(
     paths = scenario.file.paths if paths is None else paths
     seed = scenario.file.seed if seed is None else seed
     folder = out or Path(f"{file.stem}-run")
+    require_own(folder)
     compared = policy_files(scenario, file.parent, policies)
     variants: dict[str, Over] = {BASE: {}}
     variants |= {f"policy {name}": {"policies": tables} for name, tables in compared.items()}
@@ -231,7 +235,7 @@ def data_digests(scenario: Scenario) -> dict[str, str]:
 
 def write_run(folder: Path, record: Mapping[str, Any], *, html: bool) -> tuple[Path, ...]:
     """Write record and report beside each other; return the files."""
-    written = [folder / "record.json"]
+    written = [folder / RECORD]
     written[0].write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if html:
         # The page takes plotly along: whoever wants JSON only need not wait for it.
@@ -444,6 +448,7 @@ def run_on_bytecode(
     # Both are refused before anybody waits for a compiler.
     on_chain(scenario.run, make_evm)
     if out is not None:
+        require_own(out)
         require_folder(out)
     console = stderr_console()
     ensure_protocol_toolchain(
@@ -458,7 +463,7 @@ def run_on_bytecode(
         report = verification_record(scenario, seed, path, compare(scenario.run, seed, path, make_evm))
     if out is not None:
         try:
-            (out / "bytecode.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            (out / BYTECODE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise InputError(f"--out {out}: {error.strerror}", fix="name a folder to write to") from None
     if as_json:
@@ -481,6 +486,44 @@ def require_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out}: {error.strerror}", fix="name a folder to write to") from None
+
+
+def require_own(folder: Path) -> None:
+    """Refuse a folder with files of somebody else: a run writes over what has its files' names.
+
+    A folder is ours where a simulation, or one on bytecode, has left its record or was interrupted.
+
+    Raises
+    ------
+    InputError
+        Naming the folder, and one of the files.
+    """
+    if not folder.is_dir():
+        return
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError as error:
+        raise InputError(f"--out {folder}: {error.strerror}", fix="name a folder to write to") from None
+    begun = folder / "paths"
+    if not names or (begun / PLAN).is_file() or _is_ours(folder):
+        return
+    if names == ["paths"] and begun.is_dir() and {entry.name for entry in begun.iterdir()} <= {LOCK, PARTS}:
+        return  # killed before it had written its plan
+    raise InputError(
+        f"--out {folder}: has {names[0]}, and no simulation of ours", fix="name a new or an empty folder"
+    )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Return whether a simulation has left its record in a folder."""
+    for name, key, known in ((RECORD, "schema", (SCHEMA,)), (BYTECODE, "fidelity", ("revm", "both"))):
+        try:
+            found = json.loads((folder / name).read_bytes())
+        except (OSError, ValueError):
+            continue
+        if isinstance(found, dict) and found.get(key) in known:
+            return True
+    return False
 
 
 def chain_record(scenario: Scenario, seed: int, path: int, events: Sequence[ChainEvent]) -> dict[str, Any]:

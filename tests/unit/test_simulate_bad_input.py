@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from keeper.commands.simulate import require_own
 from tests.command_line import Inside
 
 BOOK = """
@@ -266,6 +267,45 @@ def test_an_out_folder_that_is_none_is_refused(inside: Inside, folder: Path, wor
         line = refused(inside, folder, "--out", str(out), *words)
         assert_said("taken|/proc", line)
     assert file.read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("words", [(), ("--verify",)])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("notes.txt", "mine"),
+        ("record.json", '{"schema": "another/1"}'),
+        ("record.json", "[]"),
+        ("paths/a", ""),
+    ],
+)
+def test_a_folder_with_files_of_somebody_else_is_refused(
+    inside: Inside, folder: Path, words: tuple[str, ...], name: str, content: str
+) -> None:
+    theirs = folder / "theirs"
+    (theirs / name).parent.mkdir(parents=True)
+    (theirs / name).write_text(content, encoding="utf-8")
+    said = refused(inside, folder, "--out", str(theirs), *words)
+    first = name.partition("/")[0]
+    assert said == (f"--out {theirs}: has {first}, and no simulation of ours; name a new or an empty folder")
+    assert [file.name for file in theirs.rglob("*") if file.is_file()] == [Path(name).name]
+    assert (theirs / name).read_text(encoding="utf-8") == content
+
+
+def test_an_empty_folder_and_ones_of_ours_are_taken(tmp_path: Path) -> None:
+    require_own(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    require_own(tmp_path / "empty")
+    for name, content in (
+        ("record.json", '{"schema": "marginline-simulation/1"}'),
+        ("bytecode.json", '{"fidelity": "both"}'),
+        ("paths/plan.json", "{}"),
+        ("paths/lock", ""),
+    ):
+        own = tmp_path / name.replace("/", "-")
+        (own / name).parent.mkdir(parents=True)
+        (own / name).write_text(content, encoding="utf-8")
+        require_own(own)
 
 
 def test_the_folder_of_another_run_is_refused_and_kept(inside: Inside, folder: Path) -> None:
