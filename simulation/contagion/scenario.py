@@ -16,14 +16,20 @@ from contracts_abi.errors import InputError
 from oracle.strict import StrictModel, input_error
 from simulation.book.load import load_book
 from simulation.book.types import SharedBook
-from simulation.contagion.batch import own_prices
+from simulation.contagion.batch import market_prices, own_prices
 from simulation.contagion.channels import channels
+from simulation.contagion.channels.impact import ImpactChannel
 from simulation.contagion.engine import Run
+from simulation.contagion.impact import require_price
 from simulation.contagion.policies import Policy, apply_policies, build_policy
 from simulation.contagion.prices import AnyPriceSpec
+from simulation.contagion.units import require_units
 from simulation.contagion.world import build_world
 
 MAX_FILE_BYTES: Final = 1 << 20
+
+MOST_MOVE: Final = 10.0
+"""Part of the price that a shock adds at most: more is meant in per cent."""
 
 
 class Shock(StrictModel):
@@ -36,12 +42,22 @@ class Shock(StrictModel):
     step
         When; 1 is the first step.
     move
-        Part of the price: -0.2 is a fall by a fifth.
+        Part of the price: -0.2 is a fall by a fifth; above -1, at most 10.
     """
 
     token: str
     step: Annotated[int, Field(ge=1)] = 1
-    move: Annotated[float, Field(gt=-1)]
+    move: float
+
+    @field_validator("move")
+    @classmethod
+    def _is_a_part(cls, value: float) -> float:
+        if not -1.0 < value <= MOST_MOVE:
+            raise InputError(
+                f"{value:g} is not above -1 and at most {MOST_MOVE:g}",
+                fix="a part of the price: -0.2 for a fall by a fifth",
+            )
+        return value
 
 
 class Uncertain(StrictModel):
@@ -209,8 +225,11 @@ def build_run(file: ScenarioFile, book: SharedBook, folder: Path) -> Run:
     Raises
     ------
     InputError
-        If anything does not fit the book.
+        If anything does not fit the book, a number is beyond what its unit allows, or a pool's price is not
+        the book's.
     """
+    require_units(file.channels, "channels")
+    require_units(file.policies, "policies")
     world = build_world(book)
     own = own_prices(world)
     start = [float(world.price[world.token(symbol)]) for symbol in own]
@@ -227,7 +246,19 @@ def build_run(file: ScenarioFile, book: SharedBook, folder: Path) -> Run:
         shocks=tuple((s.token, s.step, float(np.log1p(s.move))) for s in file.shocks),
         antithetic=file.antithetic,
     )
+    _require_prices(run)
     return apply_policies(run, [build_policy(t, f"policies.{i}") for i, t in enumerate(file.policies)])
+
+
+def _require_prices(run: Run) -> None:
+    """Refuse a pool whose price is not that of the book, or by the book that of what backs its token."""
+    world = run.world
+    still = np.zeros((1, len(world.tokens)))
+    price = market_prices(world, world.price[None], still, np.ones_like(still))[0]
+    for channel in run.on():
+        if isinstance(channel, ImpactChannel):
+            for a, model in channel.models(world).items():
+                require_price(model, float(price[a]), f"channels.impact.tokens.{world.tokens[a]}")
 
 
 def full_table(scenario: Scenario) -> dict[str, Any]:

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from contracts_abi.errors import InputError
 from keeper.commands.simulate import require_own
+from simulation.contagion.prices import price_processes, read_spec
+from simulation.contagion.scenario import build_scenario, load_scenario, read_table
 from tests.command_line import Inside
 
 BOOK = """
@@ -68,6 +71,17 @@ keepers = [{ name = "one" }]
 """
 
 
+NEEDED: dict[str, dict[str, Any]] = {
+    "bridge": {"points": {"WETH": [[0, 2000.0], [60, 1900.0]]}},
+    "garch-t": {"volatility": 0.9, "alpha": 0.1, "beta": 0.8, "degrees": 5.0},
+    "gbm": {},
+    "merton": {"volatility": 0.9, "jump_mean": -0.03, "jump_deviation": 0.03},
+    "ou": {"half_life_days": 1.0},
+    "t-copula": {"degrees": 4.0},
+}
+"""What each process with a volatility needs beside it."""
+
+
 @pytest.fixture
 def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Inside:
     return Inside(monkeypatch, capsys)
@@ -107,6 +121,13 @@ SCENARIOS: list[Any] = [
         [("volatility = 1.0", "volatility = { WBTC = 1.0 }")], "WBTC|WETH", id="process lacks token"
     ),
     pytest.param([("volatility = 1.0", "volatility = nan")], "volatility", id="nan volatility"),
+    pytest.param(
+        [("volatility = 1.0", "volatility = 90")],
+        "volatility: 90 is beyond 20.*0.9 for 90 %",
+        id="volatility in per cent",
+    ),
+    pytest.param([("move = -0.2", "move = -20")], "-20 is not above -1.*a part", id="fall in per cent"),
+    pytest.param([("move = -0.2", "move = 20")], "20 is not above -1.*a part", id="rise in per cent"),
     pytest.param([("volatility = 1.0", "volatilty = 1.0")], "did you mean 'volatility'", id="key of process"),
     pytest.param([("steps = 3", "stepz = 3")], "did you mean 'steps'", id="key"),
     pytest.param([("steps = 3", "steps = 0")], "steps", id="no steps"),
@@ -135,6 +156,34 @@ ADDED: list[Any] = [
     ("[channels.impact.tokens.WETH]\nmodel = 'linear'\nper_dollar = -1.0", "per_dollar"),
     ("[channels.impact.tokens.WETH]\nmodel = 'linear'\nper_dollar = 0.0", "WETH|per_dollar"),
     ("[channels.gas]\nnative = 'ETH'", "did you mean 'WETH'"),
+    ("[channels.gas]\nbase_fee_gwei = 8e18", r"channels\.gas\.base_fee_gwei is 8e\+18; gwei"),
+    ("[channels.gas]\ntip_gwei = 1e9", r"tip_gwei is 1e\+09; gwei"),
+    ("[channels.oracle.default]\ndeviation_bps = 0.005", "deviation_bps is 0.005; basis points"),
+    ("[channels.breaker]\nmove_bps = 1e6", r"move_bps is 1e\+06; basis points"),
+    ("[[policies]]\nkind = 'bonus'\nbonus_bps = 0.05", r"policies\.0\.bonus_bps is 0.05; basis points"),
+    ("[channels.losses]\nbackstop_usd = { core = 1e24 }", r"backstop_usd\.core is 1e\+24; US dollars"),
+    (
+        "[channels.impact.tokens.WETH]\nmodel='linear'\nper_dollar = 6.0",
+        "per_dollar is 6; a part of the price",
+    ),
+    ("[channels.impact.tokens.WETH]\nmodel='depth'\ndepth_tokens = 1e21", "whole tokens, at most 1e17"),
+    (
+        "[channels.impact.tokens.WETH]\nmodel='square-root'\nvolatility = 4.0\nvolume_tokens = 1e6",
+        "volatility is 4; a part of one a day",
+    ),
+    (
+        "[channels.impact.tokens.WETH]\nmodel='cpmm'\ntokens = 100.0\ncash = 2e5\nfee = 0.3",
+        "fee is 0.3; a part of what is traded, at most 0.1: 0.003 for 30 basis points",
+    ),
+    (
+        "[channels.impact.tokens.WETH]\nmodel='cpmm'\ntokens = 100.0\ncash = 1.95e5",
+        r"tokens\.WETH: the pool's price is 1950 US dollars a token, and the book's 2000; prices within 2% "
+        r"of each other; cash = 200000 has the book's",
+    ),
+    (
+        "[channels.impact.tokens.WETH]\nmodel='uniswap-v3'\nbounds = [30, 60]\nliquidity = [1e6]\nroot = 50",
+        "the pool's price is 2500 US dollars a token, and the book's 2000; .* root = 44.7214 has the book's",
+    ),
     ("[channels.oracle.feeds.WETHH]\nlatency_steps = 1", "did you mean 'WETH'"),
     ("[channels.oracle.feeds.WETH]\nsource = 'redemption'", "nothing backs WETH"),
     ("[channels.oracle.default]\ndeviation_bps = -1", "deviation_bps"),
@@ -190,6 +239,55 @@ def test_a_bad_scenario_is_one_line(
 @pytest.mark.parametrize(("added", "said"), ADDED)
 def test_a_bad_channel_or_policy_is_one_line(inside: Inside, folder: Path, added: str, said: str) -> None:
     assert_said(said, refused(inside, folder, scenario=f"{SCENARIO}\n{added}\n"))
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        "[channels.gas]\nbase_fee_gwei = 8_000\ntip_gwei = 0",
+        "[channels.oracle.default]\ndeviation_bps = 0\n[channels.breaker]\nmove_bps = 5_000",
+        "[channels.impact.tokens.WETH]\nmodel='cpmm'\ntokens = 100.0\ncash = 1.97e5",
+        "[channels.impact.tokens.WETH]\nmodel='linear'\nper_dollar = 1e-4",
+        "[channels.impact]\non = false\n[channels.impact.tokens.WETH]\nmodel='cpmm'\ntokens=1.0\ncash = 1.0",
+    ],
+)
+def test_what_may_be_meant_is_not_refused(folder: Path, added: str) -> None:
+    (folder / "small.toml").write_text(
+        SCENARIO.replace("volatility = 1.0", "volatility = 12.0") + added, encoding="utf-8"
+    )
+    load_scenario(folder / "small.toml")
+
+
+@pytest.mark.parametrize("process", sorted(price_processes))
+def test_a_volatility_in_per_cent_is_refused_of_every_process(process: str) -> None:
+    fields = price_processes.get(process).model_fields
+    named = [name for name in fields if name in ("volatility", "start_volatility")]
+    for name in named:
+        with pytest.raises(InputError, match=f"{name}: 65 is beyond 20"):
+            read_spec({**NEEDED[process], "process": process, name: 65.0})
+    assert bool(named) == (process in NEEDED)
+
+
+@pytest.mark.parametrize(("key", "value"), [("jump_mean", -10.0), ("jump_deviation", 3.0)])
+def test_a_jump_in_per_cent_is_refused(key: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{key}: {value:g} is beyond .*the logarithm of a factor"):
+        read_spec({**NEEDED["merton"], "process": "merton", key: value})
+
+
+def test_a_pool_of_a_backed_token_has_the_price_that_its_backing_makes() -> None:
+    examples = Path(__file__).resolve().parents[2] / "examples"
+    table = read_table(examples / "market.toml")
+    rate, ether = table["tokens"]["wstETH"]["backing"]["rate"], table["tokens"]["WETH"]["price"]
+    pool = {"model": "cpmm", "tokens": 100.0, "cash": 100.0 * rate * ether}
+    scenario = {
+        "name": "x",
+        "book": "market.toml",
+        "prices": {"process": "gbm", "volatility": 1.0},
+        "channels": {"impact": {"tokens": {"wstETH": pool}}},
+    }
+    build_scenario(scenario, examples)
+    with pytest.raises(InputError, match=r"tokens\.wstETH: the pool's price"):
+        build_scenario(scenario, examples, {"channels.impact.tokens.wstETH.cash": 95.0 * rate * ether})
 
 
 @pytest.mark.parametrize(("pairs", "said"), BOOKS)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Any, ClassVar, NamedTuple, Protocol, get_type_hints, runtime_checkable
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, get_type_hints, runtime_checkable
 
 import numpy as np
 
@@ -22,6 +22,14 @@ from simulation.types import Float64
 
 impact_models: Registry[type[Any]] = Registry("impact model", "simulation.contagion.impact")
 """Models of markets; frozen dataclasses, see `ImpactModel`."""
+
+
+MOST_PRICE_GAP: Final = 0.02
+"""Part of the book's price that a market's own may be off at the start.
+
+That is a feed's usual deviation threshold and a pool's fee together; what is further off is of another time,
+another token or another unit.
+"""
 
 
 class Fill(NamedTuple):
@@ -123,6 +131,41 @@ class ImpactModel(Protocol):
             Price that the protocol's oracle says; the exogenous one by default.
         """
         ...
+
+
+def require_price(model: ImpactModel, price: float, where: str) -> None:
+    """Refuse a market whose own price is not that of the book, by more than `MOST_PRICE_GAP`.
+
+    Only pools have one. Arbitrage would take the pool to the book's price in the first step, and that step
+    would tell of a fall or a rise that nobody traded.
+
+    Parameters
+    ----------
+    model
+        A market that nobody has traded at.
+    price
+        US dollars a token in the book; of a backed one what its backing makes of it.
+    where
+        Key of the market, for messages.
+
+    Raises
+    ------
+    InputError
+        Naming the market, both prices and what would do.
+    """
+    own = float(model.price(model.start(1), np.array([price]))[0])
+    if not abs(own - price) <= MOST_PRICE_GAP * price:
+        raise InputError(
+            f"{where}: the pool's price is {own:.6g} US dollars a token, and the book's {price:.6g}",
+            fix=f"prices within {MOST_PRICE_GAP:.0%} of each other; {_priced(model, price)} has the book's",
+        )
+
+
+def _priced(model: Any, price: float) -> str:
+    """Return parameters of a pool that has a price."""
+    if model.kind == "cpmm":
+        return f"cash = {model.tokens * price:.6g}"
+    return f"root = {np.sqrt(price):.6g}" if model.kind == "uniswap-v3" else "a pool of the book's time"
 
 
 def sizes(quantity: Float64) -> Float64:

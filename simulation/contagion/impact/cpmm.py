@@ -37,7 +37,7 @@ class Cpmm:
     cash
         Its dollars at the start, positive.
     fee
-        Part of the input, in [0, 1).
+        Part of the input, in [0, 1), in a scenario at most 0.1: 0.003 is 30 basis points.
     """
 
     kind: ClassVar[str] = "cpmm"

@@ -9,14 +9,18 @@ x)) / x**2``, the integral down the curve. A sale without end brings ``2 p0 V / 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 from scipy.special import gammainc, hyp1f1
 
+from contracts_abi.errors import InputError
 from simulation.contagion.impact import impact_models
 from simulation.contagion.impact.book import Book
 from simulation.types import Float64
+
+MOST_VOLATILITY: Final = 2.0
+"""Deviation of the log price a day, beyond which it is taken for per cent; 2 a day is 38 a year."""
 
 
 @impact_models.register("square-root")
@@ -27,7 +31,7 @@ class SquareRoot(Book):
     Attributes
     ----------
     volatility
-        Deviation of the log price a day, positive.
+        Deviation of the log price a day, positive, at most 2: 0.04 is 4 %.
     volume_tokens
         Tokens traded a day, positive.
     prefactor
@@ -49,6 +53,8 @@ class SquareRoot(Book):
 
     def __post_init__(self) -> None:
         self._check(volatility=self.volatility, volume_tokens=self.volume_tokens, prefactor=self.prefactor)
+        if self.volatility > MOST_VOLATILITY:
+            raise InputError(f"volatility is {self.volatility:g}", fix="a part of one a day: 0.04 for 4 %")
 
     def _log_relative(self, sold: Float64, reference: Float64) -> Float64:
         root = np.sqrt(np.abs(sold) / self.volume_tokens)

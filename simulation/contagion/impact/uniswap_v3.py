@@ -49,7 +49,7 @@ class UniswapV3:
     root
         Square root of the price at the start, within the bounds.
     fee
-        Part of the input, in [0, 1).
+        Part of the input, in [0, 1), in a scenario at most 0.1: 0.003 is 30 basis points.
     """
 
     kind: ClassVar[str] = "uniswap-v3"

@@ -22,7 +22,7 @@ from contracts_abi.errors import InputError
 from simulation.contagion.prices import PriceSpec, price_processes
 from simulation.contagion.prices.fields import (
     Correlations,
-    PerAsset,
+    Volatility,
     check_assets,
     check_each,
     check_shape,
@@ -114,7 +114,8 @@ class BridgeSpec(PriceSpec):
     points
         By symbol: rows of seconds after step 0 and price; an asset without stays at the book's price.
     volatility
-        Deviation of the log price a year between the points; 0 for assets that a table leaves out.
+        Deviation of the log price a year between the points, 0 for assets that a table leaves out; at most
+        20: 0.9 is 90 %.
     correlation
         Of the draws: one for all pairs, or a table by pair.
     """
@@ -126,7 +127,7 @@ class BridgeSpec(PriceSpec):
         str,
         Annotated[tuple[tuple[Annotated[FiniteFloat, Field(ge=0)], FiniteFloat], ...], Field(min_length=1)],
     ]
-    volatility: PerAsset = 0.0
+    volatility: Volatility = 0.0
     correlation: Correlations = 0.0
 
     def build(

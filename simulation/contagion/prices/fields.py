@@ -3,16 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
-from pydantic import FiniteFloat
+from pydantic import AfterValidator, FiniteFloat
 
 from contracts_abi.errors import InputError, UnknownNameError
 from simulation.types import Bool, Float64
 
 PerAsset = FiniteFloat | dict[str, FiniteFloat]
 """One number for every asset, or a table by symbol."""
+
+MOST_VOLATILITY: Final = 20.0
+"""Deviation of the log price a year, beyond which it is taken for per cent; a tenth in an hour is 9.4."""
+
+MOST_JUMP: Final = 5.0
+"""Mean of a log jump, up or down, beyond which it is taken for per cent; -5 leaves a 150th of the price."""
+
+MOST_JUMP_DEVIATION: Final = 2.0
+"""Deviation of a log jump beyond which it is taken for per cent; 2 is a factor of seven and more."""
+
+
+def _at_most(value: PerAsset, most: float, unit: str) -> PerAsset:
+    """Refuse a number that only another unit explains."""
+    for one in value.values() if isinstance(value, Mapping) else (value,):
+        if abs(one) > most:
+            raise InputError(f"{one:g} is beyond {most:g}, the most there is", fix=unit)
+    return value
+
+
+def _plausible_volatility(value: PerAsset) -> PerAsset:
+    return _at_most(value, MOST_VOLATILITY, "a part of one a year: 0.9 for 90 %")
+
+
+def _plausible_jump(value: PerAsset) -> PerAsset:
+    return _at_most(value, MOST_JUMP, "the logarithm of a factor: -0.03 for a fall by 3 %")
+
+
+def _plausible_deviation(value: PerAsset) -> PerAsset:
+    return _at_most(value, MOST_JUMP_DEVIATION, "of the logarithm of a factor: 0.03 for 3 %")
+
+
+Volatility = Annotated[PerAsset, AfterValidator(_plausible_volatility)]
+"""A yearly deviation of the log price, at most `MOST_VOLATILITY`."""
+
+JumpMean = Annotated[PerAsset, AfterValidator(_plausible_jump)]
+"""A mean of log jumps, at most `MOST_JUMP` up or down."""
+
+JumpDeviation = Annotated[PerAsset, AfterValidator(_plausible_deviation)]
+"""A deviation of log jumps, at most `MOST_JUMP_DEVIATION`."""
 
 Correlations = FiniteFloat | dict[str, FiniteFloat]
 """One correlation for every pair, or a table by ``"WETH/WBTC"``; pairs that are left out have 0."""

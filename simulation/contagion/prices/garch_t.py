@@ -24,6 +24,7 @@ from simulation.contagion.prices import PriceSpec, price_processes
 from simulation.contagion.prices.fields import (
     Correlations,
     PerAsset,
+    Volatility,
     check_assets,
     check_each,
     check_shape,
@@ -233,13 +234,13 @@ class GarchTSpec(PriceSpec):
     file
         Table of prices, one row a period, to fit to; instead of the parameters.
     volatility
-        Long-run deviation of the log price a year.
+        Long-run deviation of the log price a year, at most 20: 0.9 is 90 %.
     alpha, beta
         Weights of the last squared return and of the last variance, per period.
     degrees
         Degrees of freedom of the innovations.
     start_volatility
-        Of the first period, a year; the long-run one for assets that are left out.
+        Of the first period, a year, at most 20; the long-run one for assets that are left out.
     log_drift
         Growth of the log price a year.
     correlation
@@ -253,11 +254,11 @@ class GarchTSpec(PriceSpec):
     process: Literal["garch-t"] = "garch-t"
     period_s: FiniteFloat = Field(default=86_400.0, gt=0)
     file: str | None = None
-    volatility: PerAsset | None = None
+    volatility: Volatility | None = None
     alpha: PerAsset | None = None
     beta: PerAsset | None = None
     degrees: PerAsset | None = None
-    start_volatility: PerAsset | None = None
+    start_volatility: Volatility | None = None
     log_drift: PerAsset | None = None
     correlation: Correlations | None = None
     joint_tails: bool = True

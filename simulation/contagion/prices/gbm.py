@@ -18,6 +18,7 @@ from simulation.contagion.prices import PriceSpec, price_processes
 from simulation.contagion.prices.fields import (
     Correlations,
     PerAsset,
+    Volatility,
     check_assets,
     check_each,
     check_shape,
@@ -137,7 +138,7 @@ class GbmSpec(PriceSpec):
     process
         The name.
     volatility
-        Deviation of the log price a year.
+        Deviation of the log price a year, at most 20: 0.9 is 90 %.
     drift
         Growth of the mean price a year; 0 for assets that are left out.
     correlation
@@ -149,7 +150,7 @@ class GbmSpec(PriceSpec):
     kind: ClassVar[str] = "gbm"
 
     process: Literal["gbm"] = "gbm"
-    volatility: PerAsset
+    volatility: Volatility
     drift: PerAsset = 0.0
     correlation: Correlations = 0.0
     drift_shift: PerAsset = 0.0

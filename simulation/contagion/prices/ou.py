@@ -18,6 +18,7 @@ from simulation.contagion.prices import PriceSpec, price_processes
 from simulation.contagion.prices.fields import (
     Correlations,
     PerAsset,
+    Volatility,
     check_assets,
     check_each,
     check_shape,
@@ -98,7 +99,7 @@ class OrnsteinUhlenbeckSpec(PriceSpec):
     half_life_days
         Days in which a gap halves.
     volatility
-        Deviation of the log price a year if nothing drew it back.
+        Deviation of the log price a year if nothing drew it back; at most 20: 0.02 is 2 %.
     correlation
         Of the draws: one for all pairs, or a table by pair.
     """
@@ -106,7 +107,7 @@ class OrnsteinUhlenbeckSpec(PriceSpec):
     kind: ClassVar[str] = "ou"
 
     process: Literal["ou"] = "ou"
-    volatility: PerAsset
+    volatility: Volatility
     half_life_days: PerAsset
     peg: PerAsset = 1.0
     correlation: Correlations = 0.0

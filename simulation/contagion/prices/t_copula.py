@@ -26,6 +26,7 @@ from simulation.contagion.prices.bootstrap import check_period
 from simulation.contagion.prices.fields import (
     Correlations,
     PerAsset,
+    Volatility,
     check_assets,
     check_steps,
     cholesky,
@@ -190,7 +191,7 @@ class TCopulaSpec(PriceSpec):
     correlation
         Of the copula: one for all pairs, or a table by pair.
     volatility
-        Deviation of the log price a year, for normal and Student marginals.
+        Deviation of the log price a year, for normal and Student marginals; at most 20: 0.9 is 90 %.
     marginal_degrees
         Degrees of freedom of Student marginals; normal for assets that are left out.
     file
@@ -206,7 +207,7 @@ class TCopulaSpec(PriceSpec):
     process: Literal["t-copula"] = "t-copula"
     degrees: FiniteFloat = Field(gt=0)
     correlation: Correlations = 0.0
-    volatility: PerAsset | None = None
+    volatility: Volatility | None = None
     marginal_degrees: PerAsset | None = None
     file: str | None = None
     period_s: FiniteFloat | None = Field(default=None, gt=0)
