@@ -245,12 +245,15 @@ class LimitsSection(Section):
     """New intents per block."""
     max_gas_loss_per_day_eth: PositiveAmount = Decimal("0.5")
     """Gas paid for reverts and cancellations, and by successes beyond what they earned, in 24 hours of block
-    time."""
+    time. Of all markets together: it is the one balance that all of them are paid from."""
     max_reverts_per_account: Annotated[int, Field(ge=1)] = 6
     """Reverts of one account in 24 hours, then it is left alone until the oldest is that old."""
     max_reverts_per_hour: Annotated[int, Field(ge=1)] = 100
-    """Reverts of all accounts together in an hour. Lost races are part of a crash, and what they may cost is
-    bounded by `max_gas_loss_per_day_eth`; this stops a keeper whose every attempt fails."""
+    """Reverts in one market in an hour, then nothing new is sent there until the oldest is that old; the other
+    markets go on. Lost races are part of a crash; this stops where every attempt fails."""
+    max_reverts_per_hour_in_all: Annotated[int, Field(ge=1)] = 300
+    """Reverts in all markets together in an hour, beyond which nothing new is sent anywhere: what fails in
+    several is more likely the keeper's own than a market's."""
     revert_backoff_blocks: Annotated[int, Field(ge=0)] = 1
     """Blocks before an account whose liquidation reverted is tried again; doubles with each revert."""
     min_balance_eth: Amount = Decimal("0.05")

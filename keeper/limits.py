@@ -3,10 +3,17 @@
 All periods are in block time and all counts come from the journal, so a restart forgets nothing and a step of
 the clock changes nothing. A breaker only stops what is new; what is in flight is still followed, replaced
 and cancelled.
+
+What goes wrong in one market stops that market: races that are lost there say nothing of the others. What all
+markets share is counted over all of them. That is the balance, and so the gas that may be lost in a day, which
+is what the operator can afford and not a property of a market (a share for each would either be lost several
+times over, or leave most of it unused); the nonces, and so what may be in flight; and the keeper itself, which
+a ceiling on all reverts stops when it is at fault.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,7 +35,8 @@ class Limit(StrEnum):
     HEAD_AGE = "max_head_age_s"
     BALANCE = "min_balance_eth"
     GAS_LOSS = "max_gas_loss_per_day_eth"
-    REVERTS = "max_reverts_per_hour"
+    MARKET_REVERTS = "max_reverts_per_hour"
+    REVERTS = "max_reverts_per_hour_in_all"
     IN_FLIGHT = "max_in_flight"
     PER_BLOCK = "max_per_block"
     DENIED = "deny_accounts"
@@ -58,7 +66,7 @@ class Usage:
     gas_loss_day_wei
         Gas paid in the last 24 hours for reverts, cancellations, and successes beyond what they earned.
     reverts_hour
-        Reverts in the last hour.
+        Market name to its reverts in the last hour.
     reverts
         Market name and account to the blocks of its reverts there in the last 24 hours, ascending.
     """
@@ -67,7 +75,7 @@ class Usage:
     block: int
     in_flight: int
     gas_loss_day_wei: int
-    reverts_hour: int
+    reverts_hour: Mapping[str, int]
     reverts: Mapping[tuple[str, str], tuple[int, ...]]
 
 
@@ -89,7 +97,7 @@ def measure(losses: Sequence[Loss], *, in_flight: int, block: int, timestamp: in
         block=block,
         in_flight=in_flight,
         gas_loss_day_wei=sum(loss.gas_cost_wei for loss in day),
-        reverts_hour=sum(loss.timestamp > timestamp - HOUR_S for loss in reverts),
+        reverts_hour=Counter(loss.protocol for loss in reverts if loss.timestamp > timestamp - HOUR_S),
         reverts={account: tuple(sorted(blocks)) for account, blocks in by_account.items()},
     )
 
@@ -120,10 +128,19 @@ def global_breach(limits: LimitsSection, usage: Usage, tick: Tick, *, now: int) 
         return Breach(Limit.BALANCE, f"the sender has {balance} wei left")
     if usage.gas_loss_day_wei >= wei_of_eth(limits.max_gas_loss_per_day_eth):
         return Breach(Limit.GAS_LOSS, f"{usage.gas_loss_day_wei} wei of gas earned nothing in 24 hours")
-    if usage.reverts_hour >= limits.max_reverts_per_hour:
-        return Breach(Limit.REVERTS, f"{usage.reverts_hour} reverts within an hour")
+    reverts = sum(usage.reverts_hour.values())
+    if reverts >= limits.max_reverts_per_hour_in_all:
+        return Breach(Limit.REVERTS, f"{reverts} reverts within an hour in all markets")
     if usage.in_flight >= limits.max_in_flight:
         return Breach(Limit.IN_FLIGHT, f"{usage.in_flight} intents are under way")
+    return None
+
+
+def market_breach(limits: LimitsSection, usage: Usage, protocol: str) -> Breach | None:
+    """Return the breaker that stops every new liquidation in one market, if one does."""
+    reverts = usage.reverts_hour.get(protocol, 0)
+    if reverts >= limits.max_reverts_per_hour:
+        return Breach(Limit.MARKET_REVERTS, f"{reverts} reverts within an hour in {protocol}")
     return None
 
 

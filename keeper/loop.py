@@ -20,7 +20,7 @@ from keeper.decide import Decision, Key, decide_all, examined_rows, usd_prices
 from keeper.execute import Prepared, PricedPlan, liquidated_event, prepare
 from keeper.fees import FeePolicy, market_fees
 from keeper.journal import Journal
-from keeper.limits import Limit, account_breach, global_breach, read_usage, room
+from keeper.limits import Breach, Limit, account_breach, global_breach, market_breach, read_usage, room
 from keeper.markets import LendingProtocol, Market
 from keeper.outage import Outage
 from keeper.rpc import Head, Node, Tick, TxCall, TxReceipt
@@ -320,15 +320,25 @@ class Keeper:
         return _amended(decision.verdicts, amended), submission
 
     def _barred(self, tick: Tick) -> Callable[[Key], str | None]:
-        """Return what says which limit keeps us off an account; none where nothing is sent anyway."""
+        """Return what says which limit keeps us off an account; none where nothing is sent anyway.
+
+        A market that a limit stops is told of once a head, at the first account that is due there.
+        """
         if self.config.mode is Mode.OBSERVE or self.config.contracts.liquidator is None:
             return lambda _: None
         limits = self.config.limits
         # At most heads nobody is due and nobody asks.
         usage = functools.cache(lambda: read_usage(self.journal, tick))
 
+        @functools.cache
+        def of_market(name: str) -> Breach | None:
+            breach = market_breach(limits, usage(), name)
+            if breach is not None:
+                self.emit("limit", {"limit": breach.limit.value, "detail": breach.detail, "protocol": name})
+            return breach
+
         def barred(key: Key) -> str | None:
-            breach = account_breach(limits, usage(), key[1], key[0])
+            breach = of_market(key[0]) or account_breach(limits, usage(), key[1], key[0])
             return None if breach is None else f"{breach.limit}: {breach.detail}"
 
         return barred

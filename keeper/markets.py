@@ -302,8 +302,11 @@ def checked_options(section: ProtocolSection, where: str) -> Any:
             raise UnknownNameError("protocol", section.kind, protocols)
     kind = KINDS.get(section.kind)
     if kind is None:
+        # A protocol that knows why says so: a keeper is not missing everywhere for want of time.
+        why = getattr(protocols.get(section.kind), "no_keeper", None)
+        because = f": {why}" if why else " yet"
         raise InputError(
-            f"{where}.kind: there is a model of {section.kind}, and no keeper for it yet",
+            f"{where}.kind: there is a model of {section.kind}, and no keeper for it{because}",
             fix=f"a keeper runs on {', '.join(KINDS)}",
         )
     allowed = ("kind", *kind.needs, *kind.may)

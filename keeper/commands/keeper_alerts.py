@@ -46,7 +46,8 @@ def alert_of(event: str, fields: Mapping[str, Any]) -> Alert | None:
             text = f"{fields['protocol']} is unknown, and nobody acts there: {fields['error']}"
             return Alert(Level.CRITICAL, key, text, {"protocol": fields["protocol"]})
         case "limit":
-            return Alert(Level.WARNING, f"limit.{fields['limit']}", fields["detail"])
+            where = f".{fields['protocol']}" if fields.get("protocol") else ""
+            return Alert(Level.WARNING, f"limit.{fields['limit']}{where}", fields["detail"])
         case "trouble":
             return Alert(Level.WARNING, "trouble", fields["error"])
         case "recovered":

@@ -77,7 +77,7 @@ class RunLog:
         self._reasons: Mapping[str, int] | None = None  # None before the first head, which is always told
         self._spoken_at = clock.monotonic()
         self._quiet_heads = 0
-        self._limit: str | None = None
+        self._limits: set[tuple[str, str | None]] = set()
         self._verdicts = 0
 
     def __call__(self, event: str, fields: Mapping[str, Any]) -> None:
@@ -137,7 +137,7 @@ class RunLog:
         reasons = {r: n for r, n in fields["reasons"].items() if r not in _UNREMARKABLE}
         changed = reasons != self._reasons or fields["sent"] > 0
         if "limit" not in reasons:
-            self._limit = None
+            self._limits.clear()
         if not changed:
             self._quiet_heads += 1
             if self._clock.monotonic() - self._spoken_at < HEARTBEAT_S:
@@ -213,9 +213,10 @@ class RunLog:
 
     def _on_limit(self, fields: Mapping[str, Any]) -> Text | None:
         # Said once, not at every head; the head's line counts the accounts that it stops.
-        known, self._limit = self._limit, str(fields["limit"])
-        if known == self._limit:
+        limit = str(fields["limit"]), fields.get("protocol")
+        if limit in self._limits:
             return None
+        self._limits.add(limit)
         return _labelled("limit", "bold yellow", f"limits.{fields['limit']}: {fields['detail']}")
 
     def _on_borrowers(self, fields: Mapping[str, Any]) -> Text:

@@ -13,6 +13,7 @@ import requests
 
 from keeper.alerts import Alert, Alerts, FileSink, Level, StreamSink, WebhookSink
 from keeper.clock import ManualClock
+from keeper.commands.keeper_alerts import alert_of
 from keeper.config import Secret
 
 
@@ -41,6 +42,16 @@ class Broken:
 
 def alert(text: str, key: str = "") -> Alert:
     return Alert(Level.WARNING, key or text, text, {"block": 7})
+
+
+def test_limits_of_two_markets_are_two_matters() -> None:
+    fields = {"limit": "max_reverts_per_hour", "detail": "x"}
+    keys = [
+        found.key
+        for name in ("p", "q", None)
+        if (found := alert_of("limit", fields | ({} if name is None else {"protocol": name})))
+    ]
+    assert len(set(keys)) == 3
 
 
 def test_slow_sink_holds_up_neither_the_caller_nor_the_others() -> None:

@@ -10,7 +10,16 @@ from eth_utils.address import to_checksum_address
 
 from keeper.config import LimitsSection
 from keeper.journal import Loss
-from keeper.limits import DAY_S, HOUR_S, Limit, account_breach, global_breach, measure, room
+from keeper.limits import (
+    DAY_S,
+    HOUR_S,
+    Limit,
+    account_breach,
+    global_breach,
+    market_breach,
+    measure,
+    room,
+)
 from keeper.rpc import FeeHistory, Head, SenderState, Tick
 from keeper.types import AttemptKind
 
@@ -31,6 +40,10 @@ def loss(
     return Loss(account, "p", kind, block, NOW - age_s, ETHER // 100)
 
 
+def elsewhere() -> Loss:
+    return replace(loss(BOB), protocol="q")
+
+
 def usage(*losses: Loss, in_flight: int = 0, block: int = 1_000) -> Any:
     return measure(losses, in_flight=in_flight, block=block, timestamp=NOW)
 
@@ -48,7 +61,7 @@ def test_nothing_trips_without_a_reason() -> None:
         ({"max_head_age_s": 30}, TICK, usage(), NOW - 31, Limit.HEAD_AGE),
         (*({"min_balance_eth": 2}, TICK, usage(), NOW, Limit.BALANCE),),
         ({"max_gas_loss_per_day_eth": "0.02"}, TICK, usage(loss(), loss(BOB)), NOW, Limit.GAS_LOSS),
-        ({"max_reverts_per_hour": 2}, TICK, usage(loss(), loss(BOB)), NOW, Limit.REVERTS),
+        ({"max_reverts_per_hour_in_all": 2}, TICK, usage(loss(), elsewhere()), NOW, Limit.REVERTS),
         ({"max_in_flight": 3}, TICK, usage(in_flight=3), NOW, Limit.IN_FLIGHT),
     ],
 )
@@ -67,18 +80,18 @@ def test_without_a_sender_there_is_no_balance_to_judge() -> None:
 def test_losses_age_out_by_block_time() -> None:
     old = usage(loss(age_s=DAY_S), loss(age_s=HOUR_S), loss(age_s=HOUR_S - 1))
     assert old.gas_loss_day_wei == 2 * ETHER // 100
-    assert old.reverts_hour == 1
+    assert old.reverts_hour == {"p": 1}
     assert len(old.reverts["p", ALICE]) == 2
 
 
 def test_cancellations_cost_but_are_no_reverts() -> None:
     use = usage(loss(kind=AttemptKind.CANCEL))
-    assert (use.gas_loss_day_wei, use.reverts_hour, dict(use.reverts)) == (ETHER // 100, 0, {})
+    assert (use.gas_loss_day_wei, use.reverts_hour, dict(use.reverts)) == (ETHER // 100, {}, {})
 
 
 def test_a_success_that_cost_more_than_it_earned_is_a_loss_and_no_revert() -> None:
     use = usage(replace(loss(), reverted=False))
-    assert (use.gas_loss_day_wei, use.reverts_hour, dict(use.reverts)) == (ETHER // 100, 0, {})
+    assert (use.gas_loss_day_wei, use.reverts_hour, dict(use.reverts)) == (ETHER // 100, {}, {})
     breach = global_breach(limits(max_gas_loss_per_day_eth="0.01"), use, TICK, now=NOW)
     assert breach is not None
     assert breach.limit is Limit.GAS_LOSS
@@ -89,6 +102,21 @@ def test_reverts_in_one_market_keep_nobody_off_another() -> None:
     assert account_breach(limits(), use, ALICE, "p") is not None
     assert account_breach(limits(), use, ALICE, "q") is None
     assert account_breach(limits(deny_accounts=[ALICE]), use, ALICE, "q") is not None
+
+
+def test_races_lost_in_one_market_stop_that_market_and_no_other() -> None:
+    some = limits(max_reverts_per_hour=3, max_reverts_per_hour_in_all=4)
+    lost = [loss(to_checksum_address(f"0x{i:040x}")) for i in range(1, 4)]
+    breach = market_breach(some, usage(*lost), "p")
+    assert breach is not None
+    assert breach.limit is Limit.MARKET_REVERTS
+    assert market_breach(some, usage(*lost), "q") is None
+    assert market_breach(some, usage(*lost[:2]), "p") is None
+    assert global_breach(some, usage(*lost), TICK, now=NOW) is None
+    # Where it goes wrong in several markets it may be the keeper.
+    everywhere = global_breach(some, usage(*lost, elsewhere()), TICK, now=NOW)
+    assert everywhere is not None
+    assert everywhere.limit is Limit.REVERTS
 
 
 def test_account_lists() -> None:

@@ -342,3 +342,13 @@ def test_alerts_about_accounts_name_the_market() -> None:
     assert alert is not None
     assert alert.text.startswith(f"{ACCOUNT} on aave-v3.6:prime at block 7")
     assert dict(alert.fields) == {"account": ACCOUNT, "protocol": "aave-v3.6:prime"}
+
+
+def test_a_limit_of_each_market_is_told_once() -> None:
+    told = Told()
+    for block in (1, 2):
+        for name in ("p", "q"):
+            limit = {"limit": "max_reverts_per_hour", "detail": f"100 reverts in {name}", "protocol": name}
+            told.log("limit", limit)
+        told.log("head", head(block, limit=3))
+    assert [line.split()[0] for line in told.lines()] == ["limit", "limit", "block"]
