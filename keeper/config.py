@@ -249,8 +249,8 @@ class LimitsSection(Section):
     max_reverts_per_account: Annotated[int, Field(ge=1)] = 6
     """Reverts of one account in 24 hours, then it is left alone until the oldest is that old."""
     max_reverts_per_hour: Annotated[int, Field(ge=1)] = 100
-    """Reverts in one market in an hour, then nothing new is sent there until the oldest is that old; the other
-    markets go on. Lost races are part of a crash; this stops where every attempt fails."""
+    """Reverts in one market in an hour, then nothing new is sent there until the oldest is that old; the
+    other markets go on. Lost races are part of a crash; this stops where every attempt fails."""
     max_reverts_per_hour_in_all: Annotated[int, Field(ge=1)] = 300
     """Reverts in all markets together in an hour, beyond which nothing new is sent anywhere: what fails in
     several is more likely the keeper's own than a market's."""

@@ -4,11 +4,11 @@ All periods are in block time and all counts come from the journal, so a restart
 the clock changes nothing. A breaker only stops what is new; what is in flight is still followed, replaced
 and cancelled.
 
-What goes wrong in one market stops that market: races that are lost there say nothing of the others. What all
-markets share is counted over all of them. That is the balance, and so the gas that may be lost in a day, which
-is what the operator can afford and not a property of a market (a share for each would either be lost several
-times over, or leave most of it unused); the nonces, and so what may be in flight; and the keeper itself, which
-a ceiling on all reverts stops when it is at fault.
+What goes wrong in one market stops that market: races that are lost there say nothing of the others. What
+all markets share is counted over all of them. That is the balance, and so the gas that may be lost in a day,
+which is what the operator can afford and no property of a market (a share for each would either be lost
+several times over, or leave most of it unused); the nonces, and so what may be in flight; and the keeper
+itself, which a ceiling on all reverts stops when it is at fault.
 """
 
 from __future__ import annotations
