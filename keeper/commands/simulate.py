@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +28,7 @@ from simulation.contagion.causes import (
     shock_of_each,
     without_each,
 )
+from simulation.contagion.left_out import left_out
 from simulation.contagion.policies import build_policy
 from simulation.contagion.record import SCHEMA, build_record
 from simulation.contagion.scenario import Scenario, build_run, full_table, load_scenario, read_table
@@ -215,17 +216,35 @@ def _columns(
     with progress_bar(console) as bar:
         runs = "one run" if plan.points == 1 else f"{plan.points} runs"
         line = bar.add_task(f"{runs} of {paths:,} paths", total=plan.tasks)
+        tell = left_out_once(console, scenario)
 
         def show_progress(progress: Progress) -> None:
+            tell()
             bar.update(line, completed=progress.done)
 
         outcome = sweep(plan, folder=folder / "paths", workers=workers, on_progress=show_progress)
+        tell()
     digest = outcome.require_whole().sha256
     out: dict[str, Columns] = {}
     for point, name in enumerate(variants):
         table = folder / ("paths.parquet" if name == BASE else f"variants/{point}.parquet")
         out[name] = gather(folder / "paths", point, table)
     return out, digest
+
+
+def left_out_once(console: Console, scenario: Scenario) -> Callable[[], None]:
+    """Return what says, the first time that it is called, what the scenario leaves out of its book.
+
+    It is called when a run has begun: until then it may be refused, and that is one line.
+    """
+    waiting = list(left_out(scenario.run))
+
+    def tell() -> None:
+        if waiting:
+            console.print(f"left out: {'; '.join(waiting)}", highlight=False, markup=False, soft_wrap=True)
+            waiting.clear()
+
+    return tell
 
 
 def data_digests(scenario: Scenario) -> dict[str, str]:
@@ -455,6 +474,7 @@ def run_on_bytecode(
         sorted({venue.kind for venue in scenario.book.lending}),
         lambda line: console.print(line, highlight=False, soft_wrap=True),
     )
+    left_out_once(console, scenario)()
     if not verify:
         results, chain = run_on_chain(scenario.run, seed, path, make_evm)
         report = chain_record(scenario, seed, path, chain.chain_events)

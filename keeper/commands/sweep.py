@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -16,13 +16,13 @@ from rich.table import Table
 from contracts_abi.errors import InputError
 from keeper.commands.console import plain_table, print_whole, progress_bar, stderr_console, stdout_console
 from keeper.commands.packs import figure
-from keeper.commands.simulate import data_digests, money
+from keeper.commands.simulate import data_digests, left_out_once, money
 from keeper.sweeps.run import Progress, SweepOutcome, sweep
 from keeper.sweeps.versions import versions
 from keeper.sweeps.worker import task_function
 from simulation.backtest.plan import SweepPlan, make_plan
 from simulation.backtest.summary import Statistics, summaries
-from simulation.contagion.scenario import build_scenario, full_table, load_scenario
+from simulation.contagion.scenario import Scenario, build_scenario, full_table, load_scenario
 from simulation.contagion.sweep import FOLDER
 from simulation.report.simulation_view import duration
 
@@ -62,8 +62,9 @@ def run_sweep(
     """
     task = task or DEFAULT_TASK
     task_function(task)  # refused before a folder is made
-    table, data = _scenario(scenario, task)
     own = task == DEFAULT_TASK
+    loaded = load_scenario(scenario) if own else None
+    table, data = _scenario(scenario, loaded)
     used_paths, paths_from = _given(paths, "--paths", table["paths"] if own else OTHER_PATHS, own=own)
     used_seed, seed_from = _given(seed, "--seed", table["seed"] if own else OTHER_SEED, own=own)
     plan = make_plan(
@@ -82,7 +83,8 @@ def run_sweep(
         _require_sound(plan, scenario)
     folder = out or Path(f"{scenario.stem}-sweep")
     console = stderr_console()
-    outcome = _with_bar(console, plan, folder, workers)
+    tell = (lambda: None) if loaded is None else left_out_once(console, loaded)
+    outcome = _with_bar(console, plan, folder, workers, tell)
     for index, reason in outcome.damaged:
         console.print(f"computed task {index} again: {reason}", highlight=False, soft_wrap=True)
     result = outcome.require_whole()
@@ -111,13 +113,11 @@ def _given(option: int | None, name: str, otherwise: int, *, own: bool) -> tuple
     return otherwise, "the scenario's" if own else "the default"
 
 
-def _scenario(file: Path, task: str) -> tuple[dict[str, Any], dict[str, str]]:
+def _scenario(file: Path, own: Scenario | None) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what a sweep varies, with all defaults for our own task, and the digests of what it reads."""
-    if task != DEFAULT_TASK:
+    if own is None:
         return read_scenario(file), {}
-    scenario = load_scenario(file)
-    table = {**full_table(scenario), FOLDER: str(file.resolve().parent)}
-    return table, data_digests(scenario)
+    return {**full_table(own), FOLDER: str(file.resolve().parent)}, data_digests(own)
 
 
 def _require_effect(plan: SweepPlan) -> None:
@@ -182,11 +182,15 @@ def record(plan: SweepPlan, outcome: SweepOutcome, found: Sequence[Statistics]) 
     }
 
 
-def _with_bar(console: Console, plan: SweepPlan, folder: Path, workers: int | None) -> SweepOutcome:
+def _with_bar(
+    console: Console, plan: SweepPlan, folder: Path, workers: int | None, tell: Callable[[], None]
+) -> SweepOutcome:
+    """Run a sweep with a progress bar; `tell` is called as soon as it has begun."""
     with progress_bar(console) as bar:
         line = bar.add_task("reading what is there", total=plan.tasks)
 
         def show(progress: Progress) -> None:
+            tell()
             bar.update(
                 line,
                 completed=progress.done + progress.failed,
@@ -194,7 +198,9 @@ def _with_bar(console: Console, plan: SweepPlan, folder: Path, workers: int | No
                 total=progress.total,
             )
 
-        return sweep(plan, folder=folder, workers=workers, on_progress=show)
+        outcome = sweep(plan, folder=folder, workers=workers, on_progress=show)
+        tell()
+        return outcome
 
 
 def progress_text(progress: Progress) -> str:

@@ -19,6 +19,7 @@ from scipy import stats
 from simulation.contagion.causes import Columns, Contagion, Effect, difference, weighed
 from simulation.contagion.channels.losses import LossesChannel
 from simulation.contagion.engine import PathResults, run_paths
+from simulation.contagion.left_out import left_out
 from simulation.contagion.metrics import (
     LOG_WEIGHT,
     PLAIN,
@@ -129,6 +130,7 @@ def build_record(
         },
         "tokens": list(world.tokens),
         "channels": {c.kind: c.on for c in sorted(scenario.run.channels, key=lambda c: c.order)},
+        "left_out": list(left_out(scenario.run)),
         "policies": [dict(table) for table in scenario.file.policies],
         "sampling": sampling_record(sampling, base["bad_debt_usd"]),
         "figures": figures(base, sampling),
