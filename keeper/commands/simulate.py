@@ -35,6 +35,7 @@ from simulation.contagion.scenario import Scenario, build_run, full_table, load_
 from simulation.contagion.spread import range_ends
 from simulation.contagion.sweep import FOLDER, VARIANT, VARIANTS
 from simulation.contagion.wallets import wallets_record
+from simulation.report.simulation_view import matrix_words
 
 if TYPE_CHECKING:
     from simulation.chain.fidelity.keepers import ChainEvent
@@ -330,6 +331,7 @@ def show(console: Console, record: Mapping[str, Any]) -> None:
         for name, row in zip(matrix["venues"], matrix["matrix"], strict=True):
             shocked.add_row(name, *(f"{money(x['value'])} ± {half_width(x)}" for x in row))
         print_whole(console, shocked)
+        console.print(matrix_words(record), soft_wrap=True)
 
 
 def show_system(console: Console, record: Mapping[str, Any]) -> None:

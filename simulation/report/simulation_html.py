@@ -86,6 +86,7 @@ def simulation_html(record: Record) -> str:
             policies=view.policy_words(record["policies"]),
             policy_tables={k: view.policy_words(v) for k, v in record["policy_tables"].items()},
             shock=view.shock_words(record),
+            matrix_words=view.matrix_words(record),
             notes=view.notes(record) + risk.notes(record),
         )
     )

@@ -373,6 +373,20 @@ def shock_words(record: Record) -> str:
     return f"one venue alone believes prices that are {size} too low"
 
 
+def matrix_words(record: Record) -> str:
+    """Return what the numbers of the contagion matrix mean, and how one below zero arises."""
+    kind = (record.get("matrix_shock") or {}).get("kind")
+    earlier = {
+        "threshold": "lower thresholds liquidate earlier, while collateral still covers the debt",
+        "oracle": "prices believed too low liquidate earlier, while collateral still covers the debt",
+    }.get(str(kind), "who is liquidated earlier may leave less debt uncovered")
+    return (
+        "Mean bad debt with the venue of the row shocked less that without, on the same draws. Below zero "
+        f"the venue of the column loses less, on the diagonal as well: {earlier}, and what is sold early no "
+        "longer presses the price at the bottom."
+    )
+
+
 def notes(record: Record) -> list[tuple[str, str]]:
     """Return what each figure means and where it ends, a line each; only of what the page shows."""
     said = [

@@ -14,9 +14,10 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 from plotly.offline import get_plotlyjs
+from rich.console import Console
 
 from contracts_abi.errors import InputError
-from keeper.commands.simulate import policy_files, write_run
+from keeper.commands.simulate import policy_files, show, write_run
 from simulation.contagion.causes import columns, effects_of, matrix_of, shock_of_each
 from simulation.contagion.metrics import sampling_of
 from simulation.contagion.record import build_record, sampling_record, shares
@@ -731,6 +732,21 @@ def test_two_policies_of_one_name_are_refused(scenario: Scenario, tmp_path: Path
         (tmp_path / folder / "a.toml").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match="a is there already"):
         policy_files(scenario, EXAMPLES, [tmp_path / "x" / "a.toml", tmp_path / "y" / "a.toml"])
+
+
+def test_the_matrix_says_what_its_numbers_mean(full: dict[str, Any]) -> None:
+    said = view.matrix_words(full)
+    assert "Below zero" in said
+    assert "lower thresholds liquidate earlier" in said
+    assert html.escape(said) in simulation_html(full)
+    console = Console(record=True, width=400)
+    show(console, full)
+    printed = console.export_text()
+    assert printed.index("shock of") < printed.index(said)
+    other = view.matrix_words({**full, "matrix_shock": {"kind": "oracle", "size": 0.05}})
+    assert "prices believed too low" in other
+    show(console, {**full, "matrix": None})
+    assert said not in console.export_text()
 
 
 def test_simulate_compares_policies(
