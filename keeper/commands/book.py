@@ -343,7 +343,7 @@ def merge(paths: Sequence[Path], *, out: Path, form: str | None, as_json: bool) 
     require_writable("--out", out)
     if len(paths) < 2:
         raise InputError(f"{len(paths)} book to merge", fix="name two or more")
-    book = merge_books([load_book(path) for path in paths])
+    book = merge_books([load_book(path) for path in paths], [str(path) for path in paths])
     files = save_book(book, out, written_as)
     _tell_written(book, files, (), as_json)
     _require_known(book)

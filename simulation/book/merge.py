@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -23,21 +23,30 @@ MAX_PRICE_GAP: Final = 0.01
 """Relative; two prices of one token further apart are two tokens, or two times."""
 
 
-def merge_books(books: Sequence[SharedBook]) -> SharedBook:
+def merge_books(books: Sequence[SharedBook], names: Sequence[str] = ()) -> SharedBook:
     """Return one book with all venues, wallets, positions and exits.
 
     A token is the same by its symbol, a wallet by its name. Of two prices of a token the first book's holds;
     the block and the time are those of the newest book.
 
+    Parameters
+    ----------
+    books
+        One or more.
+    names
+        What messages call them, as many; their files. Without it they are ``book 1``, ``book 2`` and so on.
+
     Raises
     ------
     InputError
         If two venues have one name, or a token has other decimals or a price more than 1 % away in another
-        book.
+        book. It names the two books.
     """
     if not books:
         raise InputError("no books to merge", fix="name two or more")
-    tokens = _tokens(books)
+    called = list(names) or [f"book {i + 1}" for i in range(len(books))]
+    _require_venues_once(books, called)
+    tokens = _tokens(books, called)
     index = {token.symbol: i for i, token in enumerate(tokens)}
     wallets = tuple(dict.fromkeys(wallet for book in books for wallet in book.wallets))
     place = {wallet: i for i, wallet in enumerate(wallets)}
@@ -57,23 +66,37 @@ def merge_books(books: Sequence[SharedBook]) -> SharedBook:
         source="merged: " + " | ".join(book.source.replace("; sha256 ", ", sha256 ") for book in books),
         unknown=tuple(name for book in books for name in book.unknown),
     )
-    check_book(merged, "merged book", over_limit=True)
+    check_book(merged, " + ".join(called), over_limit=True)
     return merged
 
 
-def _tokens(books: Iterable[SharedBook]) -> tuple[Token, ...]:
+def _require_venues_once(books: Sequence[SharedBook], called: Sequence[str]) -> None:
+    found: dict[str, str] = {}
+    for book, name in zip(books, called, strict=True):
+        for venue in (*book.lending, *book.perps):
+            if venue.name in found:
+                raise InputError(
+                    f"venue {venue.name!r} stands in {found[venue.name]} and in {name}",
+                    fix="rename one of them in its book (of two pulled ones by --name), or leave a book out",
+                )
+            found[venue.name] = name
+
+
+def _tokens(books: Sequence[SharedBook], called: Sequence[str]) -> tuple[Token, ...]:
     found: dict[str, Token] = {}
-    for book in books:
+    first: dict[str, str] = {}
+    for book, name in zip(books, called, strict=True):
         for token in book.tokens:
             known = found.setdefault(token.symbol, token)
+            other = first.setdefault(token.symbol, name)
             if known.decimals != token.decimals:
                 raise InputError(
-                    f"{token.symbol} has {known.decimals} decimals in one book, {token.decimals} in another",
+                    f"{token.symbol} has {known.decimals} decimals in {other} and {token.decimals} in {name}",
                     fix="they are two tokens: rename one",
                 )
             if abs(known.price - token.price) > MAX_PRICE_GAP * known.price:
                 raise InputError(
-                    f"{token.symbol} costs {known.price:g} in one book and {token.price:g} in another",
+                    f"{token.symbol} costs {known.price:g} in {other} and {token.price:g} in {name}",
                     fix="read both at one block, or rename one of them",
                 )
             if known.backing is None and token.backing is not None:

@@ -13,7 +13,8 @@ from simulation.book.generate import BookSpec, generate
 from simulation.book.health import lending_accounts, perp_accounts
 from simulation.book.load import equal_books, load_book
 from simulation.book.merge import merge_books
-from simulation.book.types import SharedBook, Side
+from simulation.book.types import LendingColumns, SharedBook, Side
+from tests.command_line import Inside
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKET = load_book(ROOT / "examples" / "market.toml")
@@ -58,15 +59,30 @@ def test_nothing_is_lost_or_changed() -> None:
     assert equal_books(merge_books([first]), first, source=False)
 
 
+BARE = replace(
+    MARKET,
+    tokens=(),
+    lending=(),
+    wallets=(),
+    exits=(),
+    positions=LendingColumns(
+        *(np.empty(0, dtype=t) for t in (np.int32, np.int32, np.int32, np.int8)),
+        np.empty(0),
+        np.empty(0, dtype=np.int32),
+    ),
+)
+"""A book of nothing, which no refusal is about."""
+
+
 def test_books_that_contradict_are_refused() -> None:
-    with pytest.raises(InputError, match="venue 'aave' stands twice"):
-        merge_books([MARKET, HEDGED])
+    with pytest.raises(InputError, match=r"venue 'aave' stands in a\.toml and in b\.toml; rename"):
+        merge_books([MARKET, HEDGED], ["a.toml", "b.toml"])
     other = renamed(HEDGED, {})
     dear = replace(other, tokens=(replace(other.tokens[0], price=2_030.0), other.tokens[1]))
-    with pytest.raises(InputError, match="WETH costs 2000 in one book and 2030 in another"):
-        merge_books([MARKET, dear])
+    with pytest.raises(InputError, match=r"WETH costs 2000 in b\.toml and 2030 in c\.toml; read"):
+        merge_books([BARE, MARKET, dear], ["a.toml", "b.toml", "c.toml"])
     coarse = replace(other, tokens=(replace(other.tokens[0], decimals=8), other.tokens[1]))
-    with pytest.raises(InputError, match="WETH has 18 decimals in one book, 8 in another"):
+    with pytest.raises(InputError, match="WETH has 18 decimals in book 1 and 8 in book 2; they are"):
         merge_books([MARKET, coarse])
     with pytest.raises(InputError, match="no books"):
         merge_books([])
@@ -77,3 +93,12 @@ def test_what_backs_a_token_is_kept_from_any_book() -> None:
     both = merge_books([bare, renamed(HEDGED, {})])
     assert both.tokens[2].backing == HEDGED.tokens[1].backing
     assert both.tokens[1].backing is None
+
+
+def test_the_command_names_the_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    files = [str(ROOT / "examples" / name) for name in ("market.toml", "hedged.toml")]
+    ran = Inside(monkeypatch, capsys)("book", "merge", *files, "--out", str(tmp_path / "both.toml"))
+    assert ran.line().startswith(f"venue 'aave' stands in {files[0]} and in {files[1]}; rename one")
+    assert not (tmp_path / "both.toml").exists()
