@@ -73,13 +73,13 @@ def merge_books(books: Sequence[SharedBook], names: Sequence[str] = ()) -> Share
 def _require_venues_once(books: Sequence[SharedBook], called: Sequence[str]) -> None:
     found: dict[str, str] = {}
     for book, name in zip(books, called, strict=True):
-        for venue in (*book.lending, *book.perps):
-            if venue.name in found:
+        for venue in [*(own.name for own in book.lending), *(own.name for own in book.perps)]:
+            if venue in found:
                 raise InputError(
-                    f"venue {venue.name!r} stands in {found[venue.name]} and in {name}",
+                    f"venue {venue!r} stands in {found[venue]} and in {name}",
                     fix="rename one of them in its book (of two pulled ones by --name), or leave a book out",
                 )
-            found[venue.name] = name
+            found[venue] = name
 
 
 def _tokens(books: Sequence[SharedBook], called: Sequence[str]) -> tuple[Token, ...]:
