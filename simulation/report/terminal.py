@@ -51,6 +51,7 @@ def _table(title: str) -> Table:
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
 
 
@@ -87,9 +88,10 @@ def _headline(record: DemoRecord, summary: Summary) -> Table:
 def _faults(findings: tuple[FaultFinding, ...]) -> Table:
     table = _table("Feeds at fault, on purpose")
     for name in ("feed", "when"):
-        table.add_column(name, no_wrap=True)
-    for name in ("gap", "due (protocol)", "due (reference)", "held", "armed"):
-        table.add_column(name, justify="right")
+        table.add_column(name, overflow="fold")
+    # Figures stay whole: where a line has no room for all, words are broken.
+    for name in ("gap", "due by\nprotocol", "due by\nreference", "held", "armed"):
+        table.add_column(name, justify="right", no_wrap=True)
     for f in findings:
         table.add_row(
             f"{f.window.feed} {FAULT_WORDS.get(f.window.op, f.window.op)}",
@@ -125,8 +127,8 @@ def _markets(record: DemoRecord) -> Table:
 def _left(summary: Summary) -> Table:
     table = _table("Accounts left alone, at some time, by reason")
     table.add_column("reason")
-    table.add_column("code", style="dim")
-    table.add_column("accounts", justify="right")
+    table.add_column("code", style="dim", overflow="fold")
+    table.add_column("accounts", justify="right", no_wrap=True)
     for reason in in_order(summary.left):
         table.add_row(REASON_WORDS[reason], reason.value, str(summary.left[reason]))
     return table
@@ -136,7 +138,7 @@ def _checks(record: DemoRecord) -> Table:
     table = _table("Checks of the verifier")
     table.add_column("")
     table.add_column("check")
-    table.add_column("checked", justify="right")
+    table.add_column("checked", justify="right", no_wrap=True)
     for invariant in record.invariants.values():
         table.add_row(_sign(invariant.ok), invariant.description, f"{invariant.checked:,}")
     identity = record.identity

@@ -211,6 +211,21 @@ def test_the_terminal_shows_the_same_figures(record: DemoRecord) -> None:
     assert max(map(len, text.splitlines())) <= 100
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_nothing_is_cut_in_a_narrow_terminal(record: DemoRecord, width: int) -> None:
+    out = io.StringIO()
+    print_demo(record, Console(file=out, width=width, color_system=None))
+    text = out.getvalue()
+    assert "…" not in text
+    faults = text.partition("Feeds at fault")[2].partition("Accounts left")[0]
+    for whole in ("protocol", "reference", "held", "armed", "+34.7 %", "−30.0 %"):
+        assert whole in faults
+    assert max(map(len, text.splitlines())) <= width
+    if width == 80:
+        assert "ETH/USD frozen" in faults
+        assert "10:15 to 11:30" in faults
+
+
 def test_the_terminal_names_what_broke(record: DemoRecord) -> None:
     broken = Invariant(ok=False, checked=3, broken=("intent 0xab ran twice",), description="once only")
     text = terminal(record.model_copy(update={"invariants": {"once": broken}}))
