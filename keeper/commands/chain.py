@@ -12,7 +12,7 @@ from rich.console import Console
 
 from contracts_abi.errors import ChainError, RpcUnavailable
 from keeper import __version__
-from keeper.commands.console import plain_table, progress_bar, stderr_console
+from keeper.commands.console import plain_table, stderr_console, told_progress
 from simulation.chain.anvil import Anvil, AnvilOptions
 from simulation.chain.deploy import AAVE_V3, AAVE_V3_6, on_version
 from simulation.chain.fork import fork as fork_chain
@@ -70,7 +70,7 @@ def ensure_local(console: Console, *, quick: bool) -> None:
 
 
 def seeded(console: Console, accounts: int, seed: int, *, quick: bool) -> SeededState:
-    """Return a seeded state, with a progress bar while it is built.
+    """Return a seeded state, and say how far it is while it is built.
 
     Parameters
     ----------
@@ -80,18 +80,13 @@ def seeded(console: Console, accounts: int, seed: int, *, quick: bool) -> Seeded
         See `local_market`.
     """
     morpho_accounts = 0 if quick else -(-accounts // MORPHO_PART)
-    with progress_bar(console) as bar:
-        task = bar.add_task("seeded book", total=1.0)
-
-        def report(what: str, part: float) -> None:
-            bar.update(task, description=what, completed=part)
-
+    with told_progress(console, "seeded book") as tell:
         return load_or_build(
             accounts,
             seed,
             market=local_market(quick=quick),
             morpho_accounts=morpho_accounts,
-            progress=report,
+            progress=tell,
         )
 
 

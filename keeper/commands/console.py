@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
 from typing import Final
@@ -33,8 +34,11 @@ _LEAST_REMARK_COLUMNS: Final = 24
 
 
 def stderr_console() -> Console:
-    """Return the console for people; standard output stays free for machines."""
-    return Console(stderr=True)
+    """Return the console for people; standard output stays free for machines.
+
+    What it logs has the time and no line of our source, which says nothing to whoever reads it.
+    """
+    return Console(stderr=True, log_path=False)
 
 
 def stdout_console() -> Console:
@@ -55,6 +59,40 @@ def progress_bar(console: Console) -> Progress:
         # A pipe or a file would get an empty line for it.
         disable=not console.is_terminal,
     )
+
+
+@contextlib.contextmanager
+def told_progress(console: Console, first: str) -> Iterator[Callable[[str, float], None]]:
+    """Show how far one long piece of work is: a bar on a terminal, else a plain line now and then.
+
+    Yields what is told the part of the work that is under way and how much of it is done, 0 to 1. A line is
+    written where another part begins, and at each quarter of one.
+
+    Parameters
+    ----------
+    console
+        For people.
+    first
+        What the bar says until it is told something.
+    """
+    if console.is_terminal:
+        with progress_bar(console) as bar:
+            task = bar.add_task(first, total=1.0)
+            yield lambda what, part: bar.update(task, description=what, completed=part)
+        return
+    said: tuple[str, int] | None = None
+
+    def tell(what: str, part: float) -> None:
+        nonlocal said
+        quarter = min(int(4.0 * part), 4)
+        if said is not None and said[0] == what and quarter <= said[1]:
+            return
+        begins = said is None or said[0] != what
+        said = (what, quarter)
+        text = what if begins else f"{what}: {25 * quarter} %"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    yield tell
 
 
 def require_writable(option: str, path: Path) -> None:

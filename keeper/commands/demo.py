@@ -7,7 +7,7 @@ from pathlib import Path
 
 from contracts_abi.errors import CheckFailed
 from keeper.commands.chain import ensure_local, seeded
-from keeper.commands.console import progress_bar, require_writable, stderr_console
+from keeper.commands.console import require_writable, stderr_console, stdout_console, told_progress
 from keeper.demo.run import run
 from oracle.scenario import load_scenario
 from simulation.report.demo import render_demo
@@ -35,22 +35,14 @@ def run_demo(
     ensure_local(console, quick=quick)
     scenario = load_scenario(SCENARIO)
     state = seeded(console, accounts, seed, quick=quick)
-    with progress_bar(console) as bar:
-        task = bar.add_task("starting", total=1.0)
-        record = run(
-            state,
-            scenario,
-            seed=seed,
-            pace_s=pace_s,
-            progress=lambda what, part: bar.update(task, description=what, completed=part),
-            log=log,
-        )
-        bar.update(task, description="writing the report", completed=1.0)
+    with told_progress(console, "starting") as tell:
+        record = run(state, scenario, seed=seed, pace_s=pace_s, progress=tell, log=log)
+        tell("writing the report", 1.0)
         report.write_text(render_demo(record), encoding="utf-8")
     if json_file is not None:
         json_file.write_text(record.to_json(), encoding="utf-8")
-    print_demo(record, console)
-    console.print(f"report: [bold]{report}[/]  ({time.monotonic() - started:.0f} s)")
+    print_demo(record, stdout_console())
+    console.print(f"report: [bold]{report}[/]  ({time.monotonic() - started:.0f} s)", soft_wrap=True)
     if not record.passed:
         broken = [name for name, invariant in record.invariants.items() if not invariant.ok]
         if not record.identity.runtime_equal:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from io import StringIO
 
+import pytest
 from rich.console import Console
 from rich.table import Table
 
-from keeper.commands.console import plain_table, print_whole
+from keeper.commands.console import plain_table, print_whole, stderr_console, told_progress
 
 
 def printed(table: Table, width: int, *, key: int = 1) -> list[str]:
@@ -57,3 +58,37 @@ def test_a_text_that_no_line_holds_is_broken_and_not_cut() -> None:
     told = " ".join(" ".join(lines).replace("─", "").split())
     assert "price 0.74" in told
     assert told.endswith("price hourly candles of one venue, high of the hour from 17:00 on")
+
+
+def test_without_a_terminal_progress_is_plain_lines() -> None:
+    console = Console(file=StringIO(), width=80)
+    with told_progress(console, "starting") as tell:
+        for k in range(9):
+            tell("mining [the] crash", k / 8)
+        tell("verifying", 0.5)
+        tell("verifying", 0.6)
+        tell("mining [the] crash", 0.0)
+    assert isinstance(console.file, StringIO)
+    assert console.file.getvalue().splitlines() == [
+        "mining [the] crash",
+        *(f"mining [the] crash: {percent} %" for percent in (25, 50, 75, 100)),
+        "verifying",
+        "mining [the] crash",
+    ]
+
+
+def test_on_a_terminal_progress_is_a_bar() -> None:
+    console = Console(file=StringIO(), width=80, force_terminal=True)
+    with told_progress(console, "starting") as tell:
+        tell("mining", 0.5)
+    assert isinstance(console.file, StringIO)
+    shown = console.file.getvalue()
+    assert "mining" in shown
+    assert "50%" in shown
+
+
+def test_what_is_logged_names_no_line_of_our_source(capsys: pytest.CaptureFixture[str]) -> None:
+    stderr_console().log("installing node")
+    said = capsys.readouterr().err
+    assert "installing node" in said
+    assert ".py" not in said
