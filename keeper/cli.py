@@ -151,7 +151,9 @@ def simulate(
     matrix: Annotated[
         str | None, typer.Option(help="Contagion matrix by a shock of each venue: threshold or oracle.")
     ] = None,
-    shock: Annotated[float, typer.Option(help="Size of that shock, a part of one.")] = 0.05,
+    shock: Annotated[
+        float | None, typer.Option(help="Size of that shock, a part of one; 0.05 without it.")
+    ] = None,
     policy: Annotated[
         list[Path] | None,
         typer.Option("--policy", help="TOML of policies to compare with; may be repeated."),
@@ -170,7 +172,7 @@ def simulate(
     verify: Annotated[
         bool, typer.Option("--verify", help="Run both and compare every liquidation; exit 1 if they differ.")
     ] = False,
-    path: Annotated[int, typer.Option(min=0, help="Which path bytecode runs.")] = 0,
+    path: Annotated[int | None, typer.Option(min=0, help="Which path bytecode runs; 0 without it.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; as many as cores without it.")
     ] = None,
@@ -187,22 +189,29 @@ def simulate(
             "--paths": paths,
             "--effects": effects,
             "--matrix": matrix is not None,
+            "--shock": shock is not None,
             "--policy": policy,
             "--spread": spread,
             "--wallets": wallets,
+            "--workers": workers,
         }
         run_on_bytecode(
             scenario,
             fidelity=fidelity,
             verify=verify,
             seed=seed,
-            path=path,
+            path=path or 0,
             off=off or (),
             out=out,
             as_json=json_,
             unused=[name for name, given in many.items() if given],
         )
         return
+    if path is not None:
+        raise InputError(
+            f"--path {path}: a run over many paths has no use for it",
+            fix="leave it out, or give --verify or --fidelity revm, which run one path",
+        )
     run_simulate(
         scenario,
         paths=paths,

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 TASK: Final = "simulation.contagion.sweep:sweep_task"
 CHUNK: Final = 64
+MATRIX_SHOCK: Final = 0.05
+"""Size of the shocks of a contagion matrix unless told otherwise, a part of one."""
 RECORD: Final = "record.json"
 BYTECODE: Final = "bytecode.json"
 BASE: Final = "base"
@@ -57,7 +59,7 @@ def run_simulate(
     off: Sequence[str],
     effects: bool,
     matrix: str | None,
-    shock: float,
+    shock: float | None,
     workers: int | None,
     out: Path | None,
     as_json: bool,
@@ -73,6 +75,11 @@ def run_simulate(
     Exit codes: 0 done; 2 bad input or no room; 130 interrupted. After the last two the same command goes on
     where it stopped.
     """
+    if shock is not None and matrix is None:
+        raise InputError(
+            f"--shock {shock:g} without --matrix: nothing is shocked", fix="add --matrix threshold or oracle"
+        )
+    shock = MATRIX_SHOCK if shock is None else shock
     scenario = load_scenario(file, {f"channels.{name}.on": False for name in off})
     paths = scenario.file.paths if paths is None else paths
     seed = scenario.file.seed if seed is None else seed

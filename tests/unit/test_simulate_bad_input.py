@@ -99,7 +99,8 @@ def refused(inside: Inside, folder: Path, *words: str, scenario: str = SCENARIO,
     (folder / "book.toml").write_text(book, encoding="utf-8")
     (folder / "small.toml").write_text(scenario, encoding="utf-8")
     out = () if "--out" in words else ("--out", str(folder / "out"))
-    line = inside("simulate", str(folder / "small.toml"), "--workers", "1", *out, *words).line()
+    one = () if {"--verify", "--fidelity"} & set(words) else ("--workers", "1")
+    line = inside("simulate", str(folder / "small.toml"), *one, *out, *words).line()
     assert not (folder / "out").exists(), "nothing was begun"
     return line
 
@@ -306,6 +307,11 @@ def test_a_bad_book_is_one_line(
         (["--matrix", "threshold", "--shock", "1.5"], "shock"),
         (["--matrix", "threshold", "--shock", "nan"], "shock"),
         (["--fidelity", "nonsense"], "model or revm"),
+        (["--shock", "0.1"], "--shock 0.1 without --matrix: nothing is shocked; add --matrix threshold"),
+        (
+            ["--path", "0"],
+            "--path 0: a run over many paths has no use for it; leave it out, or give --verify",
+        ),
         (["--paths", "0"], "paths"),
         (["--seed", "-1"], "seed"),
         (["--verify", "--off", "keepers"], "nobody liquidates"),
@@ -322,7 +328,9 @@ def test_a_bad_option_is_one_line(inside: Inside, folder: Path, words: list[str]
         ("--paths", "4"),
         ("--effects",),
         ("--matrix", "threshold"),
+        ("--shock", "0.1"),
         ("--policy", "absent.toml"),
+        ("--workers", "2"),
         ("--spread",),
         ("--wallets",),
     ],
