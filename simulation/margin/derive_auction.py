@@ -6,6 +6,9 @@ insolvent is read in derivexyz/v2-core at 7736900d, `DutchAuction.sol` (`_bidOnI
 `getAuctionStatus`, `convertToInsolventAuction`), and not executed. Money is in dollars, time in seconds from
 the start of the auction; a maintenance margin is net of equity. What has been paid for a part already is
 *reserved* cash: it is not for sale.
+
+An `Auction` needs to know two figures of an account only, its value and its maintenance margin: who says them
+is its `Valuation`. `DeriveAuction` says them as the venue does, at one scenario of the account's manager.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol
 
 from pydantic import Field, field_validator, model_validator
 
@@ -21,7 +24,7 @@ from contracts_abi.errors import InputError
 from oracle.strict import StrictModel
 from simulation.margin import margin_methods
 from simulation.margin.derive_common import NotNegative, Share, by_name
-from simulation.margin.derive_exact import decide
+from simulation.margin.derive_exact import decided_margin
 from simulation.margin.derive_pmrm import DerivePmrm
 from simulation.margin.derive_pmrm2 import DerivePmrm2, DerivePmrm21
 from simulation.margin.derive_srm import DeriveSrm
@@ -211,6 +214,25 @@ def sell(portfolio: Portfolio, fraction: float, reserved: float, paid: float) ->
 _HAS_MAINTENANCE: Final = "the account has its maintenance margin"
 
 
+class Valuation(Protocol):
+    """Who says what an account in an auction is worth, and under which parameters it is auctioned."""
+
+    @property
+    def parameters(self) -> AuctionParameters:
+        """The auction's parameters."""
+        ...
+
+    def valued(self, portfolio: Portfolio, market: Market, scenario: int) -> tuple[float, float]:
+        """Return an account's value, and its maintenance margin net of it, dollars.
+
+        Raises
+        ------
+        InputError
+            If something that it needs is unknown: an account of unknown value cannot be sold.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """An account in its auction at one moment.
@@ -220,13 +242,15 @@ class View:
     mtm, mm, bm
         Value, maintenance margin and buffer margin, net of equity.
     fmax
-        Largest part that may be sold; everything when insolvent.
+        Largest part that a bid may take: everything when insolvent, nothing while nobody may bid.
     price
         What the whole costs; negative when the bidder is paid.
     may_end
         Why anybody may end the auction, and nobody bid; empty while nobody may.
     may_turn_insolvent
         Whether anybody may turn a solvent auction into an insolvent one.
+    discount
+        Share of the value that a bid pays in a solvent auction; 0 in an insolvent one.
     """
 
     mtm: float
@@ -236,6 +260,7 @@ class View:
     price: float
     may_end: str = ""
     may_turn_insolvent: bool = False
+    discount: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,11 +296,12 @@ class Auction:
     Attributes
     ----------
     method
-        Its rules and the account's manager.
+        Its parameters, and who values the account.
     portfolio
         What the account still holds.
     scenario
-        Place in the manager's list of the one scenario that the account is valued at.
+        Place in the manager's list of the one scenario that the account is valued at; 0 where the valuation
+        has none.
     start
         Unix seconds; of an auction that turned insolvent, when it did.
     insolvent
@@ -287,10 +313,12 @@ class Auction:
     left
         Part of the account not yet sold.
     live
-        False after the bid that took all there was to take.
+        False after the bid that took all there was to take, and once it is ended.
+    insolvent_mm
+        What the account was short of its maintenance margin when it became insolvent, dollars.
     """
 
-    method: DeriveAuction
+    method: Valuation
     portfolio: Portfolio
     scenario: int
     start: int
@@ -299,6 +327,30 @@ class Auction:
     reserved: float = 0.0
     left: float = 1.0
     live: bool = True
+    insolvent_mm: float = 0.0
+
+    @classmethod
+    def opened(
+        cls, method: Valuation, portfolio: Portfolio, market: Market, scenario: int, mtm: float, mm: float
+    ) -> Auction:
+        """Return the auction of an account that is below its maintenance margin, its fee paid.
+
+        Parameters
+        ----------
+        method
+            Its parameters, and who values the account.
+        portfolio, market
+            The account, and prices and time at the start.
+        scenario
+            That the account is valued at.
+        mtm, mm
+            Value and maintenance margin at it.
+        """
+        if mtm <= 0:
+            return cls(method, portfolio, scenario, market.timestamp, True, 0.0, insolvent_mm=max(0.0, -mm))
+        fee = liquidation_fee(method.parameters, mtm, mm)
+        left = portfolio.model_copy(update={"cash": portfolio.cash - fee})
+        return cls(method, left, scenario, market.timestamp, False, fee)
 
     def view(self, market: Market) -> View:
         """Return the account at a market, whose timestamp is the time.
@@ -306,8 +358,13 @@ class Auction:
         Raises
         ------
         InputError
-            If the account cannot be valued.
+            If the auction is over, or the account cannot be valued.
         """
+        if not self.live:
+            raise InputError("the auction is over", fix="start another one")
+        return self._seen(market)
+
+    def _seen(self, market: Market) -> View:
         p = self.method.parameters
         elapsed = market.timestamp - self.start
         mtm, mm = self.method.valued(self.portfolio, market, self.scenario)
@@ -319,15 +376,18 @@ class Auction:
         over = solvent_over(p, elapsed)
         discount = 0.0 if over else discount_at(p, elapsed)
         price = solvent_price(mtm, self.reserved, discount)
+        may_end = self._may_end(mtm, mm, bm, over=over)
+        nobody = bool(may_end) or price <= 0
         return View(
             mtm,
             mm,
             bm,
-            max_fraction(p, mtm, bm, discount, self.reserved),
+            0.0 if nobody else max_fraction(p, mtm, bm, discount, self.reserved),
             price,
-            self._may_end(mtm, mm, bm, over=over),
+            may_end,
             # A value below the reserved cash has no price before the time is over: such an auction is ended.
             mm < 0 and price <= 0 and (over or self.reserved <= mtm),
+            discount,
         )
 
     def _may_end(self, mtm: float, mm: float, bm: float, *, over: bool) -> str:
@@ -369,11 +429,9 @@ class Auction:
         Raises
         ------
         InputError
-            If the auction is over or may be ended, its time is over, the part is none, or the bidder holds
+            If the part is none, the auction is over or may be ended, its time is over, or the bidder holds
             too little.
         """
-        if not self.live:
-            raise InputError("the auction is over", fix="start another one")
         if not 0 < want <= 1:
             raise InputError(f"a bid for {want} of the account", fix="above 0, at most 1")
         before = self.view(market)
@@ -395,7 +453,7 @@ class Auction:
             left=self.left * (1 - fraction),
             live=fraction < before.fmax,
         )
-        said = Bid(before, after.view(market), fraction, fraction * self.left, paid, needed)
+        said = Bid(before, after._seen(market), fraction, fraction * self.left, paid, needed)
         return after, said
 
     def terminated(self, market: Market) -> Auction:
@@ -410,12 +468,10 @@ class Auction:
         InputError
             While it may not be ended, or where it is over.
         """
-        if not self.live:
-            raise InputError("the auction is over", fix="start another one")
         now = self.view(market)
         if not now.may_end:
-            short = now.mm if self.insolvent else now.bm
-            raise InputError(f"the account is short by {-short}", fix="bid, or wait")
+            by_mm = self.insolvent or solvent_over(self.method.parameters, market.timestamp - self.start)
+            raise InputError(f"the account is short by {-(now.mm if by_mm else now.bm)}", fix="bid, or wait")
         return replace(self, live=False)
 
     def turned_insolvent(self, market: Market) -> Auction:
@@ -435,7 +491,7 @@ class Auction:
                 f"price {now.price}, maintenance margin {now.mm}: the auction stays solvent",
                 fix=now.may_end or "bid, or wait until nothing is left of the price",
             )
-        return replace(self, start=market.timestamp, insolvent=True, reserved=0.0)
+        return replace(self, start=market.timestamp, insolvent=True, reserved=0.0, insolvent_mm=-now.mm)
 
 
 @margin_methods.register("derive.auction")
@@ -484,7 +540,7 @@ class DeriveAuction(StrictModel):
         """
         result = self._manager_at(scenario, portfolio).margin(portfolio, market)
         if result.status is MarginStatus.UNKNOWN:
-            raise InputError(f"{portfolio.account} cannot be valued: {result.reason}", fix="give the price")
+            raise _unvalued(result)
         return result.equity, result.maintenance
 
     def _manager_at(self, scenario: int, portfolio: Portfolio) -> Manager:
@@ -493,17 +549,13 @@ class DeriveAuction(StrictModel):
             manager if isinstance(manager, DeriveSrm) else manager.only_scenario(scenario, portfolio.account)
         )
 
-    def _below(self, portfolio: Portfolio, market: Market, scenario: int, mm: float) -> bool:
-        """Return whether maintenance margin is below zero; at the edge integers say so."""
-        manager = self._manager_at(scenario, portfolio)
-        if isinstance(manager, DerivePmrm2 | DeriveSrm):
-            return decide(portfolio, market, manager).liquidatable
-        return mm < 0
+    def _decided(self, portfolio: Portfolio, market: Market, scenario: int) -> MarginResult:
+        """Return an account's margin at one scenario; at the edge integers say its status."""
+        return decided_margin(self._manager_at(scenario, portfolio), portfolio, market)[0]
 
     def worst_scenario(self, portfolio: Portfolio, market: Market) -> int:
         """Return the scenario with the largest loss; the contract lets anybody choose it, and a worse one."""
-        rows = self.manager.margin(portfolio, market).scenarios
-        return min(range(len(rows)), key=lambda i: rows[i].profit, default=0)
+        return _worst(self.manager.margin(portfolio, market))
 
     def start(self, portfolio: Portfolio, market: Market, *, scenario: int | None = None) -> Auction:
         """Return the auction of an account, its fee paid.
@@ -521,19 +573,12 @@ class DeriveAuction(StrictModel):
             If the account is not below its maintenance margin, or cannot be valued.
         """
         chosen = self.worst_scenario(portfolio, market) if scenario is None else scenario
-        mtm, mm = self.valued(portfolio, market, chosen)
-        if not self._below(portfolio, market, chosen, mm):
+        at = self._decided(portfolio, market, chosen)
+        if at.status is MarginStatus.UNKNOWN:
+            raise _unvalued(at)
+        if at.status is not MarginStatus.LIQUIDATABLE:
             raise InputError(f"{portfolio.account} has its maintenance margin", fix="no auction can start")
-        insolvent = mtm <= 0
-        fee = 0.0 if insolvent else liquidation_fee(self.parameters, mtm, mm)
-        return Auction(
-            method=self,
-            portfolio=portfolio.model_copy(update={"cash": portfolio.cash - fee}),
-            scenario=chosen,
-            start=market.timestamp,
-            insolvent=insolvent,
-            fee=fee,
-        )
+        return Auction.opened(self, portfolio, market, chosen, at.equity, at.maintenance)
 
     def margin(self, portfolio: Portfolio, market: Market) -> MarginResult:
         """Return what a liquidation would start from: buffer margin as initial, maintenance as maintenance.
@@ -541,7 +586,8 @@ class DeriveAuction(StrictModel):
         Raises
         ------
         InputError
-            As the account's manager raises. A price that is missing or no number makes the result unknown.
+            As the account's manager raises. A price that is missing or no number makes the result unknown,
+            and so does an edge that integers cannot decide.
 
         Notes
         -----
@@ -549,13 +595,15 @@ class DeriveAuction(StrictModel):
         fee not taken off.
         """
         whole = self.manager.margin(portfolio, market)
-        if whole.status is MarginStatus.UNKNOWN:
+        at = whole
+        if whole.status is not MarginStatus.UNKNOWN:
+            at = self._decided(portfolio, market, _worst(whole))
+        if at.status is MarginStatus.UNKNOWN:
             name = self.hash_with(whole.parameters_hash)
-            return MarginResult.unknown(portfolio.account, self.kind, name, whole.reason)
-        scenario = self.worst_scenario(portfolio, market)
-        mtm, mm = self.valued(portfolio, market, scenario)
+            return MarginResult.unknown(portfolio.account, self.kind, name, at.reason)
+        mtm, mm = at.equity, at.maintenance
         p, bm = self.parameters, buffer_margin(self.parameters, mtm, mm)
-        sold = self._below(portfolio, market, scenario, mm)
+        sold = at.status is MarginStatus.LIQUIDATABLE
         solvent = sold and mtm > 0
         price = solvent_price(mtm, 0.0, p.start_discount) if solvent else 0.0
         fmax = max_fraction(p, mtm, bm, p.start_discount, 0.0) if sold else 0.0
@@ -563,7 +611,7 @@ class DeriveAuction(StrictModel):
             whole,
             method=self.kind,
             parameters_hash=self.hash_with(whole.parameters_hash),
-            status=MarginStatus.LIQUIDATABLE if sold else whole.status,
+            status=at.status,
             initial_requirement=mtm - bm,
             maintenance_requirement=mtm - mm,
             scenarios=tuple(ScenarioRow(row.label, row.profit) for row in whole.scenarios),
@@ -576,3 +624,13 @@ class DeriveAuction(StrictModel):
                 "insolvent_payout": insolvent_payout(p, mtm, mm, 0.0) if sold and not solvent else 0.0,
             },
         )
+
+
+def _worst(result: MarginResult) -> int:
+    """Return the place of the scenario with the largest loss; 0 for a manager without."""
+    rows = result.scenarios
+    return min(range(len(rows)), key=lambda i: rows[i].profit, default=0)
+
+
+def _unvalued(result: MarginResult) -> InputError:
+    return InputError(f"{result.account} cannot be valued: {result.reason}", fix="give what is missing")

@@ -81,17 +81,17 @@ def test_a_bid_is_as_the_auction_says() -> None:
     assert model.method.margin(account, now).equity == pytest.approx(1_500.0)
     state, fee = model.start(now, account)
     view = model.view(now, state)
-    _, sold = model.bid(now, state, view.most)
+    _, sold = model.bid(now, state, view.fmax)
     found = figures(own)
-    assert 0.0 < view.most < 1.0
+    assert 0.0 < view.fmax < 1.0
     assert (found["auctions"], found["bids"], found["insolvent"]) == (1.0, 1.0, 0.0)
     assert found["fees_usd"] == pytest.approx(fee.flows[0].cash)
-    assert found["bidder_gain_usd"] == pytest.approx((view.value - view.price) * sold.fraction)
-    assert sold.positions[0].quantity == pytest.approx(-10.0 * view.most)
+    assert found["bidder_gain_usd"] == pytest.approx((view.mtm - view.price) * sold.fraction)
+    assert sold.positions[0].quantity == pytest.approx(-10.0 * view.fmax)
     # The bidder is short of puts, so long of ether, and sells that much.
     years = (expiry - DT) / (365 * 86_400)
     d1 = np.log(1_800 / 2_000) / (0.7 * np.sqrt(years)) + 0.7 * np.sqrt(years) / 2
-    assert found["hedged_usd"] == pytest.approx(10 * view.most * norm.cdf(-d1) * 1_800)
+    assert found["hedged_usd"] == pytest.approx(10 * view.fmax * norm.cdf(-d1) * 1_800)
     flow = run_paths(own, 1, 0, 1, record=True).series["order_flow"][0, 0, 0]
     assert flow == pytest.approx(-found["hedged_usd"])
 

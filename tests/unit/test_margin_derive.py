@@ -37,6 +37,7 @@ from simulation.margin.derive_common import (
     settlement_parts,
     svi_volatility,
 )
+from simulation.margin.derive_exact import decide
 from simulation.margin.derive_pmrm import DerivePmrm, PmrmParameters
 from simulation.margin.derive_pmrm2 import (
     Collateral,
@@ -565,6 +566,102 @@ def test_a_solvent_auction_ends_when_there_is_nothing_left_to_sell(
     # Above it, a bid goes through: 50 for sale at 0.89, of which the buffer margin allows a part.
     _, bid = stated(90.0, insolvent=False, reserved=40.0).bid(at(-50.0, 50), 1.0)
     assert bid.before.price == pytest.approx(44.5)
+
+
+# Two copies of these rules stood side by side once. Where they said different things, derivexyz/v2-core at
+# 7736900d says which is right; the functions named are of its `DutchAuction.sol`.
+
+
+def test_what_an_account_is_short_of_is_the_margin_that_would_end_its_auction() -> None:
+    """`getAuctionStatus`: buffer margin while a solvent auction runs, else maintenance margin."""
+    solvent, insolvent = stated(100.0, insolvent=False), stated(-10.0, insolvent=True)
+    for auction, seconds, short in (
+        (solvent, 14_499, 80.0),  # -50 less a fifth of the 150 between value and maintenance
+        (solvent, 14_500, 50.0),
+        (insolvent, 0, 50.0),
+        (insolvent, 14_500, 50.0),
+    ):
+        with pytest.raises(InputError, match=rf"short by {short};"):
+            auction.terminated(at(-50.0, seconds))
+
+
+def test_nobody_may_take_a_part_where_a_bid_is_refused() -> None:
+    """`bid` reverts where `getAuctionStatus` lets the auction end, and `_bidOnSolventAuction` at no price."""
+    for cash, mm, seconds in ((-1.0, -50.0, 50), (40.0, -50.0, 50), (100.0, 1e3, 50), (100.0, -50.0, 14_500)):
+        auction = stated(cash, insolvent=False, reserved=40.0)
+        assert auction.view(at(mm, seconds)).fmax == 0
+        with pytest.raises(InputError):
+            auction.bid(at(mm, seconds), 1.0)
+    assert stated(-10.0, insolvent=True).view(at(0.0, 50)).fmax == 0
+    # An account below the cutoff is sold whole, but not where it needs no sale.
+    all_of_it = Stated(parameters=derive_auction.TEST.model_copy(update={"mtm_cutoff": 500.0}), manager=PMRM)
+    small = replace(stated(100.0, insolvent=False), method=all_of_it)
+    assert [small.view(at(mm, 50)).fmax for mm in (-50.0, 1e3)] == [1.0, 0.0]
+    # Else it may: 80 of 80 and 0.89 of the value and 0.11 of the cash that was paid in.
+    assert stated(100.0, insolvent=False, reserved=40.0).view(at(-50.0, 50)).fmax == pytest.approx(
+        80 / (80 + 89 + 4.4)
+    )
+
+
+def test_nothing_is_said_of_an_auction_that_is_over() -> None:
+    """`getAuctionStatus` reverts, and with it a bid, whose part `bid` looks at first."""
+    ended = replace(stated(100.0, insolvent=False), live=False)
+    for ask in (ended.view, ended.terminated, lambda now: ended.bid(now, 0.5)):
+        with pytest.raises(InputError, match="the auction is over"):
+            ask(at(-50.0, 50))
+    with pytest.raises(InputError, match="a bid for 2 of the account"):
+        ended.bid(at(-50.0, 50), 2)
+
+
+def test_what_an_account_lacked_when_it_became_insolvent_stays_known() -> None:
+    """`_startInsolventAuction` keeps the maintenance margin of that moment, whatever it is later."""
+    turned = stated(100.0, insolvent=False).turned_insolvent(at(-50.0, 14_500))
+    assert turned.insolvent_mm == 50.0
+    after, _ = turned.bid(at(-70.0, 15_000), 0.5)
+    assert (after.live, after.insolvent_mm) == (True, 50.0)
+    assert stated(100.0, insolvent=False).insolvent_mm == 0.0
+    broke = AUCTION.start(UNDER_WATER.model_copy(update={"cash": 100.0}), market())
+    assert broke.insolvent_mm == -broke.view(market()).mm > 0
+
+
+@pytest.mark.parametrize("manager", [PMRM2, SRM], ids=lambda manager: manager.kind)
+@pytest.mark.parametrize(
+    ("held", "floats_too_harsh"),
+    [(option(2_345, -400, expiry=FAR), True), (option(2_000, -4, expiry=FAR), False)],
+)
+def test_at_the_edge_the_integers_say_the_auctions_status_and_whether_it_starts(
+    manager: Any, held: Position, floats_too_harsh: bool
+) -> None:
+    """The float margin is off by some 1e-13: its sign alone would start what the contract refuses."""
+    method = DeriveAuction(parameters="test", manager=manager)
+    base = account(held)
+    cash = -manager.margin(base, market()).maintenance
+    seen = set()
+    for step in range(-4, 5):
+        edge = base.model_copy(update={"cash": cash + step * np.spacing(cash)})
+        exact = decide(edge, market(), manager)
+        assert exact.decided_by == "integers"
+        below = method.margin(edge, market()).status is MarginStatus.LIQUIDATABLE
+        assert below == exact.liquidatable
+        seen.add((below, exact.mm_float < 0))
+        if below:
+            method.start(edge, market())
+        else:
+            with pytest.raises(InputError, match="no auction can start"):
+                method.start(edge, market())
+    # Where both agreed on every cash, this test would show nothing.
+    assert seen == {(True, True), (False, False), (False, True) if floats_too_harsh else (True, False)}
+
+
+def test_an_edge_that_integers_cannot_decide_is_unknown() -> None:
+    method = DeriveAuction(parameters="test", manager=PMRM2)
+    fine = account(option(2_000, -0.0012345678901234567, expiry=FAR), cash=0.0)
+    edge = fine.model_copy(update={"cash": -PMRM2.margin(fine, market()).maintenance})
+    result = method.margin(edge, market())
+    assert result.status is MarginStatus.UNKNOWN
+    assert "18" in result.reason
+    with pytest.raises(InputError, match="cannot be valued"):
+        method.start(edge, market())
 
 
 def test_the_auctions_margin_is_what_a_liquidation_restores() -> None:

@@ -15,10 +15,11 @@ from simulation.contagion.batch import YEAR_S, Batch, Channel
 from simulation.contagion.channels import channels
 from simulation.contagion.world import World
 from simulation.margin import margin_methods
+from simulation.margin.derive_auction import Auction
 from simulation.margin.result import PortfolioMethod
 from simulation.portfolio.instruments import Option, Portfolio, Position
 from simulation.portfolio.market import Expiry, Market, Underlying
-from simulation.protocols.options_account import AuctionState, Booked, OptionsAccount, Party, Phase
+from simulation.protocols.options_account import Booked, OptionsAccount, Party
 from simulation.types import Float64, MarginStatus
 
 FIGURES: Final = (
@@ -43,7 +44,7 @@ class _Path:
     accounts: list[Portfolio]
     cash: dict[Party, float]
     outside: float = 0.0
-    auctions: dict[int, AuctionState] = field(default_factory=dict)
+    auctions: dict[int, Auction] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -204,7 +205,7 @@ class OptionAccountsChannel(Channel):
         after = account.model_copy(update={"cash": account.cash + paid, "positions": stays})
         path.accounts[i] = after
         if i in path.auctions:
-            path.auctions[i] = _with_account(path.auctions[i], after)
+            path.auctions[i] = replace(path.auctions[i], portfolio=after)
 
     def _auction(self, batch: Batch, memo: _Memo, p: int, i: int, now: Market) -> None:
         """Take one account a step further: into an auction, through it, and out of it."""
@@ -217,7 +218,7 @@ class OptionAccountsChannel(Channel):
                 return
             state, booked = model.start(now, path.accounts[i])
             figures["auctions"][p] += 1.0
-            figures["insolvent"][p] += state.phase is Phase.INSOLVENT
+            figures["insolvent"][p] += state.insolvent
             figures["fees_usd"][p] += booked.net(Party.SECURITY_MODULE)
             self._book(path, i, state, booked)
         view = model.view(now, path.auctions[i])
@@ -228,13 +229,12 @@ class OptionAccountsChannel(Channel):
         if view.may_end:
             self._book(path, i, model.end(now, path.auctions[i]), Booked(()))
             return
-        worth = view.value - path.auctions[i].reserved
+        worth = view.mtm - path.auctions[i].reserved
         gain = worth - view.price
-        solvent = path.auctions[i].phase is Phase.SOLVENT
-        if view.most <= 0.0 or gain < self.bidder_margin * abs(worth) or (solvent and view.price <= 0.0):
+        if view.fmax <= 0.0 or gain < self.bidder_margin * abs(worth):
             return
         module = path.cash[Party.SECURITY_MODULE]
-        state, booked = model.bid(now, path.auctions[i], view.most, security_module=module)
+        state, booked = model.bid(now, path.auctions[i], view.fmax, security_module=module)
         figures["bids"][p] += 1.0
         figures["bidder_gain_usd"][p] += gain * booked.fraction
         figures["paid_by_module_usd"][p] -= min(booked.net(Party.SECURITY_MODULE), 0.0)
@@ -242,15 +242,15 @@ class OptionAccountsChannel(Channel):
         self._book(path, i, state, booked)
         self._hedge(batch, memo, p, booked.positions)
 
-    def _book(self, path: _Path, i: int, state: AuctionState, booked: Booked) -> None:
+    def _book(self, path: _Path, i: int, state: Auction, booked: Booked) -> None:
         """Keep the account and everybody's cash after a step of its auction."""
-        path.accounts[i] = state.account
+        path.accounts[i] = state.portfolio
         for party in path.cash:
             path.cash[party] += booked.net(party)
-        if state.phase is Phase.ENDED:
-            path.auctions.pop(i, None)
-        else:
+        if state.live:
             path.auctions[i] = state
+        else:
+            path.auctions.pop(i, None)
 
     def _hedge(self, batch: Batch, memo: _Memo, p: int, positions: Sequence[Position]) -> None:
         """Trade against the delta of what a bidder took over."""
@@ -284,10 +284,6 @@ class OptionAccountsChannel(Channel):
 def _option(position: Position) -> Option:
     assert isinstance(position.instrument, Option)
     return position.instrument
-
-
-def _with_account(state: AuctionState, account: Portfolio) -> AuctionState:
-    return replace(state, account=account)
 
 
 def _now(batch: Batch) -> int:

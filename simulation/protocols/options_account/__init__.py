@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from simulation.protocols.options_account.auction import (
-    AuctionState,
-    AuctionView,
+    AuctionRules,
     Booked,
     Flow,
     Party,
-    Phase,
+    WholeMethod,
     withdrawals_blocked,
 )
 from simulation.protocols.options_account.columns import Columns, columns_of
 from simulation.protocols.options_account.model import OptionsAccount
 
 __all__ = [
-    "AuctionState",
-    "AuctionView",
+    "AuctionRules",
     "Booked",
     "Columns",
     "Flow",
     "OptionsAccount",
     "Party",
-    "Phase",
+    "WholeMethod",
     "columns_of",
     "withdrawals_blocked",
 ]

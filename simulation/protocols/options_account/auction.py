@@ -1,33 +1,22 @@
-"""Derive's Dutch auction over an account under any margin method, with every payment it makes.
+"""Who pays whom in Derive's Dutch auction, over an account under any margin method.
 
-The formulas are those of `simulation.margin.derive_auction`, which the venue's published runs verify; what is
-added here is the order of events of its `DutchAuction` contract (derivexyz/v2-core at 182f24a9, read, not
-executed) and who pays whom, so that an engine can book it. A solvent auction ends when the buffer margin is
-restored; when the account's value falls below zero, or below the cash that earlier bids paid, it ends too and
-may be started again; when its time is over with nobody bidding it turns insolvent: then the security module
-pays bidders, and what it has not got is taken from all holders of cash.
+What a bid costs, who may bid, and what ends an auction or turns it insolvent, says the `Auction` of
+`simulation.margin.derive_auction`. Here its steps become payments that an engine can book: the fee and what
+is bid go through the account, an insolvent account's bidder is paid by the security module, and what that has
+not got is taken from all holders of cash (derivexyz/v2-core at 7736900d, `DutchAuction.sol` and `executeBid`
+of `BaseManager.sol`, read and not executed).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from contracts_abi.errors import InputError
-from simulation.margin.derive_auction import (
-    AuctionParameters,
-    DeriveAuction,
-    buffer_margin,
-    cash_to_bid,
-    discount_at,
-    insolvent_payout,
-    liquidation_fee,
-    max_fraction,
-    sell,
-    solvent_price,
-)
-from simulation.margin.result import PortfolioMethod
+from simulation.margin.derive_auction import Auction, AuctionParameters, Valuation
+from simulation.margin.result import MarginResult, PortfolioMethod
 from simulation.portfolio.instruments import Portfolio, Position
 from simulation.portfolio.market import Market
 from simulation.types import MarginStatus
@@ -40,14 +29,6 @@ class Party(StrEnum):
     BIDDER = "bidder"
     SECURITY_MODULE = "security module"
     CASH_HOLDERS = "cash holders"
-
-
-class Phase(StrEnum):
-    """Where an auction is."""
-
-    SOLVENT = "solvent"
-    INSOLVENT = "insolvent"
-    ENDED = "ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,94 +75,69 @@ class Booked:
         return got - sum(flow.cash for flow in self.flows if flow.payer is party)
 
 
-@dataclass(frozen=True, slots=True)
-class AuctionState:
-    """An account in its auction; every step returns the next one.
+class AuctionRules(Valuation, Protocol):
+    """A valuation that also says who is put up for auction."""
 
-    Attributes
-    ----------
-    account
-        What it still holds.
-    phase
-        Where the auction is.
-    started
-        Unix seconds of the phase's start.
-    scenario
-        The manager's scenario that the account is valued at, for Derive's own methods; 0 otherwise.
-    reserved
-        Cash that earlier bids of this auction paid in, which is not for sale.
-    left
-        Part of the account at the start that is not sold.
-    insolvent_maintenance
-        What the account was short of when it became insolvent, dollars; see `withdrawals_blocked`.
-    """
+    def start(self, portfolio: Portfolio, market: Market) -> Auction:
+        """Return the auction of an account below its maintenance margin, its fee paid.
 
-    account: Portfolio
-    phase: Phase
-    started: int
-    scenario: int = 0
-    reserved: float = 0.0
-    left: float = 1.0
-    insolvent_maintenance: float = 0.0
+        Raises
+        ------
+        InputError
+            If the account is not below its maintenance margin, or cannot be valued.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class AuctionView:
-    """An auction at one moment.
+class WholeMethod:
+    """Auctions of accounts under a method that has none of its own: they are valued by the whole method.
 
     Attributes
     ----------
-    value, maintenance, buffer
-        Value of the account; what is left of it after the maintenance requirement and after the buffer's.
-    discount
-        Share of the value that a bid pays in a solvent auction; 0 in an insolvent one.
-    price
-        What the whole costs; negative when the bidder is paid.
-    most
-        Largest part that one bid may take.
-    may_end
-        Whether anybody may end the auction now; then nobody may bid.
-    may_turn_insolvent
-        Whether anybody may turn it into an insolvent one.
+    method
+        The margin method.
+    parameters
+        The auction's.
     """
 
-    value: float
-    maintenance: float
-    buffer: float
-    discount: float
-    price: float
-    most: float
-    may_end: bool
-    may_turn_insolvent: bool
+    method: PortfolioMethod
+    parameters: AuctionParameters
+
+    def valued(self, portfolio: Portfolio, market: Market, scenario: int) -> tuple[float, float]:
+        """Return an account's value and maintenance margin, dollars; there are no scenarios to choose from.
+
+        Raises
+        ------
+        InputError
+            If something that it needs is unknown.
+        """
+        result = self._known(portfolio, market)
+        return result.equity, result.maintenance
+
+    def start(self, portfolio: Portfolio, market: Market) -> Auction:
+        """Return the auction of an account; see `AuctionRules.start`."""
+        result = self._known(portfolio, market)
+        if result.status is not MarginStatus.LIQUIDATABLE:
+            raise InputError(f"{portfolio.account} has its maintenance margin", fix="no auction can start")
+        return Auction.opened(self, portfolio, market, 0, result.equity, result.maintenance)
+
+    def _known(self, portfolio: Portfolio, market: Market) -> MarginResult:
+        result = self.method.margin(portfolio, market)
+        if result.status is MarginStatus.UNKNOWN:
+            raise InputError(
+                f"{portfolio.account} cannot be valued: {result.reason}", fix="give what is missing"
+            )
+        return result
 
 
-def valued(method: PortfolioMethod, account: Portfolio, market: Market, scenario: int) -> tuple[float, float]:
-    """Return an account's value, and what is left of it after the maintenance requirement, dollars.
-
-    Raises
-    ------
-    InputError
-        If something that it needs is unknown: an account of unknown value cannot be sold.
-    """
-    if isinstance(method, DeriveAuction):
-        return method.valued(account, market, scenario)
-    result = method.margin(account, market)
-    if result.status is MarginStatus.UNKNOWN:
-        raise InputError(f"{account.account} cannot be valued: {result.reason}", fix="give the price")
-    return result.equity, result.maintenance
-
-
-def start(
-    method: PortfolioMethod, parameters: AuctionParameters, market: Market, account: Portfolio
-) -> tuple[AuctionState, Booked]:
+def start(rules: AuctionRules, market: Market, account: Portfolio) -> tuple[Auction, Booked]:
     """Return the auction of an account below its maintenance margin, and the fee that it paid.
 
     Parameters
     ----------
-    method
-        Margin method of the account.
-    parameters
-        Of the auction.
+    rules
+        Who values the account, and under which parameters.
     market
         Prices; its timestamp is the start.
     account
@@ -192,114 +148,39 @@ def start(
     InputError
         If the account is not below its maintenance margin, or cannot be valued.
     """
-    if isinstance(method, DeriveAuction):
-        scenario = method.start(
-            account, market
-        ).scenario  # at the edge its integers say whether one may start
-        value, maintenance = valued(method, account, market, scenario)
-    else:
-        scenario = 0
-        value, maintenance = valued(method, account, market, scenario)
-        if maintenance >= 0:
-            raise InputError(f"{account.account} has its maintenance margin", fix="no auction can start")
-    if value <= 0:
-        state = AuctionState(
-            account, Phase.INSOLVENT, market.timestamp, scenario, insolvent_maintenance=-maintenance
-        )
-        return state, Booked(())
-    fee = liquidation_fee(parameters, value, maintenance)
-    flows = _flows((Party.ACCOUNT, Party.SECURITY_MODULE, fee, "liquidation fee"))
-    left = account.model_copy(update={"cash": account.cash - fee})
-    return AuctionState(left, Phase.SOLVENT, market.timestamp, scenario), Booked(flows)
-
-
-def view(
-    method: PortfolioMethod, parameters: AuctionParameters, market: Market, state: AuctionState
-) -> AuctionView:
-    """Return the auction at a market, whose timestamp is the time.
-
-    Raises
-    ------
-    InputError
-        If the auction is over, or the account cannot be valued.
-    """
-    if state.phase is Phase.ENDED:
-        raise InputError("the auction is over", fix="start another one")
-    value, maintenance = valued(method, state.account, market, state.scenario)
-    buffer = buffer_margin(parameters, value, maintenance)
-    elapsed = market.timestamp - state.started
-    if state.phase is Phase.INSOLVENT:
-        short = maintenance < 0
-        price = -insolvent_payout(parameters, value, maintenance, elapsed) if short else 0.0
-        return AuctionView(value, maintenance, buffer, 0.0, price, 1.0 if short else 0.0, not short, False)
-    over = elapsed >= parameters.fast_s + parameters.slow_s
-    discount = 0.0 if over else discount_at(parameters, elapsed)
-    price = solvent_price(value, state.reserved, discount)
-    if over:
-        may_end = maintenance >= 0
-    else:
-        may_end = value < 0 or state.reserved >= value or buffer >= 0
-    return AuctionView(
-        value=value,
-        maintenance=maintenance,
-        buffer=buffer,
-        discount=discount,
-        price=price,
-        most=0.0 if may_end else max_fraction(parameters, value, buffer, discount, state.reserved),
-        may_end=may_end,
-        may_turn_insolvent=maintenance < 0 and (over or state.reserved <= value) and price <= 0,
-    )
+    auction = rules.start(account, market)
+    fee = (Party.ACCOUNT, Party.SECURITY_MODULE, auction.fee, "liquidation fee")
+    return auction, Booked(_flows(fee))
 
 
 def bid(
-    method: PortfolioMethod,
-    parameters: AuctionParameters,
+    auction: Auction,
     market: Market,
-    state: AuctionState,
     want: float,
     *,
     security_module: float = 0.0,
     bidder_cash: float | None = None,
-) -> tuple[AuctionState, Booked]:
+) -> tuple[Auction, Booked]:
     """Return the auction after a bid for a part of what is left, and what it moved.
 
     Parameters
     ----------
-    method, parameters, market, state
-        As of `view`.
-    want
-        Part of the account as it is now, above 0, at most 1; no more than the largest part is sold.
+    auction, market, want, bidder_cash
+        As of `Auction.bid`.
     security_module
         Its balance, dollars: what it lacks of a payout, all holders of cash bear.
-    bidder_cash
-        What the bidder holds; not checked without it.
 
     Raises
     ------
     InputError
-        If the auction is over or may be ended, the part is none, or the bidder holds too little.
+        If the balance is negative, or nobody may bid so, see `Auction.bid`.
     """
-    if not 0 < want <= 1:
-        raise InputError(f"a bid for {want} of the account", fix="above 0, at most 1")
     if security_module < 0:
         raise InputError(f"security_module {security_module} is negative", fix="give its balance")
-    now = view(method, parameters, market, state)
-    if now.may_end:
-        raise InputError("the auction may be ended", fix="end it; nobody may bid any more")
-    insolvent = state.phase is Phase.INSOLVENT
-    if not insolvent and now.price <= 0:
-        raise InputError("the solvent auction is over", fix="turn it insolvent")
-    fraction = min(want, now.most)
-    if insolvent:
-        needed = (abs(now.maintenance) + now.price) * fraction
-    else:
-        needed = cash_to_bid(now.price, now.buffer, state.reserved, fraction)
-    if bidder_cash is not None and bidder_cash < needed:
-        raise InputError(f"the bidder holds {bidder_cash} of {needed}", fix="bid for less")
-    paid = now.price * fraction
-    received, payout = max(0.0, paid), max(0.0, -paid)
+    after, said = auction.bid(market, want, bidder_cash=bidder_cash)
+    received, payout = max(0.0, said.paid), max(0.0, -said.paid)
     covered = min(payout, security_module)
-    cash_taken = (state.account.cash - state.reserved) * fraction
+    cash_taken = (auction.portfolio.cash - auction.reserved) * said.fraction
     flows = _flows(
         (Party.BIDDER, Party.ACCOUNT, received, "bid"),
         (Party.SECURITY_MODULE, Party.BIDDER, covered, "payout"),
@@ -308,18 +189,12 @@ def bid(
         (Party.BIDDER, Party.ACCOUNT, -cash_taken, "debt taken over"),
     )
     positions = tuple(
-        p.model_copy(update={"quantity": p.quantity * fraction, "unrealised": p.unrealised * fraction})
-        for p in state.account.positions
+        p.model_copy(
+            update={"quantity": p.quantity * said.fraction, "unrealised": p.unrealised * said.fraction}
+        )
+        for p in auction.portfolio.positions
     )
-    ended = fraction == 1.0 if insolvent else want >= now.most
-    after = replace(
-        state,
-        account=sell(state.account, fraction, state.reserved, received),
-        reserved=state.reserved + received,
-        left=state.left * (1 - fraction),
-        phase=Phase.ENDED if ended else state.phase,
-    )
-    return after, Booked(flows, positions, fraction)
+    return after, Booked(flows, positions, said.fraction)
 
 
 def _flows(*payments: tuple[Party, Party, float, str]) -> tuple[Flow, ...]:
@@ -327,52 +202,7 @@ def _flows(*payments: tuple[Party, Party, float, str]) -> tuple[Flow, ...]:
     return tuple(Flow(*payment) for payment in payments if payment[2] > 0)
 
 
-def end(
-    method: PortfolioMethod, parameters: AuctionParameters, market: Market, state: AuctionState
-) -> AuctionState:
-    """Return the auction as ended, where anybody may end it (`terminateAuction`).
-
-    Raises
-    ------
-    InputError
-        While it may not be ended, or where it is over.
-    """
-    now = view(method, parameters, market, state)
-    if not now.may_end:
-        raise InputError(f"the account is short by {-min(now.maintenance, now.buffer)}", fix="bid, or wait")
-    return replace(state, phase=Phase.ENDED)
-
-
-def turn_insolvent(
-    method: PortfolioMethod, parameters: AuctionParameters, market: Market, state: AuctionState
-) -> AuctionState:
-    """Return a solvent auction whose price has fallen to nothing as an insolvent one, which starts now.
-
-    Cash that bids paid in is for sale from here on (`convertToInsolventAuction`).
-
-    Raises
-    ------
-    InputError
-        While bids still cost something, the maintenance margin is there, or the auction is no solvent one.
-    """
-    if state.phase is not Phase.SOLVENT:
-        raise InputError(f"the auction is {state.phase.value}", fix="only a solvent one turns insolvent")
-    now = view(method, parameters, market, state)
-    if not now.may_turn_insolvent:
-        raise InputError(
-            f"price {now.price}, maintenance margin {now.maintenance}, reserved cash {state.reserved}",
-            fix="the price must be 0 and the margin short; a value below the cash ends the auction instead",
-        )
-    return replace(
-        state,
-        phase=Phase.INSOLVENT,
-        started=market.timestamp,
-        reserved=0.0,
-        insolvent_maintenance=-now.maintenance,
-    )
-
-
-def withdrawals_blocked(auctions: Sequence[AuctionState], security_module: float) -> bool:
+def withdrawals_blocked(auctions: Sequence[Auction], security_module: float) -> bool:
     """Return whether all withdrawals of cash stop: insolvent accounts lack more than the module holds."""
-    lacking = sum(a.insolvent_maintenance for a in auctions if a.phase is Phase.INSOLVENT)
+    lacking = sum(auction.insolvent_mm for auction in auctions if auction.live)
     return lacking > 0 and lacking > security_module

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from simulation.margin.derive_auction import MAINNET, AuctionParameters, DeriveAuction
+from simulation.margin.derive_auction import MAINNET, Auction, AuctionParameters, DeriveAuction, View
 from simulation.margin.result import PortfolioMethod
 from simulation.portfolio.instruments import Portfolio
 from simulation.portfolio.market import Market
 from simulation.protocols.models import Founded, protocol_models
 from simulation.protocols.options_account import auction
-from simulation.protocols.options_account.auction import AuctionState, AuctionView, Booked
+from simulation.protocols.options_account.auction import AuctionRules, Booked, WholeMethod
 from simulation.protocols.options_account.columns import Columns, columns_of
 from simulation.types import MarginStatus
 
@@ -35,7 +35,7 @@ class OptionsAccount:
 
     kind: ClassVar[Literal["options-account"]] = "options-account"
     founded: ClassVar[Founded] = Founded.READ
-    source: ClassVar[str] = "derivexyz/v2-core at 182f24a9, src/liquidation/DutchAuction.sol"
+    source: ClassVar[str] = "derivexyz/v2-core at 7736900d, src/liquidation/DutchAuction.sol"
 
     method: PortfolioMethod
     parameters: AuctionParameters | None = None
@@ -55,38 +55,40 @@ class OptionsAccount:
         """Return the accounts' margins as float columns."""
         return columns_of(self.method, market, accounts)
 
-    def start(self, market: Market, account: Portfolio) -> tuple[AuctionState, Booked]:
-        """Start an auction; see `auction.start`."""
-        return auction.start(self.method, self.auction_parameters, market, account)
+    @property
+    def rules(self) -> AuctionRules:
+        """Who values accounts in their auctions, and under which parameters."""
+        parameters = self.auction_parameters
+        if not isinstance(self.method, DeriveAuction):
+            return WholeMethod(self.method, parameters)
+        if parameters is self.method.parameters:
+            return self.method
+        return self.method.model_copy(update={"parameters": parameters})
 
-    def view(self, market: Market, state: AuctionState) -> AuctionView:
-        """Return price, largest part and what may be done; see `auction.view`."""
-        return auction.view(self.method, self.auction_parameters, market, state)
+    def start(self, market: Market, account: Portfolio) -> tuple[Auction, Booked]:
+        """Start an auction; see `auction.start`."""
+        return auction.start(self.rules, market, account)
+
+    def view(self, market: Market, state: Auction) -> View:
+        """Return price, largest part and what may be done; see `Auction.view`."""
+        return state.view(market)
 
     def bid(
         self,
         market: Market,
-        state: AuctionState,
+        state: Auction,
         want: float,
         *,
         security_module: float = 0.0,
         bidder_cash: float | None = None,
-    ) -> tuple[AuctionState, Booked]:
+    ) -> tuple[Auction, Booked]:
         """Bid for a part; see `auction.bid`."""
-        return auction.bid(
-            self.method,
-            self.auction_parameters,
-            market,
-            state,
-            want,
-            security_module=security_module,
-            bidder_cash=bidder_cash,
-        )
+        return auction.bid(state, market, want, security_module=security_module, bidder_cash=bidder_cash)
 
-    def end(self, market: Market, state: AuctionState) -> AuctionState:
-        """End an auction that may be ended; see `auction.end`."""
-        return auction.end(self.method, self.auction_parameters, market, state)
+    def end(self, market: Market, state: Auction) -> Auction:
+        """End an auction that may be ended; see `Auction.terminated`."""
+        return state.terminated(market)
 
-    def turn_insolvent(self, market: Market, state: AuctionState) -> AuctionState:
-        """Turn an auction insolvent that has no price any more; see `auction.turn_insolvent`."""
-        return auction.turn_insolvent(self.method, self.auction_parameters, market, state)
+    def turn_insolvent(self, market: Market, state: Auction) -> Auction:
+        """Turn an auction insolvent that has no price any more; see `Auction.turned_insolvent`."""
+        return state.turned_insolvent(market)
