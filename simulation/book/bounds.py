@@ -160,6 +160,8 @@ def check_lending_venue(venue: LendingVenue, tokens: Iterable[str], where: str) 
     listed = [reserve.token for reserve in venue.reserves]
     if venue.emodes and venue.kind not in (AAVE_V3, AAVE_V3_6):
         raise InputError(f"{where}: {venue.kind} has no eMode categories", fix="remove them")
+    if venue.target_reserves is not None and venue.kind != COMPOUND_V3:
+        raise InputError(f"{where}: target_reserves: {venue.kind} has no store front", fix="leave it out")
     seen: set[int] = set()
     for category in venue.emodes:
         at = f"{where}: emode.{category.id}"

@@ -174,6 +174,8 @@ def _token(token: Token) -> list[str]:
 
 def _lending(venue: LendingVenue) -> list[str]:
     lines = ["", "[[lending]]", f"name = {_text(venue.name)}", f"kind = {_text(venue.kind)}"]
+    if venue.target_reserves is not None:
+        lines.append(f"target_reserves = {_number(venue.target_reserves)}")
     for reserve in venue.reserves:
         lines += ["", f"[lending.reserves.{_key(reserve.token)}]", *_reserve(reserve)]
     for category in venue.emodes:

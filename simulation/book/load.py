@@ -218,6 +218,7 @@ def _lending(table: LendingTable) -> LendingVenue:
             )
             for e in table.emode
         ),
+        target_reserves=table.target_reserves,
     )
 
 

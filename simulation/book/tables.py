@@ -151,6 +151,8 @@ class LendingTable(Table):
     """Its tokens in order; of Morpho Blue and Compound III the token that is lent comes last."""
     emode: tuple[EModeTable, ...] = ()
     """Categories, of Aave V3 alone."""
+    target_reserves: Whole | None = None
+    """Of Compound III: reserves in the token lent from which on it sells nothing; left out for no limit."""
 
     @field_validator("kind")
     @classmethod

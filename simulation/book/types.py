@@ -172,12 +172,16 @@ class LendingVenue:
         front's price factor: what the buyer of the collateral does not get.
     emodes
         Categories; empty for protocols without.
+    target_reserves
+        Of Compound III: tokens that it lends which its own reserves have to reach before it sells no more of
+        what it has absorbed (`targetReserves`); None sells whatever they are.
     """
 
     name: str
     kind: str
     reserves: tuple[Reserve, ...]
     emodes: tuple[EMode, ...] = ()
+    target_reserves: float | None = None
 
     def reserve(self, token: str) -> Reserve:
         """Return the reserve of `token`; KeyError when it is not listed."""

@@ -6,9 +6,10 @@ as plain Python too (``.py_func``).
 
 A liquidator repays ``r`` of debt token ``b`` and receives ``r * o_b / o_a * (1 + bonus)`` of collateral ``a``
 at the prices ``o`` that the venue believes, sells it at the market's price and buys the debt back there. Both
-trades lose to the market's depth what `loss` says, over what was traded in the same step already:
+trades lose to the market's depth. With ``x`` the US dollars sold less bought of a token in the step already,
+by whomever, and ``L`` what `loss` says of as much sold from rest, even in its argument:
 
-    profit = s * m_a - r * m_b - (L_a(x_a + s * m_a) - L_a(x_a)) - (L_b(y_b + r * m_b) - L_b(y_b)) - gas
+    profit = s * m_a - r * m_b - (L_a(x_a + s * m_a) - L_a(x_a)) - (L_b(x_b - r * m_b) - L_b(x_b)) - gas
 
 Of the sizes 1, 1/2, 1/4 … 1/16 of what the rules allow, and the one that leaves as little debt as they allow,
 the one with the most profit is taken, over all pairs. Liquidations are carried out in falling order of the
@@ -72,6 +73,26 @@ def loss(x: float, size: Float64, lost: Float64) -> float:
     low_x = size[k - 1] if k > 0 else 0.0
     low_y = lost[k - 1] if k > 0 else 0.0
     return low_y + (lost[k] - low_y) * (x - low_x) / (size[k] - low_x)  # type: ignore[no-any-return]
+
+
+@numba.njit(cache=True)
+def loss_after(net: float, x: float, size: Float64, lost: Float64) -> float:
+    """Return US dollars that a trade loses where the market was displaced in the same step already.
+
+    What is lost is counted from the market's price at the step's start. Who sells into what others bought
+    gets more than that, and so does who buys what others sold pay less: the result is then negative. Coming
+    back to where the market was costs what going there brought, so that nobody gains by going round.
+
+    Parameters
+    ----------
+    net
+        US dollars sold less bought in the step so far.
+    x
+        US dollars sold, negative when bought.
+    size, lost
+        See `Depth`; what purchases lose is taken to be what sales of the same size lose.
+    """
+    return loss(abs(net + x), size, lost) - loss(abs(net), size, lost)
 
 
 @numba.njit(cache=True, inline="always")
@@ -138,7 +159,7 @@ def seize(
 
 
 @numba.njit(cache=True)
-def _profit(
+def trade(
     repay: float,
     got: float,
     a: int,
@@ -148,13 +169,61 @@ def _profit(
     bought: Float64,
     size: Float64,
     lost: Float64,
-) -> float:
+) -> tuple[float, float]:
+    """Return what selling `got` of token `a` at once brings and buying `repay` of `b` costs, US dollars.
+
+    Where both are one token nothing is traded but the difference, which is taken at the market's price.
+    """
     revenue, cost = got * market[a], repay * market[b]
-    if a == b:
-        return float(revenue - cost)
-    revenue -= loss(sold[a] + revenue, size[a], lost[a]) - loss(sold[a], size[a], lost[a])
-    cost += loss(bought[b] + cost, size[b], lost[b]) - loss(bought[b], size[b], lost[b])
-    return float(revenue - cost)
+    if a != b:
+        revenue -= loss_after(sold[a] - bought[a], revenue, size[a], lost[a])
+        cost += loss_after(sold[b] - bought[b], -cost, size[b], lost[b])
+    return revenue, cost
+
+
+@numba.njit(cache=True)
+def outlay(revenue: float, cost: float, gas_usd: float, bid: float) -> float:
+    """Return US dollars that a keeper pays before it has sold anything: the debt, gas, and its bid."""
+    return cost + gas_usd + bid * max(revenue - cost - gas_usd, 0.0)
+
+
+@numba.njit(cache=True)
+def affordable(
+    most: float,
+    owed: float,
+    held: float,
+    price_debt: float,
+    price_coll: float,
+    bonus: float,
+    fee_rate: float,
+    a: int,
+    b: int,
+    market: Float64,
+    sold: Float64,
+    bought: Float64,
+    size: Float64,
+    lost: Float64,
+    capital: float,
+    gas_usd: float,
+    bid: float,
+) -> float:
+    """Return the largest offer, at most `most`, whose `outlay` own funds pay; see `seize`, `trade`.
+
+    The outlay rises with the offer, so bisection finds it, from below and to the last bits.
+    """
+    low, high, offer = 0.0, most, most
+    for _ in range(200):
+        repaid, taken = seize(offer, owed, held, price_debt, price_coll, bonus, 0.0)
+        got = taken - (taken - taken / (1.0 + bonus)) * fee_rate
+        revenue, cost = trade(repaid, got, a, b, market, sold, bought, size, lost)
+        if outlay(revenue, cost, gas_usd, bid) <= capital:
+            low = offer
+        else:
+            high = offer
+        if high - low <= 1e-15 * high:
+            break
+        offer = 0.5 * (low + high)
+    return low
 
 
 class Layout(NamedTuple):
@@ -183,7 +252,8 @@ class Keepers(NamedTuple):
     Attributes
     ----------
     flash
-        1 where flash loans pay, so that own funds do not bound a liquidation and all is sold at once.
+        1 where flash loans pay, so that own funds do not bound a liquidation and all is sold at once. The
+        others pay the purchase of the debt, gas and bids out of their own funds, and keep what they seize.
     latency
         Steps from the one in which an account falls below 1 to the first in which the keeper acts.
     min_profit
@@ -225,9 +295,11 @@ class Choice(NamedTuple):
     bonus
         That the venue pays.
     profit
-        US dollars, before gas.
+        US dollars, before gas, with the collateral sold at once.
     largest
         Whether it repays all that the rules allow.
+    cost
+        US dollars that buying the debt costs.
     """
 
     debt_slot: int
@@ -238,6 +310,7 @@ class Choice(NamedTuple):
     bonus: float
     profit: float
     largest: bool
+    cost: float
 
 
 @numba.njit(cache=True)
@@ -279,6 +352,8 @@ def best_liquidation(
     size: Float64,
     lost: Float64,
     capital: float,
+    gas_usd: float = 0.0,
+    bid: float = 0.0,
 ) -> Choice:
     """Return the most profitable liquidation of row `i` of one path.
 
@@ -293,17 +368,20 @@ def best_liquidation(
     market
         Market prices, shape (A,).
     sold, bought
-        US dollars that were sold and bought of each token in this step, shape (A,).
+        US dollars that were sold and bought of each token in this step, by whomever, shape (A,).
     size, lost
         See `Depth`, of one path.
     capital
-        US dollars that may be repaid; infinite with a flash loan.
+        US dollars of own funds, which pay for the debt, gas and the bid; infinite with a flash loan.
+    gas_usd, bid
+        What a liquidation's gas costs, and the part of the profit that is bid; they bound nothing but what
+        own funds can pay.
     """
     v = layout.row_venue[i]
     offset = v * layout.tokens
     have, owe = account_values(i, layout, coll, debt, supply_index, borrow_index, oracle)
     ltv = owe / have if have > 0.0 else np.inf
-    best = Choice(-1, -1, 0.0, 0.0, 0.0, 0.0, -np.inf, False)
+    best = Choice(-1, -1, 0.0, 0.0, 0.0, 0.0, -np.inf, False, 0.0)
     for d in range(debt.shape[1]):
         rb = layout.debt_at[i, d]
         b = rb - offset
@@ -331,7 +409,25 @@ def best_liquidation(
                 rules.min_full[v],
             )
             if capital < np.inf:
-                most = min(most, capital / market[b])
+                most = affordable(
+                    most,
+                    owed,
+                    held,
+                    oracle[rb],
+                    oracle[ra],
+                    bonus,
+                    layout.fee_rate[ra],
+                    a,
+                    b,
+                    market,
+                    sold,
+                    bought,
+                    size,
+                    lost,
+                    capital,
+                    gas_usd,
+                    bid,
+                )
             for h in range(HALVINGS + 1):
                 offer = most * 0.5**h
                 if h == HALVINGS:
@@ -343,9 +439,9 @@ def best_liquidation(
                 if repaid <= 0.0 or taken - fee > cash[ra]:
                     # Refused, or the pool has lent the collateral out and cannot pay it.
                     continue
-                profit = _profit(repaid, taken - fee, a, b, market, sold, bought, size, lost)
-                if profit > best.profit:
-                    best = Choice(d, c, repaid, taken, fee, bonus, profit, h == 0)
+                revenue, cost = trade(repaid, taken - fee, a, b, market, sold, bought, size, lost)
+                if revenue - cost > best.profit:
+                    best = Choice(d, c, repaid, taken, fee, bonus, revenue - cost, h == 0, cost)
     return best
 
 
@@ -406,7 +502,8 @@ def settle_paths(
     paused_until, trusted
         See `State`.
     sold_usd, bought_usd
-        US dollars that keepers have sold and bought of each token in the step so far, shape (P, A): added to.
+        US dollars that were sold and bought of each token in the step so far, shape (P, A): added to. Only
+        their difference counts.
     coll, debt, supply_index, …, dirty_count
         Arrays of `State` and `Anchor`, changed in place.
     events, event_path
@@ -464,6 +561,8 @@ def settle_paths(
                 depth.size[p],
                 depth.lost[p],
                 np.inf,
+                gas_usd[p],
+                0.0,
             ).profit
             if first_profit[k] == -np.inf:
                 # The rules refuse every size, or the pool cannot pay the collateral out.
@@ -479,9 +578,9 @@ def settle_paths(
                 continue
             # The highest bid comes first; whom it does not pay enough leaves it to the next.
             keeper, rivals, asked, possible = -1, 0, False, False
-            choice = Choice(-1, -1, 0.0, 0.0, 0.0, 0.0, -np.inf, False)
+            choice = Choice(-1, -1, 0.0, 0.0, 0.0, 0.0, -np.inf, False, 0.0)
             for h in range(len(keepers.flash)):
-                funded = keepers.flash[h] == 1 or inventory[p, h] > 0.0
+                funded = keepers.flash[h] == 1 or inventory[p, h] > gas_usd[p]
                 if not funded or step - below_since[p, i] < keepers.latency[h]:
                     continue
                 if keeper >= 0:
@@ -508,6 +607,8 @@ def settle_paths(
                     depth.size[p],
                     depth.lost[p],
                     np.inf if keepers.flash[h] == 1 else inventory[p, h],
+                    gas_usd[p],
+                    keepers.bid[h],
                 )
                 if choice.debt_slot >= 0:
                     possible = True
@@ -537,6 +638,8 @@ def settle_paths(
                 totals[p, v, _WRITTEN_OFF] += written
                 totals[p, v, _GAS] += gas_usd[p]
                 totals[p, v, _PROFIT] -= gas_usd[p]
+                if keepers.flash[keeper] == 0:
+                    inventory[p, keeper] -= gas_usd[p]
                 used += 1
                 touch(p, v, i, layout.venue_ptr[v], dirty, dirty_list, dirty_count)
                 if recorded < len(event_path):
@@ -628,6 +731,16 @@ def _row_bonus(i: int, layout: Layout, coll: Float64) -> float:
 
 
 @numba.njit(cache=True)
+def purse(funds: float, spent: float) -> float:
+    """Return what is left of own funds: spent but for a rounding's rest they are empty.
+
+    Such a rest would buy nobody anything but a place before others.
+    """
+    left = funds - spent
+    return left if left > 1e-12 * spent else 0.0
+
+
+@numba.njit(cache=True)
 def carry_out(
     p: int,
     i: int,
@@ -682,15 +795,17 @@ def carry_out(
     paid, gets = choice.repaid * market[p, b], got * market[p, a]
     bought[b] += paid
     order_flow[p, b] += paid
+    bid = max(choice.profit - gas_usd, 0.0) * keepers.bid[keeper]
+    gain = choice.profit - gas_usd - bid
     if keepers.flash[keeper] == 1:
         sold[a] += gets
         order_flow[p, a] -= gets
         sold_tokens[p, a] += got
     else:
-        # A purse that is spent is empty, and its rounding's rest buys nobody a place.
-        left = inventory[p, keeper] - paid
-        inventory[p, keeper] = left if left > 1e-12 * paid else 0.0
+        inventory[p, keeper] = purse(inventory[p, keeper], choice.cost + gas_usd + bid)
         unsold[p, keeper, a] += got
+        # What is kept is worth what the market says, until it is sold.
+        gain = gets - choice.cost - gas_usd - bid
     have, owe = 0.0, 0.0
     have, owe = account_values(i, layout, coll[p], debt[p], supply_index[p], borrow_index[p], oracle[p])
     seized_usd = choice.taken * oracle[p, ra]
@@ -703,9 +818,8 @@ def carry_out(
     totals[p, v, _BONUS] += seized_usd - repaid_usd
     totals[p, v, _FEES] += choice.fee * market[p, a]
     totals[p, v, _GAS] += gas_usd
-    bid = max(choice.profit - gas_usd, 0.0) * keepers.bid[keeper]
     totals[p, v, _BIDS] += bid
-    totals[p, v, _PROFIT] += choice.profit - gas_usd - bid
+    totals[p, v, _PROFIT] += gain
     if have > 0.0 or owe <= 0.0:
         return 0.0
     return _left_behind(
@@ -826,83 +940,3 @@ def _absorb(
         idle[p, base] += extra / supply_index[p, base]
         reserves[p, base] -= extra
     return max(owed_market - worth, 0.0)
-
-
-@numba.njit(cache=True)
-def buy_collateral_paths(
-    layout: Layout,
-    rules: VenueRules,
-    penalty: Float64,
-    base: Int64,
-    target: Float64,
-    gas_usd: Float64,
-    depth: Depth,
-    oracle: Float64,
-    market: Float64,
-    cash: Float64,
-    reserves: Float64,
-    order_flow: Float64,
-    sold_tokens: Float64,
-    bought_tokens: Float64,
-    totals: Float64,
-    sold_usd: Float64,
-    bought_usd: Float64,
-) -> None:
-    """Let keepers buy what Compound III venues have absorbed, where that pays (Comet `buyCollateral`).
-
-    Parameters
-    ----------
-    penalty
-        Liquidation penalty of each reserve, shape (R,); the buyer's discount is `rules.storefront` of it.
-    base
-        Reserve of each venue's base token, -1 for other protocols, shape (V,).
-    target
-        Base tokens of reserves from which on nothing is for sale, shape (V,).
-    sold_usd, bought_usd
-        See `settle_paths`.
-    """
-    for p in range(oracle.shape[0]):
-        for v in range(len(base)):
-            rb = base[v]
-            if rb < 0:
-                continue
-            offset = v * layout.tokens
-            for a in range(layout.tokens):
-                ra = offset + a
-                held = min(reserves[p, ra], cash[p, ra])
-                if ra == rb or held <= 0.0 or oracle[p, ra] <= 0.0 or reserves[p, rb] >= target[v]:
-                    continue
-                discount = rules.storefront[v] * penalty[ra]
-                best, best_pay, best_profit = 0.0, 0.0, 0.0
-                for h in range(HALVINGS):
-                    got = held * 0.5**h
-                    pay = got * oracle[p, ra] * (1.0 - discount) / oracle[p, rb]
-                    profit = -gas_usd[p] + _profit(
-                        pay,
-                        got,
-                        a,
-                        rb - offset,
-                        market[p],
-                        sold_usd[p],
-                        bought_usd[p],
-                        depth.size[p],
-                        depth.lost[p],
-                    )
-                    if profit > best_profit:
-                        best, best_pay, best_profit = got, pay, profit
-                if best <= 0.0:
-                    continue
-                cash[p, ra] -= best
-                reserves[p, ra] -= best
-                cash[p, rb] += best_pay
-                reserves[p, rb] += best_pay
-                sold_usd[p, a] += best * market[p, a]
-                bought_usd[p, rb - offset] += best_pay * market[p, rb - offset]
-                order_flow[p, a] -= best * market[p, a]
-                order_flow[p, rb - offset] += best_pay * market[p, rb - offset]
-                sold_tokens[p, a] += best
-                bought_tokens[p, rb - offset] += best_pay
-                totals[p, v, _PROFIT] += best_profit
-                totals[p, v, _GAS] += gas_usd[p]
-                totals[p, v, _SEIZED] += best * market[p, a]
-                totals[p, v, _REPAID] += best_pay * market[p, rb - offset]

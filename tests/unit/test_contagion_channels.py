@@ -333,7 +333,13 @@ def test_what_does_not_pay_one_keeper_is_left_to_the_next() -> None:
 
 def test_inventory_bounds_what_is_repaid_and_comes_back_by_sales() -> None:
     book = one_pair_book([100.0], [8_500.0], price=100.0, kind="morpho-blue")
-    desk = {"name": "desk", "funding": "inventory", "capital_usd": 1_000.0, "sell_per_step": 0.5}
+    desk = {
+        "name": "desk",
+        "funding": "inventory",
+        "capital_usd": 1_000.0,
+        "sell_per_step": 0.5,
+        "bid": 0.0,
+    }
     run = run_of(book, {"keepers": {"keepers": [desk]}}, steps=2)
     result, kept = steps_of(run, "inventory")
     assert kept[0][0, 0] == pytest.approx(0.0, abs=1e-9)

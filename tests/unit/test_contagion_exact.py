@@ -480,14 +480,14 @@ def test_the_best_liquidation_is_the_same_compiled_and_plain() -> None:
         for capital in (np.inf, 500.0):
             args = (
                 *(i, float(rng.uniform(0.8, 1.0)), layout, world.rules, world.coll, world.debt, one, one),
-                *(oracle, market, world.cash, traded[0], traded[1], size, lost, capital),
+                *(oracle, market, world.cash, traded[0], traded[1], size, lost, capital, 7.0, 0.5),
             )
             compiled, plain = best_liquidation(*args), best_liquidation.py_func(*args)
             assert compiled == pytest.approx(plain, rel=1e-12), i
             found += compiled.debt_slot >= 0
             if compiled.debt_slot >= 0 and capital < np.inf:
-                b = int(world.debt_at[i, compiled.debt_slot]) % tokens
-                assert compiled.repaid * market[b] <= capital * (1.0 + 1e-12)
+                bid = 0.5 * max(compiled.profit - 7.0, 0.0)
+                assert compiled.cost + 7.0 + bid <= capital * (1.0 + 1e-12)
     assert found > world.rows
 
 

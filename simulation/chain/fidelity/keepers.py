@@ -20,7 +20,7 @@ from simulation.chain.fidelity.pools import (
     require_supported,
 )
 from simulation.contagion.batch import Batch, unlimited_depth
-from simulation.contagion.channels.keepers import KeepersChannel, KeepersMemo
+from simulation.contagion.channels.keepers import KeepersChannel, KeepersMemo, traded_before
 from simulation.contagion.engine import PathResults, Run, run_paths
 from simulation.contagion.scan import touch
 from simulation.contagion.settle import Choice, Depth, best_liquidation, carry_out
@@ -172,11 +172,11 @@ class OnChainKeepers:
         addresses: dict[int, str],
     ) -> None:
         """Order and choose as `settle_paths` does, and let the contract carry it out."""
-        state, world = batch.state, batch.world
+        state = batch.state
         if not below:
             return
         self.depth = batch.ask_depth()
-        sold, bought = np.zeros(len(world.tokens)), np.zeros(len(world.tokens))
+        sold, bought = traded_before(state.order_flow[0])
         ranked = []
         for k in below:
             i = int(rows[k])

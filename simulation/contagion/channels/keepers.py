@@ -17,11 +17,11 @@ from simulation.contagion.settle import (
     EVENT_FIELDS,
     Keepers,
     Layout,
-    buy_collateral_paths,
-    loss,
+    loss_after,
     settle_paths,
 )
 from simulation.contagion.state import Total
+from simulation.contagion.storefront import buy_collateral_paths
 from simulation.contagion.world import COMPOUND_V3, World
 from simulation.types import Float64, Int64
 
@@ -40,7 +40,8 @@ class KeeperSpec(StrictModel):
         ``flash``: borrows what it repays and sells all in the same block. ``inventory``: repays from its own
         funds and sells over time.
     capital_usd
-        Own funds of an inventory keeper.
+        Own funds of an inventory keeper: what it repays, what buying that loses to depth, gas and bids come
+        out of them, and what its sales bring goes there.
     latency_steps
         Steps between an account's fall below 1 and the keeper's transaction.
     min_profit_usd
@@ -70,7 +71,11 @@ class KeepersMemo:
         See the classes.
     sell
         Part of the unsold that each keeper sells in a step.
-    penalty, base
+    seen
+        Prices at which what keepers hold has been counted, shape (P, A).
+    gained
+        US dollars that what inventory keepers seized has brought them since, shape (P,).
+    penalty, base, target
         See `buy_collateral_paths`.
     events, event_path
         Buffers of the record.
@@ -80,8 +85,11 @@ class KeepersMemo:
     layout: Layout
     keepers: Keepers
     sell: Float64
+    seen: Float64
+    gained: Float64
     penalty: Float64
     base: Int64
+    target: Float64
     events: Float64
     event_path: Int64
 
@@ -136,8 +144,11 @@ class KeepersChannel(Channel):
                 np.array([k.bid for k in who]),
             ),
             sell=np.array([k.sell_per_step for k in who]),
+            seen=batch.state.market.copy(),
+            gained=np.zeros(batch.state.paths),
             penalty=_penalties(world),
             base=_bases(world),
+            target=_targets(world),
             events=np.zeros((limit, len(EVENT_FIELDS))),
             event_path=np.zeros(limit, dtype=np.int64),
         )
@@ -150,8 +161,12 @@ class KeepersChannel(Channel):
         """Sell what is left from before, then find and liquidate."""
         state, world = batch.state, batch.world
         room = batch.room.copy()
-        # Whoever comes later in the step, in a later round or at a store front, trades after all of these.
-        sold_usd, bought_usd = self._sell(batch, memo), np.zeros_like(state.market)
+        memo.gained += held_gain(batch, memo)
+        memo.seen = state.market.copy()
+        self._sell(batch, memo)
+        # Whoever comes later in the step, in a later round or at a store front, trades after all of these,
+        # and everybody after owners and arbitrageurs who have traded in it already.
+        sold_usd, bought_usd = traded_before(state.order_flow)
         goes_on = np.ones(state.paths, dtype=np.bool_)
         for _ in range(self.rounds):
             memo.scanner.scan(state, 1.0)
@@ -207,44 +222,49 @@ class KeepersChannel(Channel):
             goes_on &= done > 0.0
             room -= done.astype(np.int64)
         if (memo.base >= 0).any():
-            self._buy_collateral(batch, memo, sold_usd, bought_usd)
+            self._buy_collateral(batch, memo, room, sold_usd, bought_usd)
 
-    def _sell(self, batch: Batch, memo: KeepersMemo) -> Float64:
-        """Sell a part of what keepers hold; return what it was worth, shape (P, A).
+    def _sell(self, batch: Batch, memo: KeepersMemo) -> None:
+        """Sell a part of what keepers hold.
 
         All sell into one market: what that loses to its depth each bears by his share.
         """
         state = batch.state
         if not state.unsold.any():
-            return np.zeros_like(state.market)
+            return
         tokens = state.unsold * memo.sell[None, :, None]
         state.unsold -= tokens
         usd = tokens * state.market[:, None, :]
         total, depth = usd.sum(axis=1), batch.ask_depth()
         kept = np.ones_like(total)
         for p, a in zip(*np.nonzero(total), strict=True):
-            kept[p, a] -= loss(total[p, a], depth.size[p, a], depth.lost[p, a]) / total[p, a]
+            net = -state.order_flow[p, a]
+            kept[p, a] -= loss_after(net, total[p, a], depth.size[p, a], depth.lost[p, a]) / total[p, a]
         state.sold += tokens.sum(axis=1)
         state.order_flow -= total
         state.inventory += (usd * kept[:, None, :]).sum(axis=2)
-        return np.asarray(total)
+        memo.gained -= (total * (1.0 - kept)).sum(axis=1)
 
     def _buy_collateral(
-        self, batch: Batch, memo: KeepersMemo, sold_usd: Float64, bought_usd: Float64
+        self, batch: Batch, memo: KeepersMemo, room: Int64, sold_usd: Float64, bought_usd: Float64
     ) -> None:
         state = batch.state
         buy_collateral_paths(
             memo.layout,
             batch.world.rules,
+            memo.keepers,
             memo.penalty,
             memo.base,
-            np.full(len(memo.base), np.inf),
+            memo.target,
             batch.gas_usd,
+            room,
             batch.ask_depth(),
             state.oracle,
             state.market,
             state.cash,
             state.reserves,
+            state.inventory,
+            state.unsold,
             state.order_flow,
             state.sold,
             state.bought,
@@ -253,9 +273,29 @@ class KeepersChannel(Channel):
             bought_usd,
         )
 
+    def columns(self, batch: Batch, memo: KeepersMemo) -> dict[str, Float64]:
+        """Return what inventory keepers have gained since they liquidated, US dollars.
+
+        ``inventory_gain_usd``: what the price of all that they seized has done from the liquidation until it
+        was sold, or until the end, less what its sales lost to depth. Their funds and what they hold at the
+        market's prices are what they began with, the profit booked when they liquidated, and this.
+        """
+        return {"inventory_gain_usd": memo.gained + held_gain(batch, memo)}
+
     def _record(self, batch: Batch, memo: KeepersMemo, recorded: int) -> None:
         columns = {name: memo.events[:recorded, k].copy() for k, name in enumerate(EVENT_FIELDS)}
         batch.events.append({"step": batch.step, "path": memo.event_path[:recorded].copy(), **columns})
+
+
+def held_gain(batch: Batch, memo: KeepersMemo) -> Float64:
+    """Return what prices have done to what keepers hold since it was counted, US dollars, shape (P,)."""
+    state = batch.state
+    return np.asarray((state.unsold.sum(axis=1) * (state.market - memo.seen)).sum(axis=1))
+
+
+def traded_before(order_flow: Float64) -> tuple[Float64, Float64]:
+    """Return US dollars sold and bought of each token in the step so far, as `settle_paths` counts them."""
+    return np.maximum(-order_flow, 0.0), np.maximum(order_flow, 0.0)
 
 
 def layout_of(world: World) -> Layout:
@@ -294,3 +334,9 @@ def _bases(world: World) -> Int64:
         if world.rules.kind[v] == COMPOUND_V3:
             out[v] = v * len(world.tokens) + world.token(venue.reserves[-1].token)
     return out
+
+
+def _targets(world: World) -> Float64:
+    """Return the reserves from which on nothing is for sale: the book's, without end where it has none."""
+    wanted = [venue.target_reserves for venue in world.book.lending]
+    return np.array([np.inf if target is None else target for target in wanted])
