@@ -15,6 +15,7 @@ import numpy as np
 
 from contracts_abi.errors import MarginlineError
 from keeper.asked import LEAST_ROOM_BPS, Planned
+from keeper.contained import cause_of, contained
 from keeper.markets import LendingProtocol, rounding_of
 from keeper.view import QUOTE, HeadView, Views
 from oracle.snapshot import plain_snapshot
@@ -171,6 +172,11 @@ class _Judged:
     book: MarketBook
 
 
+def unknown_verdict(verdict: Verdict, why: str) -> Verdict:
+    """Return the verdict on an account that was judged, and that planning then failed on: held."""
+    return replace(verdict, action=Action.HOLD, reason=Reason.ACCOUNT_UNKNOWN, detail=why)
+
+
 def decide(
     view: HeadView,
     adapter: LendingProtocol,
@@ -280,14 +286,20 @@ def _judge(
 ) -> _Judged:
     rows = examined_rows(view, adapter, watched, every=every)
     protocol = LendingHealthFactor(adapter, view.market)
-    margins = {
-        row: (
-            protocol.report(view.book, row, view.protocol),
-            protocol.report(view.book, row, view.reference) if view.reference.prices else None,
-        )
-        for row in rows
-    }
-    first = {row: policy.decide(*pair, None, excess_seizure_bps=None) for row, pair in margins.items()}
+    margins: dict[int, tuple[MarginReport, MarginReport | None]] = {}
+    first: dict[int, Verdict] = {}
+    failed: dict[int, str] = {}
+    for row in rows:
+        with contained(partial(failed.__setitem__, row)):
+            pair = (
+                protocol.report(view.book, row, view.protocol),
+                protocol.report(view.book, row, view.reference) if view.reference.prices else None,
+            )
+            first[row] = policy.decide(*pair, None, excess_seizure_bps=None)
+            margins[row] = pair
+    for row, why in failed.items():
+        margins[row] = _unknown_margin(view, protocol, row, why), None
+        first[row] = Verdict(view.book.accounts[row], Action.HOLD, Reason.ACCOUNT_UNKNOWN, *margins[row], why)
     wanted = [
         row
         for row, verdict in first.items()
@@ -302,16 +314,21 @@ def _judge(
     excess = cache(partial(_excess, view))
     for row in wanted:
         account = view.book.accounts[row]
-        verdicts = {
-            (debt, collateral): policy.decide(
-                *margins[row],
-                _paying(adapter.name, account, debt, collateral),
-                excess_seizure_bps=excess(debt, collateral),
-            )
-            for debt, collateral in adapter.liquidation_pairs(market, view.book.exact[row])
-        }
+        verdicts: dict[tuple[str, str], Verdict] = {}
+        with contained(partial(failed.__setitem__, row)):
+            verdicts = {
+                (debt, collateral): policy.decide(
+                    *margins[row],
+                    _paying(adapter.name, account, debt, collateral),
+                    excess_seizure_bps=excess(debt, collateral),
+                )
+                for debt, collateral in adapter.liquidation_pairs(market, view.book.exact[row])
+            }
         pairs[account] = [pair for pair, verdict in verdicts.items() if verdict.action is Action.ACT]
-        if verdicts and not pairs[account]:
+        if row in failed:
+            first[row] = unknown_verdict(first[row], failed[row])
+            dropped.add(row)
+        elif verdicts and not pairs[account]:
             first[row] = next(iter(verdicts.values()))
             dropped.add(row)
         elif (limit := barred((adapter.name, account))) is not None:
@@ -339,6 +356,7 @@ def _decided(
     behind: Collection[Key] = (),
 ) -> Decision:
     pools = next((j.view.pools for j in judged.values()), {})
+    failed: dict[tuple[str, int], str] = {}
     planned = plan_markets(
         [j.book for j in judged.values()],
         pools,
@@ -346,6 +364,7 @@ def _decided(
         behind={
             key for key in _rows(judged) if (key[0], judged[key[0]].view.book.accounts[key[1]]) in behind
         },
+        failed=lambda key, error: failed.update({key: cause_of(error)}),
     )
     verdicts: list[Verdict] = []
     acting: list[tuple[int, LiquidationPlan]] = []
@@ -361,14 +380,15 @@ def _decided(
                 verdicts.append(verdict)
                 continue
             plan = planned[name, row]
-            if isinstance(plan, Reason):
-                verdicts.append(policy.decide(*margins, None, excess_seizure_bps=None, no_plan=plan))
-                continue
-            excess = _excess(view, plan.debt_asset, plan.collateral_asset)
-            final = policy.decide(*margins, plan, excess_seizure_bps=excess)
-            verdicts.append(final)
-            if final.action is Action.ACT:
+            final = verdict
+            with contained(partial(failed.__setitem__, (name, row))):
+                if (name, row) not in failed:
+                    final = _final(view, policy, margins, plan)
+            if (name, row) in failed:
+                final = unknown_verdict(verdict, failed[name, row])
+            elif final.action is Action.ACT and not isinstance(plan, Reason):
                 acting.append((ranks[name, row], plan))
+            verdicts.append(final)
     acting.sort(key=lambda ranked: ranked[0])
     return Decision(
         tuple(verdicts),
@@ -376,6 +396,34 @@ def _decided(
         sum(len(j.view.book) for j in judged.values()),
         sum(len(j.first) for j in judged.values()),
         undecided,
+    )
+
+
+def _final(
+    view: HeadView,
+    policy: Any,
+    margins: tuple[MarginReport, MarginReport | None],
+    plan: LiquidationPlan | Reason,
+) -> Verdict:
+    """Return the verdict on an account that was planned for."""
+    verdict: Verdict
+    if isinstance(plan, Reason):
+        verdict = policy.decide(*margins, None, excess_seizure_bps=None, no_plan=plan)
+    else:
+        excess = _excess(view, plan.debt_asset, plan.collateral_asset)
+        verdict = policy.decide(*margins, plan, excess_seizure_bps=excess)
+    return verdict
+
+
+def _unknown_margin(view: HeadView, protocol: LendingHealthFactor, row: int, why: str) -> MarginReport:
+    return MarginReport.unknown(
+        view.book.accounts[row],
+        protocol.adapter.name,
+        protocol.id,
+        block=view.book.block,
+        timestamp=view.book.timestamp,
+        base_decimals=view.market.base_decimals,
+        reason=why,
     )
 
 

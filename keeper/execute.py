@@ -7,7 +7,8 @@ takes out of a pool is missing for the second.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from contracts_abi.errors import DataError, RpcError
 from contracts_abi.liquidator import (
@@ -17,6 +18,7 @@ from contracts_abi.liquidator import (
     decode_liquidated,
 )
 from keeper.config import ExecutionSection, FeesSection, wei_of_eth
+from keeper.contained import contained
 from keeper.rpc import Head, Log, Node, Simulation, TxCall
 from keeper.types import Order
 from simulation.chain.evm import revert_reason
@@ -124,56 +126,80 @@ def prepare(
         If the node does not simulate.
     """
     deadline = head.number + execution.deadline_blocks
-    blobs = [calldata(p, i, deadline) for p, i in zip(plans, intent_ids, strict=True)]
+    out: list[Prepared] = []
+    drafts: list[tuple[PricedPlan, Order]] = []
+    for priced, intent_id in zip(plans, intent_ids, strict=True):
+        with contained(partial(_give_up, out, priced.plan)):
+            drafts.append((priced, _draft(priced, intent_id, liquidator, head.number, deadline)))
     ours = [
-        TxCall(sender, liquidator, blob, p.plan.gas_units * SIMULATION_GAS_FACTOR)
-        for p, blob in zip(plans, blobs, strict=True)
+        TxCall(sender, liquidator, draft.data, priced.plan.gas_units * SIMULATION_GAS_FACTOR)
+        for priced, draft in drafts
     ]
     before = ahead if ours else ()
     simulations = _as_many_as_it_takes(node, before, ours, head, timestamp)
-    out: list[Prepared] = []
-    for priced, intent_id, blob, simulated in zip(plans, intent_ids, blobs, simulations, strict=False):
-        plan = priced.plan
-        if not simulated.success:
-            out.append(Prepared(plan, None, Reason.SIMULATION_FAILED, f"simulation: {_why(simulated)}"))
-            continue
-        try:
-            profit_raw = plan.profit_raw if plan.from_inventory else simulated_profit(simulated, liquidator)
-        except DataError as error:
-            # Says something of this one; the others may be as they should.
-            out.append(Prepared(plan, None, Reason.SIMULATION_FAILED, f"simulation: {error}"))
-            continue
-        gas = simulated.gas_used or plan.gas_units
-        net_wei = priced.in_wei(profit_raw) - gas * priced.gas_price_wei
-        if net_wei < max(1, priced.in_wei(priced.least_profit_raw)):
-            detail = (
-                f"simulated profit {profit_raw} raw less {gas} gas at {priced.gas_price_wei} wei is below "
-                f"{max(1, priced.least_profit_raw)} raw"
-            )
-            out.append(Prepared(plan, None, Reason.UNPROFITABLE, detail))
-            continue
-        order = Order(
-            intent_id=intent_id,
-            account=plan.account,
-            protocol=plan.protocol,
-            debt_asset=plan.debt_asset,
-            collateral_asset=plan.collateral_asset,
-            debt_to_cover_raw=plan.debt_to_cover_raw,
-            simulated_profit_raw=profit_raw,
-            min_profit_raw=plan.min_profit_raw if priced.enforced_raw is None else priced.enforced_raw,
-            decided_block=head.number,
-            deadline_block=deadline,
-            to=liquidator,
-            data=blob,
-            gas_limit=gas * (BPS + max(execution.gas_margin_bps, REFUND_MARGIN_BPS)) // BPS,
-            budget_wei=min(wei_of_eth(fees.max_gas_cost_eth), priced.in_wei(profit_raw)),
-        )
-        out.append(Prepared(plan, order, Reason.LIQUIDATE, f"simulated profit {profit_raw} raw, gas {gas}"))
+    for (priced, draft), simulated in zip(drafts, simulations, strict=False):
+        with contained(partial(_give_up, out, priced.plan)):
+            out.append(_judged(priced, draft, simulated, execution, fees))
     out += [
         Prepared(p.plan, None, Reason.SIMULATION_FAILED, "the node does not simulate so many at a time")
-        for p in plans[len(simulations) :]
+        for p, _ in drafts[len(simulations) :]
     ]
     return out
+
+
+def _give_up(out: list[Prepared], plan: LiquidationPlan, why: str) -> None:
+    """Note a plan that cannot be prepared, which is no reason to drop the others."""
+    out.append(Prepared(plan, None, Reason.ACCOUNT_UNKNOWN, why))
+
+
+def _draft(priced: PricedPlan, intent_id: str, liquidator: str, decided: int, deadline: int) -> Order:
+    """Return the order for a plan, without what only its simulation tells: profit, gas and budget."""
+    plan = priced.plan
+    return Order(
+        intent_id=intent_id,
+        account=plan.account,
+        protocol=plan.protocol,
+        debt_asset=plan.debt_asset,
+        collateral_asset=plan.collateral_asset,
+        debt_to_cover_raw=plan.debt_to_cover_raw,
+        simulated_profit_raw=0,
+        min_profit_raw=plan.min_profit_raw if priced.enforced_raw is None else priced.enforced_raw,
+        decided_block=decided,
+        deadline_block=deadline,
+        to=liquidator,
+        data=calldata(priced, intent_id, deadline),
+        gas_limit=0,
+        budget_wei=0,
+    )
+
+
+def _judged(
+    priced: PricedPlan, draft: Order, simulated: Simulation, execution: ExecutionSection, fees: FeesSection
+) -> Prepared:
+    """Return the order that a simulation speaks for, or why it speaks against it."""
+    plan = priced.plan
+    if not simulated.success:
+        return Prepared(plan, None, Reason.SIMULATION_FAILED, f"simulation: {_why(simulated)}")
+    try:
+        profit_raw = plan.profit_raw if plan.from_inventory else simulated_profit(simulated, draft.to)
+    except DataError as error:
+        # Says something of this one; the others may be as they should.
+        return Prepared(plan, None, Reason.SIMULATION_FAILED, f"simulation: {error}")
+    gas = simulated.gas_used or plan.gas_units
+    net_wei = priced.in_wei(profit_raw) - gas * priced.gas_price_wei
+    if net_wei < max(1, priced.in_wei(priced.least_profit_raw)):
+        detail = (
+            f"simulated profit {profit_raw} raw less {gas} gas at {priced.gas_price_wei} wei is below "
+            f"{max(1, priced.least_profit_raw)} raw"
+        )
+        return Prepared(plan, None, Reason.UNPROFITABLE, detail)
+    order = replace(
+        draft,
+        simulated_profit_raw=profit_raw,
+        gas_limit=gas * (BPS + max(execution.gas_margin_bps, REFUND_MARGIN_BPS)) // BPS,
+        budget_wei=min(wei_of_eth(fees.max_gas_cost_eth), priced.in_wei(profit_raw)),
+    )
+    return Prepared(plan, order, Reason.LIQUIDATE, f"simulated profit {profit_raw} raw, gas {gas}")
 
 
 def _as_many_as_it_takes(

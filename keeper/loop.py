@@ -16,6 +16,7 @@ from contracts_abi.errors import ChainError, DataError, InputError, UnknownNameE
 from keeper.asked import ROOM_HEADS, Asked, gas_room, room_bps
 from keeper.clock import Clock
 from keeper.config import KeeperConfig, Mode, wei_of_eth
+from keeper.contained import contained
 from keeper.decide import Decision, Key, decide_all, examined_rows, usd_prices
 from keeper.execute import Prepared, PricedPlan, liquidated_event, prepare
 from keeper.fees import FeePolicy, market_fees
@@ -234,7 +235,7 @@ class Keeper:
             self.policy,
             plan_settings(self.config, self.assets, self._gas_price_wei(tick), views.funds_raw),
             next_timestamp=self._next_timestamp(head),
-            watched=self._watched,
+            watched=self._watched | self._refused_at.keys(),
             in_flight=in_flight,
             every=every,
             most=self._most_plans(),
@@ -255,6 +256,7 @@ class Keeper:
             own_s=self.clock.monotonic() - started - (self.node.waited_s - waiting),
         )
         self._last = head
+        self._forget_the_well(verdicts)
         # Who was looked at in a market that is unknown now is looked at again when it is not.
         kept = {key for key in self._watched if key[0] in self._unknown}
         self._watched = {_key(v) for v in verdicts if _remarkable(v)} | kept
@@ -299,12 +301,20 @@ class Keeper:
         for key, why in stopped.items():
             amended[key] = (Action.HOLD, Reason.LIMIT, why)
         price = self._gas_price_wei(tick)
-        priced = [self._priced(views, plan, price) for plan in plans if _key(plan) not in stopped]
+        priced: list[PricedPlan] = []
+        unknown: dict[Key, str] = {}
+        for plan in plans:
+            if _key(plan) not in stopped:
+                with contained(functools.partial(unknown.__setitem__, _key(plan))):
+                    priced.append(self._priced(views, plan, price))
         prepared = self._prepared(views.head, priced, liquidator)
-        self._remember_refused(plans, prepared, views.head)
         for item in prepared:
-            if item.order is None:
+            if item.reason is Reason.ACCOUNT_UNKNOWN:
+                unknown[_key(item.plan)] = item.detail
+            elif item.order is None:
                 amended[_key(item.plan)] = (Action.LEAVE, item.reason, item.detail)
+        amended |= {key: (Action.HOLD, Reason.ACCOUNT_UNKNOWN, why) for key, why in unknown.items()}
+        self._remember_refused(prepared, views.head)
         orders = [
             replace(o, gas_limit=o.gas_limit + gas_room(self.markets[o.protocol].adapter))
             for o in (item.order for item in prepared)
@@ -365,13 +375,23 @@ class Keeper:
                 free -= 1
         return stopped
 
-    def _remember_refused(
-        self, plans: Sequence[LiquidationPlan], prepared: Sequence[Prepared], head: Head
-    ) -> None:
-        """Keep the block in which each account that is still planned for was last refused."""
-        waiting = {_key(plan) for plan in plans} - {_key(item.plan) for item in prepared}
-        refused = {_key(item.plan): head.number for item in prepared if item.order is None}
-        self._refused_at = {a: at for a, at in self._refused_at.items() if a in waiting} | refused
+    def _remember_refused(self, prepared: Sequence[Prepared], head: Head) -> None:
+        """Keep the block in which each account was last refused, until its plan holds or it needs none.
+
+        Not only while it has a plan: on what others leave there may be none for some heads, and who is then
+        forgotten comes first again, and takes from the pools what nobody gets.
+        """
+        for item in prepared:
+            if item.order is None:
+                self._refused_at[_key(item.plan)] = head.number
+            else:
+                self._refused_at.pop(_key(item.plan), None)
+
+    def _forget_the_well(self, verdicts: Sequence[Verdict]) -> None:
+        """Let go of who was refused and is healthy now, or owes nothing; of nobody who is only unknown."""
+        for verdict in verdicts:
+            if verdict.protocol_margin.status in (MarginStatus.HEALTHY, MarginStatus.NO_DEBT):
+                self._refused_at.pop(_key(verdict), None)
 
     def _prepared(self, head: Head, priced: Sequence[PricedPlan], liquidator: str) -> list[Prepared]:
         if not priced:

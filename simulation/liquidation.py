@@ -16,8 +16,10 @@ import bisect
 import heapq
 import math
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from contracts_abi.errors import InputError
@@ -791,6 +793,7 @@ def plan_markets(
     *,
     most: int | None = None,
     behind: Collection[Any] = (),
+    failed: Callable[[Any, Exception], None] | None = None,
 ) -> dict[Any, LiquidationPlan | Reason]:
     """Plan for many accounts of several markets against one set of pools, the most profitable first.
 
@@ -812,6 +815,9 @@ def plan_markets(
     behind
         Keys of accounts that are planned for on what all others leave, whatever they are worth: those whose
         plans did not hold before, which would otherwise take from the pools what nobody then gets.
+    failed
+        Told the key of an account whose planning raised, and the error; the account then gets
+        `Reason.ACCOUNT_UNKNOWN`, and no plan in any pair. Without it the error is raised.
 
     Returns
     -------
@@ -827,18 +833,24 @@ def plan_markets(
     plans: dict[Any, LiquidationPlan | Reason] = {}
     refusals: dict[Any, Reason] = {}
     for last in (False, True):
-        line = _Line(means)
         places: list[Any] = []
+        line = _Line(means, None if failed is None else partial(_of_place, failed, places))
         for number, (book, planner) in enumerate(zip(books, planners, strict=True)):
             for key, account in book.accounts.items():
                 if (key in behind) is last:
-                    line.add(number, len(places), planner, account)
                     places.append(key)
+                    line.add(number, len(places) - 1, planner, account)
         for place, plan in line.plans(None if most is None else most - len(plans)):
             plans[places[place]] = plan
         refusals |= {key: line.refusal(i) for i, key in enumerate(places) if key not in plans}
         means = line.means
     return plans | {key: refusals[key] for key in keys if key not in plans}
+
+
+def _of_place(
+    failed: Callable[[Any, Exception], None], places: Sequence[Any], place: int, error: Exception
+) -> None:
+    failed(places[place], error)
 
 
 def _purse(several: Sequence[Mapping[str, int] | None]) -> Mapping[str, int] | None:
@@ -921,10 +933,20 @@ class _Turn:
 
 
 class _Line:
-    """Candidates waiting for their turn, worth most first."""
+    """Candidates waiting for their turn, worth most first.
 
-    def __init__(self, means: _Means) -> None:
+    Parameters
+    ----------
+    means
+        What there is at first.
+    failed
+        Told the place of an account whose planning raised; None to have the error raised.
+    """
+
+    def __init__(self, means: _Means, failed: Callable[[int, Exception], None] | None = None) -> None:
         self._means = means
+        self._tell = failed
+        self._failed: set[int] = set()
         self._kin: dict[tuple[int, str, str, int], _Kin] = {}
         self._pairs: dict[int, list[tuple[_Candidate, _Kin]]] = {}
         self._refused: dict[int, NoPlan] = {}
@@ -941,6 +963,10 @@ class _Line:
     def add(self, book: int, place: int, planner: _Planner[Any, Any], account: Any) -> None:
         """Put an account among its kin, once for each pair."""
         self._pairs[place] = []
+        with self._contained(place):
+            self._add(book, place, planner, account)
+
+    def _add(self, book: int, place: int, planner: _Planner[Any, Any], account: Any) -> None:
         pairs = planner.model.liquidation_pairs(planner.market, account)
         for number, (debt, collateral) in enumerate(pairs):
             allowed = planner.allowed(account, debt, collateral)
@@ -966,23 +992,50 @@ class _Line:
                 self._stop()
                 return
             _, place, _, turn = heapq.heappop(self._heap)
-            if place in self._planned:
+            if self._is_done(place):
                 self._call(turn.kin)
             elif not turn.sight.holds(self._means):
                 if not self._line_up(turn.candidate, turn.kin):
                     self._call(turn.kin)
             else:
-                plan = self._best_now(turn)
-                self._planned.add(place)
-                self._means = self._means.after(plan)
-                yield place, plan
+                plan = self._taken(turn)
+                if plan is not None:
+                    yield place, plan
                 self._call(turn.kin)
 
     def refusal(self, place: int) -> Reason:
         """Return why an account has no plan."""
+        if place in self._failed:
+            return Reason.ACCOUNT_UNKNOWN
         if place in self._limited:
             return Reason.LIMIT
         return self._refused.get(place, _furthest([])).reason
+
+    @contextmanager
+    def _contained(self, place: int) -> Iterator[None]:
+        """Keep what is raised inside to the account of `place`, where somebody wants to be told."""
+        try:
+            yield
+        except MemoryError:
+            raise
+        except Exception as error:
+            if self._tell is None:
+                raise
+            self._failed.add(place)
+            self._tell(place, error)
+
+    def _is_done(self, place: int) -> bool:
+        """Whether an account has its plan, or will not have one for what was raised on the way."""
+        return place in self._planned or place in self._failed
+
+    def _taken(self, turn: _Turn) -> LiquidationPlan | None:
+        """Return the plan of the account whose turn it is, used up; None where that was not to be had."""
+        with self._contained(turn.candidate.place):
+            plan = self._best_now(turn)
+            self._means = self._means.after(plan)
+            self._planned.add(turn.candidate.place)
+            return plan
+        return None
 
     def _called_again(self) -> bool:
         """Call those once more who were refused before others sold the other way; return whether one came."""
@@ -1009,7 +1062,7 @@ class _Line:
         while kin.next < len(kin.members):
             candidate = kin.members[kin.next]
             kin.next += 1
-            if candidate.place not in self._planned and self._line_up(candidate, kin):
+            if not self._is_done(candidate.place) and self._line_up(candidate, kin):
                 return
 
     def _line_up(self, candidate: _Candidate, kin: _Kin) -> bool:
@@ -1020,6 +1073,11 @@ class _Line:
         bool
             Whether it stands for the rest of its kin, which do no better.
         """
+        with self._contained(candidate.place):
+            return self._lined_up(candidate, kin)
+        return False
+
+    def _lined_up(self, candidate: _Candidate, kin: _Kin) -> bool:
         found = candidate.found(self._means)
         kin.sight = self._sight(found)
         if (why := found.result.no_plan) is None:
@@ -1052,12 +1110,16 @@ class _Line:
             rest = kin.rest()
             pays = bisect.bisect_left(rest, True, key=self._is_refused)
             waiting += rest[:pays]
-            if pays < len(rest):
-                why = rest[pays].found(self._means).result.no_plan
-                assert why is not None
+            if pays < len(rest) and (why := self._no_plan(rest[pays])) is not None:
                 for candidate in rest[pays:]:
                     self._refuse(candidate.place, why)
         self._limited = {candidate.place for candidate in waiting}
 
     def _is_refused(self, candidate: _Candidate) -> bool:
-        return candidate.found(self._means).result.no_plan is not None
+        return self._no_plan(candidate) is not None
+
+    def _no_plan(self, candidate: _Candidate) -> NoPlan | None:
+        """Return why a candidate has no plan that pays; None where it has, or where nobody can tell."""
+        with self._contained(candidate.place):
+            return candidate.found(self._means).result.no_plan
+        return None

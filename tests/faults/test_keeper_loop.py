@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts_abi.errors import JournalError
+from keeper.asked import Asked
+from keeper.commands.keeper_alerts import alert_of
 from keeper.config import Mode
+from keeper.execute import PricedPlan
+from keeper.loop import HeadResult
 from keeper.types import IntentState
 from simulation.chain.anvil import Anvil, AnvilOptions
+from simulation.protocols.aave_v3 import AaveV3
 from simulation.types import Reason
 from tests.faults.proxy import Spoil
 from tests.keeper_bench import E8, Running, Stage, running, seeded, staged
 
 READS = ("eth_feeHistory", "eth_getLogs", "eth_call", "eth_simulateV1")
 """One method of each round trip at a head: the look at it, discovery, the view, the simulation."""
+
+SLOT0_UNLOCKED_BIT = 240
+"""Of slot 0 in UniswapV3Pool: price, tick, three oracle counters, fee protocol, then the lock."""
 
 
 @pytest.fixture
@@ -237,3 +247,139 @@ def test_reorganisation_in_the_middle_of_a_head_is_trouble_and_no_mixture(stage:
         assert stage.proxy.sent() == []
         assert keeper.events("head")[-1]["reasons"] == {}
         assert set(keeper.borrowers) == borrowers(stage)
+
+
+# ---------------------------------------------------------------------------------------- nobody is forgotten
+
+
+def reasons_of(result: HeadResult) -> dict[str, Reason]:
+    return {verdict.account: verdict.reason for verdict in result.verdicts}
+
+
+def lock(stage: Stage, *symbols: str) -> None:
+    """Let a pool read as ever and refuse every swap, or end that."""
+    wanted = {stage.market.asset(symbol).address for symbol in symbols}
+    pool = next(p for p in stage.market.uniswap.pools if {p.token0, p.token1} == wanted)
+    stage.evm.set_storage(pool.address, 0, stage.evm.storage(pool.address, 0) ^ 1 << SLOT0_UNLOCKED_BIT)
+
+
+def test_who_was_refused_and_has_no_plan_for_a_while_keeps_its_place_and_its_verdict(stage: Stage) -> None:
+    with running(stage, Mode.LIVE, limits={"max_per_block": 2}) as keeper:
+        settled(keeper)
+        stage.fall(55)
+        lock(stage, "WETH", "USDC")
+        stage.mine()
+        first = keeper.keeper.work(keeper.tick())
+        refused = {a for a, why in reasons_of(first).items() if why is Reason.SIMULATION_FAILED}
+        assert len(refused) == 2
+        # For two heads nothing pays, so that nobody has a plan.
+        config = keeper.keeper.config
+        dear = config.execution.model_copy(update={"min_profit_usd": Decimal(10**12)})
+        keeper.keeper.config = config.model_copy(update={"execution": dear})
+        for _ in range(2):
+            stage.mine()
+            idle = keeper.keeper.work(keeper.tick())
+            assert idle.decision.plans == ()
+            assert {reasons_of(idle)[account] for account in refused} == {Reason.UNPROFITABLE}
+        keeper.keeper.config = config
+        stage.mine()
+        second = keeper.keeper.work(keeper.tick())
+        # Others have their turn before them, and they are still told of.
+        assert {reasons_of(second)[account] for account in refused} == {Reason.LIMIT}
+        lock(stage, "WETH", "USDC")
+        done: set[str] = set()
+        for _ in range(25):
+            stage.mine()
+            result = keeper.keeper.work(keeper.tick())
+            done |= {event.user for event in stage.liquidations()}
+            assert refused - done <= reasons_of(result).keys()
+        assert refused <= done
+
+
+def test_who_was_refused_and_is_well_again_waits_for_nobody(stage: Stage) -> None:
+    with running(stage, Mode.LIVE, limits={"max_per_block": 2}) as keeper:
+        settled(keeper)
+        prices = {s: stage.price_e8(s) for s in ("WETH", "wstETH", "WBTC")}
+        low = stage.fall(55)
+        lock(stage, "WETH", "USDC")
+        stage.mine()
+        first = keeper.keeper.work(keeper.tick())
+        refused = {a for a, why in reasons_of(first).items() if why is Reason.SIMULATION_FAILED}
+        stage.post(prices)
+        lock(stage, "WETH", "USDC")
+        stage.mine()
+        well = keeper.keeper.work(keeper.tick())
+        assert {reasons_of(well)[account] for account in refused} == {Reason.HEALTHY}
+        stage.post(low)
+        again = keeper.keeper.work(keeper.tick())
+        assert again.submission is not None
+        assert {intent.account for intent in again.submission.intents} == refused
+
+
+# ----------------------------------------------------------------------------------------------- our defects
+
+
+def defect(
+    patch: pytest.MonkeyPatch, owner: type, method: str, account_of: Callable[..., str], who: str
+) -> None:
+    """Have a method of ours raise what no node and no contract can, for one account."""
+    found = getattr(owner, method)
+
+    def fails(*arguments: Any, **options: Any) -> Any:
+        if account_of(*arguments) == who:
+            raise ZeroDivisionError("division by zero")
+        return found(*arguments, **options)
+
+    patch.setattr(owner, method, fails)
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "account_of"),
+    [
+        (AaveV3, "margin", lambda adapter, market, account, *rest: account.account),
+        (AaveV3, "liquidation_pairs", lambda adapter, market, account: account.account),
+        (Asked, "asked", lambda asked, plan: plan.account),
+        (AaveV3, "liquidator_calldata", lambda adapter, plan: plan.account),
+        (PricedPlan, "in_wei", lambda priced, amount: priced.plan.account),
+    ],
+)
+def test_a_defect_on_the_way_to_one_liquidation_holds_that_account_until_it_is_gone(
+    stage: Stage,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type,
+    method: str,
+    account_of: Callable[..., str],
+) -> None:
+    with running(stage, Mode.LIVE) as keeper:
+        settled(keeper)
+        stage.fall(60)
+        with running(stage, Mode.OBSERVE, journal="look.sqlite") as looking:
+            who = looking.keeper.work(looking.tick()).decision.plans[0].account
+        with monkeypatch.context() as patch:
+            defect(patch, owner, method, account_of, who)
+            keeper.run_until(lambda: bool(keeper.events("head")[1:]))
+            assert keeper.events("trouble") == []
+            others = {e["account"] for e in keeper.events("sent")}
+            assert len(others) >= 5
+            assert who not in others
+            stage.mine()
+            keeper.run_until(lambda: keeper.events("head")[-1]["block"] == stage.head())
+        # Said once, with its cause, and that is an alert.
+        (told,) = (e for e in keeper.events("verdict") if e["account"] == who)
+        assert (told["action"], told["reason"]) == ("hold", "account_unknown")
+        assert "ZeroDivisionError: division by zero" in told["detail"]
+        assert alert_of("verdict", told) is not None
+        (written,) = keeper.journal.decisions(who)
+        assert written.reason == "account_unknown"
+        stage.mine()
+        keeper.run_until(lambda: who in {e["account"] for e in keeper.events("sent")})
+
+
+def test_a_defect_that_is_nobodys_ends_the_run_loudly(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(stage, Mode.LIVE) as keeper:
+        settled(keeper)
+        stage.fall(60)
+        defect(monkeypatch, type(keeper.keeper.reader), "read_all", lambda *_: "all", "all")
+        with pytest.raises(ZeroDivisionError):
+            keeper.run_until(lambda: False)
+        assert stage.proxy.sent() == []

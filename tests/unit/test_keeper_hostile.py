@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 
+from contracts_abi.errors import DataError
 from keeper.asked import Asked
+from keeper.contained import contained
 from keeper.decide import Decision, decide_all
 from keeper.markets import LendingProtocol
 from keeper.view import QUOTE, FundsOf, HeadView, Views
 from oracle.snapshot import plain_snapshot
+from simulation.fixed_point import MAX_UINT256
+from simulation.liquidation import MarketBook, plan_markets
 from simulation.policy.three_price import ThreePricePolicy
 from simulation.protocols.aave_v3.layout import told_apart
 from simulation.protocols.morpho_blue import (
@@ -26,7 +30,16 @@ from simulation.protocols.morpho_blue import (
     MorphoMarket,
 )
 from simulation.protocols.morpho_blue.book import book_of_accounts
-from simulation.types import Action, Asset, Book, LiquidationPlan, Reason
+from simulation.types import (
+    Action,
+    Asset,
+    Book,
+    LiquidationPlan,
+    MarginReport,
+    MarginStatus,
+    Reason,
+    Verdict,
+)
 from tests.aave_states import NOW
 from tests.morpho_states import IRM, MORPHO, ORACLE
 from tests.seeded_view import ADAPTER, BLOCK, FIRST_E8, SETTINGS, seeded_accounts, token, view_at
@@ -237,3 +250,141 @@ def test_less_that_is_asked_for_still_has_to_pay_for_gas_and_operator() -> None:
     assert floor.min_profit_raw == 97 * USDC
     most = Asked(ON_MORPHO, view.market, account, room_bps=1_500, least_net_raw=70 * USDC).asked(thin)
     assert most.min_profit_raw == 100 * USDC  # never more than was planned
+
+
+# -------------------------------------------------------------------------------------- one account's defect
+
+
+def broken(
+    monkeypatch: pytest.MonkeyPatch, adapter: Any, method: str, account: str, error: Exception
+) -> None:
+    """Put a defect of ours into one method of an adapter, for one account.
+
+    Behind a colon: only for what takes Ether, or only once a size is asked for.
+    """
+    method, _, when = method.partition(":")
+    found = getattr(adapter, method)
+
+    def fails(_: Any, market: Any, about: Any, *rest: Any) -> Any:
+        odd = when != "size" or rest[-1] != MAX_UINT256
+        if about.account == account and odd and (when != "pair" or rest[1] == token("WETH")):
+            raise error
+        return found(market, about, *rest)
+
+    monkeypatch.setattr(type(adapter), method, fails)
+
+
+METHODS = [
+    "margin",
+    "liquidation_pairs",
+    "liquidation_quote",
+    "liquidation_quote:size",
+    "liquidation_quote:pair",
+]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("division by zero"), DataError("odd bytes"), KeyError("x")]
+)
+@pytest.mark.parametrize("most", [None, 2])
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_what_breaks_planning_for_one_account_holds_that_account_and_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, method: str, error: Exception, most: int | None, place: int
+) -> None:
+    views = {ADAPTER.name: aave(), ON_MORPHO.name: morpho([9_000, 8_000, 7_000, 6_000])}
+    whole = decided(views)
+    for name, adapter in ADAPTERS.items():
+        own = [plan.account for plan in whole.plans if plan.protocol == name]
+        # Of Morpho's, who are kin, also those for whom there is no room.
+        account = own[min(place, len(own) - 1)]
+        with monkeypatch.context() as patch:
+            broken(patch, adapter, method, account, error)
+            decision = decided(views, most=most)
+        assert decision.undecided == {}
+        (verdict,) = (
+            v for v in decision.verdicts if (v.protocol_margin.protocol, v.account) == (name, account)
+        )
+        unknown = [v.account for v in decision.verdicts if v.reason is Reason.ACCOUNT_UNKNOWN]
+        if most is not None and method.endswith(":size") and unknown == []:
+            # It never came to its turn, and nobody asked.
+            assert verdict.reason is Reason.LIMIT
+            continue
+        assert unknown == [account]
+        assert verdict.action is Action.HOLD
+        assert type(error).__name__ in verdict.detail or "odd bytes" in verdict.detail
+        # Unknown is never healthy.
+        known = method != "margin"
+        status = MarginStatus.LIQUIDATABLE if known else MarginStatus.UNKNOWN
+        assert verdict.protocol_margin.status is status
+        planned = {(plan.protocol, plan.account) for plan in decision.plans}
+        if most is None:
+            # What it would have taken from the pools is there for others.
+            assert planned >= {(p.protocol, p.account) for p in whole.plans} - {(name, account)}
+            assert len(decision.verdicts) == len(whole.verdicts)
+        else:
+            assert len(planned) == most
+        assert (name, account) not in planned
+
+
+def test_a_policy_that_breaks_on_one_account_holds_it() -> None:
+    first = decided({ADAPTER.name: aave()}).plans[0].account
+
+    class Fragile(ThreePricePolicy):
+        def decide(self, protocol_margin: MarginReport, *rest: Any, **options: Any) -> Verdict:
+            if protocol_margin.account == first and rest[1] is not None and rest[1].gas_units:
+                raise ArithmeticError("a plan of its own")
+            return super().decide(protocol_margin, *rest, **options)
+
+    view = aave()
+    decision = decide_all(
+        Views(view.head, {ADAPTER.name: view}, {}), ADAPTERS, Fragile(), SETTINGS, next_timestamp=NOW + 12
+    )
+    assert of(decision, ADAPTER.name)[first] == (Action.HOLD, Reason.ACCOUNT_UNKNOWN)
+    assert decision.plans
+    assert first not in {plan.account for plan in decision.plans}
+
+
+def test_a_defect_that_is_no_accounts_is_not_contained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> Any:
+        raise ZeroDivisionError("of the market")
+
+    monkeypatch.setattr(type(ADAPTER), "project", fails)
+    with pytest.raises(ZeroDivisionError, match="of the market"):
+        decided({ADAPTER.name: aave()})
+    with pytest.raises(MemoryError), contained(lambda why: None):
+        raise MemoryError
+
+
+def test_without_anybody_to_tell_what_planning_raises_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    view = morpho([9_000])
+    broken(monkeypatch, ON_MORPHO, "liquidation_quote", view.book.accounts[0], ZeroDivisionError("x"))
+    book = MarketBook(ON_MORPHO, view.market, {0: view.book.exact[0]}, view.protocol, SETTINGS)
+    with pytest.raises(ZeroDivisionError):
+        plan_markets([book], view.pools)
+    told: list[tuple[Any, Exception]] = []
+    planned = plan_markets([book], view.pools, failed=lambda key, error: told.append((key, error)))
+    assert planned == {0: Reason.ACCOUNT_UNKNOWN}
+    assert [(key, type(error)) for key, error in told] == [(0, ZeroDivisionError)]
+
+
+def test_an_account_that_one_pair_breaks_has_no_plan_in_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    view = aave()
+    accounts = {
+        exact.account: exact
+        for exact in view.book.exact
+        if exact is not None and len(ADAPTER.liquidation_pairs(view.market, exact)) > 1
+    }
+    book = MarketBook(ADAPTER, view.market, accounts, view.protocol, SETTINGS)
+    planned = plan_markets([book], view.pools)
+    who = next(account for account, plan in planned.items() if not isinstance(plan, Reason))
+    last = ADAPTER.liquidation_pairs(view.market, accounts[who])[-1]
+    quote = ADAPTER.liquidation_quote
+
+    def fails(_: Any, market: Any, account: Any, *rest: Any) -> Any:
+        if account.account == who and rest[:2] == last:
+            raise ZeroDivisionError
+        return quote(market, account, *rest)
+
+    monkeypatch.setattr(type(ADAPTER), "liquidation_quote", fails)
+    assert plan_markets([book], view.pools, failed=lambda key, error: None)[who] is Reason.ACCOUNT_UNKNOWN
