@@ -20,7 +20,7 @@ from simulation.contagion.batch import market_prices, own_prices
 from simulation.contagion.channels import channels
 from simulation.contagion.channels.impact import ImpactChannel
 from simulation.contagion.engine import Run
-from simulation.contagion.impact import require_price
+from simulation.contagion.impact import require_market
 from simulation.contagion.policies import Policy, apply_policies, build_policy
 from simulation.contagion.prices import AnyPriceSpec
 from simulation.contagion.units import require_units
@@ -225,8 +225,8 @@ def build_run(file: ScenarioFile, book: SharedBook, folder: Path) -> Run:
     Raises
     ------
     InputError
-        If anything does not fit the book, a number is beyond what its unit allows, or a pool's price is not
-        the book's.
+        If anything does not fit the book, a number is beyond what its unit allows, or a market has no
+        depth or another price than the book.
     """
     require_units(file.channels, "channels")
     require_units(file.policies, "policies")
@@ -246,19 +246,19 @@ def build_run(file: ScenarioFile, book: SharedBook, folder: Path) -> Run:
         shocks=tuple((s.token, s.step, float(np.log1p(s.move))) for s in file.shocks),
         antithetic=file.antithetic,
     )
-    _require_prices(run)
+    _require_markets(run)
     return apply_policies(run, [build_policy(t, f"policies.{i}") for i, t in enumerate(file.policies)])
 
 
-def _require_prices(run: Run) -> None:
-    """Refuse a pool whose price is not that of the book, or by the book that of what backs its token."""
+def _require_markets(run: Run) -> None:
+    """Refuse a market without depth, and a pool that is not at the book's price or its backing's."""
     world = run.world
     still = np.zeros((1, len(world.tokens)))
     price = market_prices(world, world.price[None], still, np.ones_like(still))[0]
     for channel in run.on():
         if isinstance(channel, ImpactChannel):
             for a, model in channel.models(world).items():
-                require_price(model, float(price[a]), f"channels.impact.tokens.{world.tokens[a]}")
+                require_market(model, float(price[a]), f"channels.impact.tokens.{world.tokens[a]}")
 
 
 def full_table(scenario: Scenario) -> dict[str, Any]:

@@ -48,6 +48,11 @@ def test_each_end_is_a_run_and_so_are_all_of_one_side() -> None:
         ([{"key": "shocks.99.move", "low": -0.2, "high": -0.1}], UnknownNameError, "99"),
         ([{"key": "name", "low": 1, "high": 2}], InputError, "the key of a number"),
         ([{"key": "shocks.0.move", "low": -2.0, "high": 0.0}], InputError, "low shocks.0.move"),
+        (
+            [{"key": "prices.jump_mean", "low": -9.0, "high": 0.0}],
+            InputError,
+            "low prices.jump_mean: .*beyond 5",
+        ),
         ([{"key": DEPTH, "low": 9e-8, "high": 1e-8}], InputError, "low < high"),
     ],
 )
@@ -57,6 +62,19 @@ def test_a_range_that_makes_no_sense_is_refused(
     with pytest.raises(error, match=text) as caught:
         range_ends(crash(*uncertain), EXAMPLES)
     assert "\n" not in str(caught.value)
+
+
+def test_an_end_whose_market_could_not_open_is_refused_before_anything_runs() -> None:
+    market = {"model": "cont-schaanning", "depth_usd": 1e7, "floor_price": 500.0}
+    key = "channels.impact.tokens.WETH.floor_price"
+    table = read_table(EXAMPLES / "crash.toml")
+    over = {
+        "channels.impact.tokens.WETH": market,
+        "uncertain": [{"key": key, "low": 0.0, "high": 2_000.0}],
+    }
+    scenario = build_scenario(table, EXAMPLES, over)
+    with pytest.raises(InputError, match=rf"uncertain, high {key}: .*no sale takes its price of 2500"):
+        range_ends(scenario, EXAMPLES)
 
 
 def test_the_spread_is_from_the_least_to_the_most() -> None:

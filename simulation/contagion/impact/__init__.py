@@ -133,11 +133,12 @@ class ImpactModel(Protocol):
         ...
 
 
-def require_price(model: ImpactModel, price: float, where: str) -> None:
-    """Refuse a market whose own price is not that of the book, by more than `MOST_PRICE_GAP`.
+def require_market(model: ImpactModel, price: float, where: str) -> None:
+    """Refuse a market that cannot be where a run begins.
 
-    Only pools have one. Arbitrage would take the pool to the book's price in the first step, and that step
-    would tell of a fall or a rise that nobody traded.
+    A pool has a price of its own, and one more than `MOST_PRICE_GAP` from the book's is refused: arbitrage
+    would take it to the book's price in the first step, which would tell of a fall or a rise that nobody
+    traded. Of any market keepers have to see where it ends, as `ImpactChannel` tabulates its losses.
 
     Parameters
     ----------
@@ -151,13 +152,20 @@ def require_price(model: ImpactModel, price: float, where: str) -> None:
     Raises
     ------
     InputError
-        Naming the market, both prices and what would do.
+        Naming the market, its figures and what would do.
     """
-    own = float(model.price(model.start(1), np.array([price]))[0])
+    state, at = model.start(1), np.array([price])
+    own = float(model.price(state, at)[0])
     if not abs(own - price) <= MOST_PRICE_GAP * price:
         raise InputError(
             f"{where}: the pool's price is {own:.6g} US dollars a token, and the book's {price:.6g}",
             fix=f"prices within {MOST_PRICE_GAP:.0%} of each other; {_priced(model, price)} has the book's",
+        )
+    ends = [float(model.quantity_to(state, at, np.array([level]))[0]) for level in (price / 2.0, 0.0)]
+    if not 0.0 < min(ends) < np.inf:
+        raise InputError(
+            f"{where}: no sale takes its price of {own:.6g} US dollars to half, or to an end of the market",
+            fix="more impact, or a floor below half the price",
         )
 
 
