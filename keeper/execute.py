@@ -181,10 +181,12 @@ def _judged(
     if not simulated.success:
         return Prepared(plan, None, Reason.SIMULATION_FAILED, f"simulation: {_why(simulated)}")
     try:
-        profit_raw = plan.profit_raw if plan.from_inventory else simulated_profit(simulated, draft.to)
+        # Also asked from inventory, where nothing is sold: a success that did nothing is none.
+        sold_raw = simulated_profit(simulated, draft.to)
     except DataError as error:
         # Says something of this one; the others may be as they should.
         return Prepared(plan, None, Reason.SIMULATION_FAILED, f"simulation: {error}")
+    profit_raw = plan.profit_raw if plan.from_inventory else sold_raw
     gas = simulated.gas_used or plan.gas_units
     net_wei = priced.in_wei(profit_raw) - gas * priced.gas_price_wei
     if net_wei < max(1, priced.in_wei(priced.least_profit_raw)):
@@ -234,7 +236,7 @@ def _why(simulated: Simulation) -> str:
 
 
 def simulated_profit(simulated: Simulation, liquidator: str) -> int:
-    """Return the profit of a simulated flash liquidation, in debt token units.
+    """Return the profit of a simulated liquidation, in debt token units; from inventory nothing is sold.
 
     Raises
     ------

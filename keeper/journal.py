@@ -805,7 +805,8 @@ class Journal:
 
         What a success earned is valued at the least that its budget says: that is the simulated profit in
         wei, or what the configuration allows for gas where that is less. A success from inventory sells
-        nothing, so what it earned is not known here, and it is none.
+        nothing, so what it earned is not known here, and it is no loss; one that does not even say that it
+        was a liquidation earned nothing.
         """
         query = (
             sa.select(
@@ -989,9 +990,9 @@ def _loss(row: RowMapping) -> Loss | None:
     earned_wei = 0
     if row["success"] and kind is AttemptKind.ACTION:
         profit_raw, simulated_raw = row["realised_profit_raw"], row["simulated_profit_raw"]
-        if not profit_raw or simulated_raw <= 0:
+        if profit_raw == 0 or simulated_raw <= 0:
             return None
-        earned_wei = profit_raw * row["budget_wei"] // simulated_raw
+        earned_wei = (profit_raw or 0) * row["budget_wei"] // simulated_raw
     if cost_wei <= earned_wei:
         return None
     return Loss(

@@ -285,9 +285,11 @@ def test_least_profit_counts_after_the_gas_that_was_really_used(crash: Crash) ->
     assert (item.order, item.reason) == (None, Reason.UNPROFITABLE)
 
 
-def test_success_without_our_event_is_a_failure_of_that_plan_alone(crash: Crash) -> None:
+@pytest.mark.parametrize("inventory", [False, True])
+def test_success_without_our_event_is_a_failure_of_that_plan_alone(crash: Crash, inventory: bool) -> None:
     # Any address without code answers every call with success and nothing.
-    (item,) = crash.prepare(crash.plans[:1], liquidator=RECEIVER)
+    plan = replace(crash.plans[0], from_inventory=inventory, path=() if inventory else crash.plans[0].path)
+    (item,) = crash.prepare([plan], liquidator=RECEIVER)
     assert item.reason is Reason.SIMULATION_FAILED
     assert "without a Liquidated event" in item.detail
 

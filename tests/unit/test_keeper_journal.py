@@ -470,11 +470,16 @@ def test_losses_are_reverts_and_cancellations(journal: Journal) -> None:
     assert bob.intent_id in {r.intent_id for r in journal.receipts()}
 
 
-@pytest.mark.parametrize(("realised_raw", "lost_wei"), [(1, 10**17), (2, None), (0, None)])
+@pytest.mark.parametrize(
+    ("realised_raw", "lost_wei"), [(1, 10**17), (2, None), (0, None), (None, 3 * 10**17)]
+)
 def test_a_success_is_a_loss_where_its_gas_cost_more_than_it_earned(
-    journal: Journal, realised_raw: int, lost_wei: int | None
+    journal: Journal, realised_raw: int | None, lost_wei: int | None
 ) -> None:
-    """Simulated were 5 raw, worth the budget of an ether at least; from inventory nothing is sold."""
+    """Simulated were 5 raw, worth the budget of an ether at least; from inventory nothing is sold.
+
+    Without an event of ours nothing says that anything was earned.
+    """
     _, attempt = write(journal)
     receipt = make_receipt(attempt)
     dear = replace(receipt, realised_profit_raw=realised_raw, effective_gas_price_wei=10**12)
