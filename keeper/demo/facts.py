@@ -101,7 +101,10 @@ class MinedLiquidation:
 
 @dataclass(frozen=True, slots=True)
 class BlockFacts:
-    """One block; prices are USD at 1e8 by symbol."""
+    """One block; prices are USD at 1e8 by symbol.
+
+    `elsewhere` are liquidations in markets that are none of the deployment's; their `protocol` says where.
+    """
 
     number: int
     timestamp: int
@@ -111,6 +114,7 @@ class BlockFacts:
     executable_e8: Mapping[str, int]
     accounts: Mapping[Place, AccountFacts]
     liquidations: tuple[MinedLiquidation, ...]
+    elsewhere: tuple[MinedLiquidation, ...] = ()
 
     def of(self, protocol: str) -> BlockFacts:
         """Return what there is of one market."""
@@ -118,6 +122,7 @@ class BlockFacts:
             self,
             accounts={place: facts for place, facts in self.accounts.items() if place[0] == protocol},
             liquidations=tuple(mined for mined in self.liquidations if mined.protocol == protocol),
+            elsewhere=(),
         )
 
 
@@ -154,10 +159,8 @@ class Facts:
     def protocol_of(self, venue: Venue) -> str:
         """Return the market that a venue is.
 
-        Raises
-        ------
-        ChainError
-            If it is none of the deployment's: what was done there is not to be booked on another.
+        One that is none of the deployment's is called by its address: what was done there is not to be booked
+        on another, and no reason to look at nothing else.
         """
         if venue == Venue(self._deployment.pool):
             return self.aave
@@ -165,7 +168,7 @@ class Facts:
             assert self._deployment.morpho is not None
             if venue == Venue(self._deployment.morpho.address, unhexed(market.id)):
                 return name
-        raise ChainError(f"verifier: liquidated in {venue.address} {hexed(venue.market)}, which is no market")
+        return f"{venue.address} {hexed(venue.market)}"
 
     def morpho_words(self, market: DeployedMorphoMarket) -> tuple[str, str, str, str, int]:
         """Return the five words of a market of Morpho."""
@@ -263,6 +266,7 @@ class Facts:
             there = [account for of, account in borrowers if of == name]
             found = self._on_morpho(number, market, there, prices, reference)
             accounts |= {(name, account): facts for account, facts in found.items()}
+        mined = self._liquidations(number)
         return BlockFacts(
             number=number,
             timestamp=int(header["timestamp"], 16),
@@ -271,7 +275,8 @@ class Facts:
             reference_e8=reference,
             executable_e8=self._executable(slots),
             accounts=accounts,
-            liquidations=self._liquidations(number),
+            liquidations=tuple(m for m in mined if m.protocol in self.protocols),
+            elsewhere=tuple(m for m in mined if m.protocol not in self.protocols),
         )
 
     def _accounts(

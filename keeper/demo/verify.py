@@ -186,6 +186,7 @@ class Verifier:
         invariants = _all_together([counts.invariants for counts in protocols.values()])
         # An intent may be executed once over all markets together, not once in each.
         invariants["each_intent_at_most_once"] = _at_most_once(blocks)
+        invariants["policy_obeyed"] = _nowhere_else(invariants["policy_obeyed"], blocks)
         return Verification(
             borrowers=borrowers,
             protocols=protocols,
@@ -543,8 +544,26 @@ def _all_together(several: Sequence[Mapping[str, Invariant]]) -> dict[str, Invar
     }
 
 
+def _nowhere_else(obeyed: Invariant, blocks: Sequence[BlockFacts]) -> Invariant:
+    """Return the invariant with the liquidations in markets that nobody asked the keeper to watch.
+
+    Nothing is known there that could speak for them.
+    """
+    stray = [mined for block in blocks for mined in block.elsewhere]
+    broken = [
+        f"{hexed(m.event.intent_id)}: {m.event.user} in {m.protocol}, which is no market here" for m in stray
+    ]
+    return obeyed.model_copy(
+        update={
+            "ok": obeyed.ok and not stray,
+            "checked": obeyed.checked + len(stray),
+            "broken": (*obeyed.broken, *broken),
+        }
+    )
+
+
 def _at_most_once(blocks: Sequence[BlockFacts]) -> Invariant:
-    counts = Counter(hexed(m.event.intent_id) for b in blocks for m in b.liquidations)
+    counts = Counter(hexed(m.event.intent_id) for b in blocks for m in (*b.liquidations, *b.elsewhere))
     broken = tuple(f"{intent}: {n} times" for intent, n in counts.items() if n > 1)
     return Invariant(
         ok=not broken,

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from contracts_abi import aave_v3 as aave
-from contracts_abi.errors import ChainError
 from contracts_abi.liquidator import Liquidated, Venue, flash_calldata
 from keeper.commands.chain import COMPILED, local_market
 from keeper.demo.chaos import falling_market, read_trace
@@ -215,8 +214,41 @@ def test_a_liquidation_is_booked_on_the_market_that_it_was_in_and_on_no_other(
         Venue(deployment.pool, venues[1].market),
         Venue(stage.liquidator),
     ):
-        with pytest.raises(ChainError, match="which is no market"):
-            facts.protocol_of(foreign)
+        assert facts.protocol_of(foreign) not in facts.protocols
+        assert facts.protocol_of(foreign).startswith(foreign.address)
+
+
+def test_a_liquidation_in_a_market_that_nobody_knows_breaks_the_policy_and_stops_no_other_check(
+    stage: Stage, scenario: Scenario
+) -> None:
+    blocks = crash(stage, scenario, 11)
+    verifier, before = verify(stage, blocks[0], blocks[-1])
+    due = [who for who, numbers in before.liquidatable.items() if blocks[-1] in numbers]
+    protocol, account = next(who.split() for who in due if who.startswith("morpho-blue:"))
+    facts = verifier._facts.block(blocks[-1], [(protocol, account)])
+    trial = next(t for t in verifier._trials(facts, (protocol, account)) if not t.whole)
+    data = verifier._calldata(replace(trial, amount_raw=trial.amount_raw // 10))
+    send = {"from": stage.owner, "to": stage.liquidator, "data": hexed(data), "gas": quantity(2_000_000)}
+    stage.node.rpc.call("eth_sendTransaction", [send | {"maxFeePerGas": quantity(10**12)}])
+    mined = stage.world.mine(scenario.steps()[10] + 60)
+
+    deployment = stage.deployment
+    assert deployment.morpho is not None
+    known = tuple(m for m in deployment.morpho.markets if m.id[2:10] != protocol.partition(":")[2])
+    fewer = replace(deployment, morpho=replace(deployment.morpho, markets=known))
+    blind = Verifier(verifier._job.model_copy(update={"deployment": fewer.to_json(), "last_block": mined}))
+    found = blind.run()
+    obeyed = found.invariants["policy_obeyed"]
+    assert not obeyed.ok
+    (case,) = obeyed.broken
+    assert account in case
+    assert "which is no market here" in case
+    assert found.invariants["each_intent_at_most_once"].checked == obeyed.checked == 1
+    # The other checks went on, and it is booked on nobody.
+    assert found.liquidations == ()
+    assert set(found.protocols) == set(before.protocols) - {protocol}
+    assert all(counts.invariants["policy_obeyed"].ok for counts in found.protocols.values())
+    assert found.invariants["cleared_within_two_blocks"].checked > 0
 
 
 # ----------------------------------------------------------------------------------------- without a chain
