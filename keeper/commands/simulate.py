@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from contracts_abi.errors import InputError
 from keeper.commands.console import plain_table, print_whole, progress_bar, stderr_console, stdout_console
+from keeper.commands.packs import figure as plain_figure
 from keeper.sweeps.run import Progress, sweep
 from keeper.sweeps.versions import versions
 from simulation.backtest.columns import gather
@@ -35,7 +37,7 @@ from simulation.contagion.scenario import Scenario, build_run, full_table, load_
 from simulation.contagion.spread import range_ends
 from simulation.contagion.sweep import FOLDER, VARIANT, VARIANTS
 from simulation.contagion.wallets import wallets_record
-from simulation.report.simulation_view import matrix_words
+from simulation.report.simulation_view import duration, matrix_words
 
 if TYPE_CHECKING:
     from simulation.chain.fidelity.keepers import ChainEvent
@@ -389,11 +391,11 @@ def show_spread(console: Console, spread: Mapping[str, Any]) -> None:
     table = plain_table("over the plausible ranges", "own", "least", "at", "most", "at")
     for name, own in spread["figures"].items():
         table.add_row(
-            name.removesuffix("_usd").replace("_", " "),
-            money(own["value"]),
-            money(own["least"]),
+            column_text(name),
+            figure_text(name, own["value"]),
+            figure_text(name, own["least"]),
             own["least_at"],
-            money(own["most"]),
+            figure_text(name, own["most"]),
             own["most_at"],
         )
     print_whole(console, table)
@@ -427,6 +429,27 @@ def money(value: float | None) -> str:
         if abs(value) >= size:
             return f"{value / size:,.2f} {unit}"
     return f"{value:,.0f}"
+
+
+def column_text(column: str) -> str:
+    """Return a column's name for people, with its unit where `figure_text` does not write that."""
+    words = column.removesuffix("_usd").removesuffix("_s").replace("_", " ")
+    return f"{words}, US dollars" if column.endswith("_usd") else words
+
+
+def figure_text(column: str, value: float | None) -> str:
+    """Return a figure of a column in the unit that its name ends with, as other tables have it.
+
+    ``_usd`` in thousands, millions or billions of dollars, ``_s`` in seconds to days, and whatever else in
+    four significant digits.
+    """
+    if value is None or not math.isfinite(value):
+        return "unknown"
+    if column.endswith("_usd"):
+        return money(value)
+    if column.endswith("_s"):
+        return duration(value)
+    return plain_figure(value)
 
 
 def half_width(figure: Mapping[str, Any]) -> str:

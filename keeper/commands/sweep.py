@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import tomllib
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -15,8 +14,7 @@ from rich.table import Table
 
 from contracts_abi.errors import InputError
 from keeper.commands.console import plain_table, print_whole, progress_bar, stderr_console, stdout_console
-from keeper.commands.packs import figure
-from keeper.commands.simulate import data_digests, left_out_once, money
+from keeper.commands.simulate import column_text, data_digests, figure_text, left_out_once
 from keeper.sweeps.run import Progress, SweepOutcome, sweep
 from keeper.sweeps.versions import versions
 from keeper.sweeps.worker import task_function
@@ -24,7 +22,6 @@ from simulation.backtest.plan import SweepPlan, make_plan
 from simulation.backtest.summary import Statistics, summaries
 from simulation.contagion.scenario import Scenario, build_scenario, full_table, load_scenario
 from simulation.contagion.sweep import FOLDER
-from simulation.report.simulation_view import duration
 
 DEFAULT_TASK: Final = "simulation.contagion.sweep:sweep_task"
 """What computes a sweep's tasks unless ``--task`` names another function."""
@@ -224,23 +221,8 @@ def _table(plan: SweepPlan, found: Sequence[Statistics]) -> Table:
         values = (one.mean, one.high - one.mean, quantiles[0.5], quantiles[0.95], one.max)
         table.add_row(
             *(str(one.parameters[key]) for key in keys),
-            f"{one.column.removesuffix('_usd')}, US dollars" if one.column.endswith("_usd") else one.column,
+            column_text(one.column),
             *(figure_text(one.column, value) for value in values),
             f"{one.unknown:,}" if one.unknown else "",
         )
     return table
-
-
-def figure_text(column: str, value: float) -> str:
-    """Return a figure of a column in the unit that its name ends with, as other tables have it.
-
-    ``_usd`` in thousands, millions or billions of dollars, ``_s`` in seconds to days, and whatever else in
-    four significant digits.
-    """
-    if not math.isfinite(value):
-        return "unknown"
-    if column.endswith("_usd"):
-        return money(value)
-    if column.endswith("_s"):
-        return duration(value)
-    return figure(value)

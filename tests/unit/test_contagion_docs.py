@@ -87,7 +87,8 @@ def test_the_commands_of_the_guide_exist() -> None:
         for line in block.splitlines()
         if line.startswith("marginline ")
     ]
-    assert len(lines) == 6
+    assert len(lines) == 7
+    assert all((ROOT / word).is_file() for words in lines for word in words if word.startswith("examples/"))
     root = typer.main.get_command(app)
     for words in lines:
         command = root

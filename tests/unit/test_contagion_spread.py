@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 
 from contracts_abi.errors import InputError, UnknownNameError
 from simulation.contagion.causes import columns
-from simulation.contagion.scenario import Scenario, build_scenario, read_table
+from simulation.contagion.scenario import Scenario, build_scenario, load_scenario, read_table
 from simulation.contagion.spread import KEY_FIGURES, range_ends, spread_record
 from simulation.types import Float64
+from tests.command_line import Inside
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 DEPTH = "channels.impact.tokens.WETH.per_dollar"
@@ -105,3 +107,21 @@ def test_a_thinner_market_liquidates_more() -> None:
     own = found["figures"]["liquidated_usd"]
     assert own["least"] < own["value"] < own["most"]
     assert own["most_at"] in (f"high {DEPTH}", "all high")
+
+
+def test_the_bundled_example_runs_all_of_its_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    scenario = load_scenario(EXAMPLES / "uncertain.toml")
+    keys = [entry.key for entry in scenario.file.uncertain]
+    assert len(keys) == 3
+    assert len(range_ends(scenario, EXAMPLES)) == 2 * len(keys) + 2
+    words = ("--spread", "--paths", "2", "--workers", "1", "--out", str(tmp_path / "out"))
+    ran = Inside(monkeypatch, capsys)("simulate", str(EXAMPLES / "uncertain.toml"), *words)
+    assert ran.code == 0, ran.err
+    assert "over the plausible ranges" in ran.out
+    assert "bad debt, US dollars" in ran.out
+    record = json.loads((tmp_path / "out" / "record.json").read_text(encoding="utf-8"))
+    assert [one["key"] for one in record["spread"]["ranges"]] == keys
+    sold = record["spread"]["figures"]["liquidated_usd"]
+    assert sold["least"] < sold["value"] < sold["most"]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from keeper.commands.sweep import figure_text, progress_text
+from keeper.commands.simulate import column_text, figure_text
+from keeper.commands.sweep import progress_text
 from keeper.sweeps.run import Progress, sweep
 from keeper.sweeps.versions import code_sha256, versions
 from simulation.backtest.plan import make_plan
@@ -164,7 +165,7 @@ def test_a_sweep_has_the_scenarios_paths_and_seed_unless_it_is_told_others(
     assert own["taken_from"] == {"paths": "the scenario's", "seed": "the scenario's"}
     told = inside(*words, "--out", str(tmp_path / "told"), "--paths", "2", "--seed", "1")
     assert "2 points, 2 paths each (--paths), seed 1 (--seed)" in told.out
-    assert "bad_debt, US dollars" in told.out
+    assert "bad debt, US dollars" in told.out
     again = inside(*words, "--out", str(tmp_path / "own"))
     assert "3 paths each (the scenario's), seed 5 (the scenario's), 0 tasks" in again.out
 
@@ -183,3 +184,8 @@ def test_a_sweep_has_the_scenarios_paths_and_seed_unless_it_is_told_others(
 )
 def test_figures_are_in_the_unit_of_their_column(column: str, value: float, text: str) -> None:
     assert figure_text(column, value) == text
+
+
+def test_columns_have_their_names_for_people() -> None:
+    assert column_text("bad_debt_var_99_usd") == "bad debt var 99, US dollars"
+    assert column_text("time_to_clear_s") == "time to clear"
