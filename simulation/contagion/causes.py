@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from contracts_abi.errors import InputError, UnknownNameError
+from simulation.contagion.channels.impact import ImpactChannel
 from simulation.contagion.engine import PathResults, Run, run_paths
 from simulation.contagion.metrics import Figure, path_columns, plain_mean, sampling_of
 from simulation.contagion.scenario import Scenario
@@ -72,7 +73,7 @@ class Effect:
     Attributes
     ----------
     channel
-        Switched off in one of the two runs.
+        Switched off in one of the two runs, or the one part of a channel that can be: `FEEDBACK`.
     on, off
         Mean with everything on, and without the channel.
     effect
@@ -85,9 +86,21 @@ class Effect:
     effect: Figure
 
 
+FEEDBACK: Final = "impact.feedback"
+"""Name of the variant in which trades lose to depth and move no price."""
+
+
 def without_each(scenario: Scenario) -> dict[str, Over]:
-    """Return the variants that switch one acting channel off, by the channel."""
-    return {channel.kind: {f"channels.{channel.kind}.on": False} for channel in scenario.run.on()}
+    """Return the variants that switch one acting channel off, by the channel.
+
+    Beside the whole of the impact channel there is its feedback on prices alone, `FEEDBACK`.
+    """
+    found: dict[str, Over] = {}
+    for channel in scenario.run.on():
+        found[channel.kind] = {f"channels.{channel.kind}.on": False}
+        if isinstance(channel, ImpactChannel) and channel.feedback:
+            found[FEEDBACK] = {f"channels.{FEEDBACK}": False}
+    return found
 
 
 def effects_of(

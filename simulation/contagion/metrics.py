@@ -53,8 +53,9 @@ LOG_WEIGHT: Final = "log_weight"
 def path_columns(results: PathResults, dt_s: float) -> dict[str, Float64]:
     """Return one array of shape (P,) for each column of a path's row.
 
-    ``bad_debt_usd`` is what was written off plus what debts exceed collateral by at the end. Columns of a
-    venue have its name behind a dot; those of a token likewise.
+    ``bad_debt_usd`` is what was written off plus what debts exceed collateral by at the end, of lending
+    alone; what venues of perpetual futures lose beyond fund and winners is ``perps_deficit_usd``, where they
+    act. Columns of a venue have its name behind a dot; those of a token likewise.
     """
     world = results.world
     out: dict[str, Float64] = {

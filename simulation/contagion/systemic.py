@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from simulation.contagion.causes import Columns, Contagion
+from simulation.contagion.causes import FEEDBACK, Columns, Contagion
 from simulation.contagion.metrics import Figure, Sampling, ratio, tail_of
 from simulation.contagion.world import World
 from simulation.types import Float64
@@ -41,13 +41,46 @@ def known(figure: Figure | None, why: str = "nothing to divide by") -> dict[str,
 def spiral_multiplier(base: Columns, without: Mapping[str, Columns], sampling: Sampling) -> dict[str, Any]:
     """Return what is liquidated with everything on over what is liquidated without price impact.
 
-    A ratio of means over the same draws, with its interval by the delta method.
+    A ratio of means over the same draws, with its interval by the delta method. It is the product of two
+    others, by a run in between in which trades lose to the depth of the market and move no price.
+    ``price_feedback`` is everything over that run. ``willingness`` is that run over the one without any
+    impact, mostly below 1, as keepers leave alone or halve what depth makes unprofitable.
     """
     if "impact" not in without:
-        return unknown("it needs a run without impact: --effects, and the impact channel on")
-    own, static = base["liquidated_usd"], without["impact"]["liquidated_usd"]
-    found = ratio(sampling.weighed(own), sampling.weighed(static), sampling.group)
-    return known(found, "nothing is liquidated without impact")
+        why = "it needs a run without impact: --effects, and the impact channel on"
+        return {**unknown(why), "price_feedback": unknown(why), "willingness": unknown(why)}
+    weighed, group = sampling.weighed, sampling.group
+    own, static = weighed(base["liquidated_usd"]), weighed(without["impact"]["liquidated_usd"])
+    none = "nothing is liquidated without impact"
+    found = known(ratio(own, static, group), none)
+    if FEEDBACK not in without:
+        why = "it needs a run without the feedback of impact on prices: --effects, and feedback on"
+        return {**found, "price_feedback": unknown(why), "willingness": unknown(why)}
+    seen = weighed(without[FEEDBACK]["liquidated_usd"])
+    return {
+        **found,
+        "price_feedback": known(ratio(own, seen, group), "nothing is liquidated without feedback on prices"),
+        "willingness": known(ratio(seen, static, group), none),
+    }
+
+
+def perps_deficit(base: Columns, sampling: Sampling) -> dict[str, Any]:
+    """Return what venues of perpetual futures lost beyond fund and winners, US dollars a path, mean and tail.
+
+    It stands beside bad debt and not in it: nobody lent it, and the book's suppliers do not bear it.
+    """
+    if "perps_deficit_usd" not in base:
+        why = "no venue of perpetual futures acts: the perps channel is off"
+        return {**unknown(why), "es_99": unknown(why)}
+    tail = tail_of(base["perps_deficit_usd"], 0.99, sampling=sampling)
+    return {**asdict(tail.mean), "es_99": asdict(tail.es)}
+
+
+def inventory_gain(base: Columns, sampling: Sampling) -> dict[str, Any]:
+    """Return what inventory keepers gain on what they seized, from each liquidation on, US dollars a path."""
+    if "inventory_gain_usd" not in base:
+        return unknown("no keeper acts: the keepers channel is off, or bytecode stands in for it")
+    return asdict(sampling.mean(base["inventory_gain_usd"]))
 
 
 def price_multipliers(world: World, base: Columns, sampling: Sampling) -> dict[str, dict[str, Any]]:
@@ -221,10 +254,13 @@ def system_record(
         "share_toxic": known(
             ratio(weighed(base["toxic"]), weighed(base["liquidations"]), group), "nobody is liquidated"
         ),
+        "perps_deficit_usd": perps_deficit(base, sampling),
         # Each time that it was asked for and not paid.
         "frozen_withdrawals_usd": asdict(sampling.mean(base["unfilled_usd"])),
         "keepers": {
             "profit_after_gas_and_bids_usd": asdict(sampling.mean(profit)),
+            # Beside the profit, which counts what own funds seized at the market's price of that moment.
+            "inventory_gain_usd": inventory_gain(base, sampling),
             "gas_usd": asdict(sampling.mean(gas)),
             # What keepers bid away: to whoever orders the block, or to an auction of the oracle's update.
             "oev_leakage_usd": asdict(sampling.mean(bids)),

@@ -84,7 +84,8 @@ def system_table(record: Record) -> Table | None:
             own["spiral_multiplier"],
             _times,
             "liquidated with everything on over liquidated without price impact",
-        )
+        ),
+        *_spiral_parts(own["spiral_multiplier"]),
     ]
     for token, figure in own["price_multipliers"].items():
         said = f"log moves over those from outside; median {_times(figure['median'])}"
@@ -114,7 +115,9 @@ def system_table(record: Record) -> Table | None:
             usd,
             "asked for and not paid, each time that it was asked",
         ),
+        *_perps_rows(own),
         _row("keepers' profit", keepers["profit_after_gas_and_bids_usd"], usd, "after gas and bids"),
+        *_inventory_rows(keepers),
         _row("gas paid by keepers", keepers["gas_usd"], usd, ""),
         _row("leaked by bids", keepers["oev_leakage_usd"], usd, "bid away for a place in the block"),
         _row(
@@ -125,6 +128,37 @@ def system_table(record: Record) -> Table | None:
         ),
     ]
     return ("figure", "value", "95 % interval", "what it is, or why it is unknown"), rows
+
+
+def _spiral_parts(spiral: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return the two factors of the spiral multiplier; none of a record from before they were kept."""
+    said = {
+        "price_feedback": ("by prices", "over liquidated where trades lose to depth and move no price"),
+        "willingness": ("by depth alone", "liquidated there over liquidated without price impact"),
+    }
+    return [
+        _row(f"spiral {name}", spiral[key], _times, says)
+        for key, (name, says) in said.items()
+        if key in spiral
+    ]
+
+
+def _perps_rows(own: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return what venues of perpetual futures lost that nobody paid, where any act."""
+    figure = own.get("perps_deficit_usd")
+    if figure is None or figure["value"] is None:
+        return []
+    worst = usd(figure["es_99"]["value"])
+    says = f"of perpetual futures beyond fund and winners, not in bad debt; ES 99 % {worst}"
+    return [_row("perps deficit", figure, usd, says)]
+
+
+def _inventory_rows(keepers: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return what keepers gain on what they seized and keep, where that is known."""
+    figure = keepers.get("inventory_gain_usd")
+    if figure is None or figure["value"] is None:
+        return []
+    return [_row("keepers' gain on inventory", figure, usd, "since the liquidation, until sold or the end")]
 
 
 def _row(name: str, figure: Mapping[str, Any], words: Words, says: str) -> tuple[str, str, str, str]:

@@ -23,6 +23,7 @@ from simulation.book.types import (
 from simulation.contagion.batch import YEAR_S, Batch
 from simulation.contagion.channels.options import dealer_gamma
 from simulation.contagion.engine import PathResults, Run, run_paths
+from simulation.contagion.metrics import path_columns
 from simulation.contagion.prices import build as build_prices
 from simulation.contagion.scan import health_factors
 from simulation.contagion.state import Total
@@ -650,10 +651,19 @@ def test_the_fund_pays_before_winners_do() -> None:
     book = perp_book([10.0, -4.0], [100.0, 1_000.0])
     result = run_paths(along(book, [100.0, 70.0], {"perps": {"adl": "pro-rata"}}), 1, 0, 1)
     # The long lost 300 on a margin of 100. Of the 200 missing the fund pays 100, the short's profit the rest.
-    assert result.extra["perps.deficit_usd"][0] == pytest.approx(200.0)
+    assert result.extra["perps.beyond_margin_usd"][0] == pytest.approx(200.0)
     assert result.extra["perps.insurance_paid_usd"][0] == pytest.approx(100.0)
     assert result.extra["perps.adl_usd"][0] == pytest.approx(100.0)
     assert result.extra["perps.imbalance"][0] < 1e-12
+
+
+@pytest.mark.parametrize(("adl", "missing"), [("pro-rata", 20.0), ("queue", 20.0), ("none", 100.0)])
+def test_what_neither_fund_nor_winners_pay_of_a_deficit_is_missing(adl: str, missing: float) -> None:
+    # The long lacks 200: the fund has 100, and the short has a profit of 80.
+    book = perp_book([10.0, -80.0 / 30.0], [100.0, 1_000.0])
+    result = run_paths(along(book, [100.0, 70.0], {"perps": {"adl": adl}}), 1, 0, 1)
+    assert result.extra["perps_deficit_usd"][0] == pytest.approx(missing)
+    assert path_columns(result, 60.0)["bad_debt_usd"][0] == 0.0
 
 
 @pytest.mark.parametrize("adl", ["queue", "pro-rata"])
@@ -664,7 +674,7 @@ def test_a_profit_is_taken_once(adl: str) -> None:
     run = along(book, [100.0, 70.0], {"perps": {"adl": adl}})
     kept: list[Any] = []
     result = run_paths(run, 1, 0, 1, watch=lambda batch: kept.append(batch.memos["perps"].margin.copy()))
-    assert result.extra["perps.deficit_usd"][0] == pytest.approx(260.0)
+    assert result.extra["perps.beyond_margin_usd"][0] == pytest.approx(260.0)
     assert result.extra["perps.adl_usd"][0] == pytest.approx(150.0)
     assert kept[0][0, 2] == pytest.approx(50.0)  # and 150 of open profit: the 200 that he came with
     assert result.extra["perps.imbalance"][0] < 1e-12

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulation.contagion.causes import Contagion, columns
+from simulation.contagion.causes import FEEDBACK, Contagion, columns, without_each
 from simulation.contagion.metrics import PLAIN, Figure, Sampling
 from simulation.contagion.record import build_record
 from simulation.contagion.scenario import load_scenario
@@ -19,6 +19,7 @@ from simulation.contagion.systemic import (
     debt_rank,
     debt_ranks,
     equity_usd,
+    perps_deficit,
     price_multipliers,
     spiral_multiplier,
     system_record,
@@ -48,6 +49,49 @@ def test_a_spiral_is_what_impact_multiplies_liquidations_by() -> None:
     assert weighed["value"] == pytest.approx(1.0)
     assert "--effects" in spiral_multiplier(base, {"gas": calm}, PLAIN)["why"]
     assert spiral_multiplier(base, {"impact": {"liquidated_usd": np.zeros(4)}}, PLAIN)["value"] is None
+
+
+def test_a_spiral_is_its_feedback_on_prices_times_what_keepers_leave_alone() -> None:
+    def of(*usd: float) -> dict[str, Float64]:
+        return {"liquidated_usd": np.array(usd)}
+
+    base, static, seen = of(30.0, 60.0), of(20.0, 40.0), of(10.0, 20.0)
+    found = spiral_multiplier(base, {"impact": static, FEEDBACK: seen}, PLAIN)
+    assert (found["value"], found["price_feedback"]["value"]) == pytest.approx((1.5, 3.0))
+    assert found["willingness"]["value"] == pytest.approx(0.5)
+    assert "feedback on" in spiral_multiplier(base, {"impact": static}, PLAIN)["willingness"]["why"]
+    assert "--effects" in spiral_multiplier(base, {}, PLAIN)["price_feedback"]["why"]
+
+
+@pytest.mark.parametrize(("steps", "feedback", "willing"), [(1, 1.0, 0.5), (2, 1.02, 0.5)])
+def test_without_feedback_keepers_see_the_depth_and_prices_do_not(
+    steps: int, feedback: float, willing: float
+) -> None:
+    # Repaying the part x of the large debt earns b x - 0.8 b x^2 of it: most at a half, of the sizes that are
+    # tried, which makes the account sound. Selling that lowers ETH by 4.7 %, and only then the small debt, a
+    # fiftieth of that half, is below 1: its health factor was 1.03.
+    bonus = 1.0 / (1.0 - 0.3 * 0.2) - 1.0
+    per_dollar = 2.0 * 0.8 * bonus / (1.0 + bonus) ** 2 / 10_000.0
+    debt = np.array([10_000.0, 100.0])
+    book = one_pair_book(debt * [0.97, 1.03] / 0.8 / 100.0, debt, price=100.0, kind="morpho-blue")
+    found = {}
+    for name, more in (("all", {}), (FEEDBACK, {"feedback": False}), ("impact", {"on": False})):
+        market = {"model": "linear", "per_dollar": per_dollar, "half_life_s": 1e9}
+        settings = {"keepers": {}, "impact": {"tokens": {"ETH": market}, **more}}
+        found[name] = columns(run_of(book, settings, steps=steps), 1, 2)
+    parts = spiral_multiplier(found["all"], found, PLAIN)
+    assert found[FEEDBACK]["lowest.ETH"][0] == 100.0
+    assert found["all"]["lowest.ETH"][0] < 96.0
+    assert parts["price_feedback"]["value"] == pytest.approx(feedback)
+    assert parts["willingness"]["value"] == pytest.approx(willing)
+    assert parts["value"] == pytest.approx(feedback * willing)
+
+
+def test_the_feedback_of_impact_is_a_variant_of_its_own() -> None:
+    scenario = load_scenario(EXAMPLES / "crash.toml", {})
+    assert without_each(scenario)[FEEDBACK] == {"channels.impact.feedback": False}
+    for over in ({"channels.impact.feedback": False}, {"channels.impact.on": False}):
+        assert FEEDBACK not in without_each(load_scenario(EXAMPLES / "crash.toml", over))
 
 
 def test_price_multipliers_are_of_falls_only() -> None:
@@ -151,6 +195,18 @@ def test_the_whole_record_of_a_crash() -> None:
     assert 0.0 < found["share_toxic"]["value"] < 1.0 or base["toxic"].sum() == 0.0
     assert found["unprofitable_backlog"]["value"] == pytest.approx(base["unprofitable"].mean() / 20)
     assert found["debtrank"]["rank"] is None
+    assert found["perps_deficit_usd"]["value"] == base["perps_deficit_usd"].mean()
+    assert keepers["inventory_gain_usd"]["value"] == pytest.approx(base["inventory_gain_usd"].mean())
+
+
+def test_what_perpetuals_lack_is_a_figure_of_its_own_and_no_bad_debt() -> None:
+    # Of a hundred paths one lacks 300 dollars.
+    missing = {"perps_deficit_usd": np.where(np.arange(100) == 7, 300.0, 0.0)}
+    found = perps_deficit(missing, PLAIN)
+    assert (found["value"], found["es_99"]["value"]) == pytest.approx((3.0, 300.0))
+    unknown = perps_deficit({"bad_debt_usd": np.ones(3)}, PLAIN)
+    assert unknown["value"] is None
+    assert "perps channel is off" in unknown["why"]
 
 
 @pytest.mark.parametrize("bid", [0.0, 0.25, 1.0])

@@ -187,7 +187,7 @@ def test_perpetuals_lose_and_find_no_dollar(adl: str) -> None:
     }
     result = run_paths(run_of(book, settings, steps=20, shock=-0.3), 1, 0, 1)
     assert result.extra["perps.liquidations"][0] > 20
-    assert result.extra["perps.deficit_usd"][0] > result.extra["perps.insurance_paid_usd"][0] > 0.0
+    assert result.extra["perps.beyond_margin_usd"][0] > result.extra["perps.insurance_paid_usd"][0] > 0.0
     assert (result.extra["perps.adl_usd"][0] > 0.0) == (adl != "none")
     assert result.extra["perps.imbalance"][0] < 1e-12
 

@@ -106,6 +106,9 @@ class ImpactChannel(Channel):
     ----------
     on
         The switch.
+    feedback
+        Whether what is traded moves the price that the next step begins with. Without, markets are whole
+        again at each step's end: keepers see the depth, prices do not.
     tokens
         Token to its market: ``model`` names it, the rest are its parameters. A token without one is not moved
         by anybody.
@@ -122,6 +125,7 @@ class ImpactChannel(Channel):
     kind: ClassVar[Literal["impact"]] = "impact"
     order: ClassVar[int] = 100
 
+    feedback: bool = True
     tokens: dict[str, dict[str, Any]] = Field(default_factory=dict)
     exits: bool = True
     exit_half_life_s: Annotated[float, Field(gt=0)] = 3_600.0
@@ -181,7 +185,7 @@ class ImpactChannel(Channel):
         reference = _reference(batch)
         for a, model in memo.models.items():
             flow, own = state.order_flow[:, a], memo.states[a]
-            if flow.any():
+            if self.feedback and flow.any():
                 tokens = np.abs(flow) / state.market[:, a]
                 sells = flow < 0.0
                 sold = model.sell(own, np.where(sells, tokens, 0.0), reference[:, a])

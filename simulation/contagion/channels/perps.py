@@ -23,7 +23,8 @@ DAY_S = 86_400.0
 class _Memo:
     """Positions M, accounts C and venues U of a batch of P paths.
 
-    `given` is what deleveraging has taken of each account's open profit, shape (P, C).
+    `given` is what deleveraging has taken of each account's open profit, shape (P, C); `uncovered` what
+    neither the fund nor a winner has paid of deficits, shape (P,).
     """
 
     token: Int64
@@ -42,6 +43,7 @@ class _Memo:
     outside: Float64
     given: Float64
     put_in: Float64
+    uncovered: Float64
     figures: dict[str, Float64]
 
 
@@ -55,6 +57,10 @@ class PerpsChannel(Channel):
     from winners of the same venue: by queue (profit as a part of margin times leverage, the highest first)
     or pro rata. Whoever is on the other side of the book's accounts is one outside counterparty, so that no
     dollar appears or goes.
+
+    Deleveraging takes dollars of winners' profits and leaves their positions open, as a venue does that
+    shares losses out. One that closes winners' positions against the bankrupt one at its bankruptcy price
+    would trade less on the market; that is not modelled.
 
     Funding is paid by the larger side: ``rate = most * clip(skew / skew_scale, -1, 1)`` a day of each
     position's notional, where the skew is the sum of the venue's sizes in the token.
@@ -101,7 +107,14 @@ class PerpsChannel(Channel):
             [book.perps[v].skew_scale.get(tokens[t], np.inf) for v, t in zip(p.venue, p.token, strict=True)]
         )
         accounts, n = len(p.margin), len(p.size)
-        names = ("liquidations", "closed_usd", "deficit_usd", "insurance_paid_usd", "adl_usd", "fees_usd")
+        names = (
+            "liquidations",
+            "closed_usd",
+            "beyond_margin_usd",
+            "insurance_paid_usd",
+            "adl_usd",
+            "fees_usd",
+        )
         return _Memo(
             token=p.token.astype(np.int64),
             owner=owner,
@@ -119,6 +132,7 @@ class PerpsChannel(Channel):
             outside=np.zeros((paths, len(book.perps))),
             given=np.zeros((paths, accounts)),
             put_in=np.full(paths, float(p.margin.sum() + sum(v.insurance for v in book.perps))),
+            uncovered=np.zeros(paths),
             figures={name: np.zeros(paths) for name in names},
         )
 
@@ -164,13 +178,14 @@ class PerpsChannel(Channel):
         if left >= 0.0:
             return
         loss = insurance_waterfall(-left, float(memo.insurance[p, v]))
-        figures["deficit_usd"][p] += loss.deficit
+        figures["beyond_margin_usd"][p] += loss.deficit
         figures["insurance_paid_usd"][p] += loss.insurance
         memo.insurance[p, v] = loss.fund_after
         taken = self._deleverage(batch, memo, p, v, mark, loss.left)
         figures["adl_usd"][p] += taken
         # What nobody pays, the outside counterparty does not get.
         memo.outside[p, v] -= loss.left - taken
+        memo.uncovered[p] += loss.left - taken
 
     def _deleverage(self, batch: Batch, memo: _Memo, p: int, v: int, mark: Float64, deficit: float) -> float:
         """Take profits of the venue's winners for a deficit; return how much of it they bore."""
@@ -194,10 +209,14 @@ class PerpsChannel(Channel):
     def columns(self, batch: Batch, memo: _Memo) -> dict[str, Float64]:
         """Return what was closed, what was missing and who paid, by path.
 
+        ``perps.beyond_margin_usd`` is what closed accounts lost beyond their margin, and paid in turn by
+        ``perps.insurance_paid_usd`` of the funds and ``perps.adl_usd`` of winners; ``perps_deficit_usd`` is
+        the rest, which nobody pays: what the outside counterparty does not get.
         ``perps.imbalance``: what margins, fund and the outside side are off by, as a part of what was put in;
         a fault of ours when it is not tiny.
         """
         total = memo.margin.sum(axis=1) + memo.insurance.sum(axis=1) + memo.outside.sum(axis=1)
         out = {f"perps.{name}": values for name, values in memo.figures.items()}
+        out["perps_deficit_usd"] = memo.uncovered
         out["perps.imbalance"] = np.abs(total - memo.put_in) / np.maximum(memo.put_in, 1.0)
         return out
