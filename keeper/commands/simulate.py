@@ -47,6 +47,8 @@ TASK: Final = "simulation.contagion.sweep:sweep_task"
 CHUNK: Final = 64
 MATRIX_SHOCK: Final = 0.05
 """Size of the shocks of a contagion matrix unless told otherwise, a part of one."""
+LEAST_SHOCK: Final = 1e-4
+"""Policies count thresholds in basis points; less is meant in another unit."""
 RECORD: Final = "record.json"
 BYTECODE: Final = "bytecode.json"
 BASE: Final = "base"
@@ -82,6 +84,10 @@ def run_simulate(
             f"--shock {shock:g} without --matrix: nothing is shocked", fix="add --matrix threshold or oracle"
         )
     shock = MATRIX_SHOCK if shock is None else shock
+    if 0.0 < shock < LEAST_SHOCK:
+        raise InputError(
+            f"--shock {shock:g}: less than a basis point", fix=f"a part of one, at least {LEAST_SHOCK:g}"
+        )
     scenario = load_scenario(file, {f"channels.{name}.on": False for name in off})
     paths = scenario.file.paths if paths is None else paths
     seed = scenario.file.seed if seed is None else seed

@@ -306,6 +306,7 @@ def test_a_bad_book_is_one_line(
         (["--matrix", "oracle", "--off", "oracle"], "oracle channel"),
         (["--matrix", "threshold", "--shock", "1.5"], "shock"),
         (["--matrix", "threshold", "--shock", "nan"], "shock"),
+        (["--matrix", "threshold", "--shock", "5e-5"], "--shock 5e-05: less than a basis point"),
         (["--fidelity", "nonsense"], "model or revm"),
         (["--shock", "0.1"], "--shock 0.1 without --matrix: nothing is shocked; add --matrix threshold"),
         (
