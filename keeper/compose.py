@@ -146,7 +146,8 @@ def connect(config: KeeperConfig) -> Connected:
     for symbol in references:
         _one_token(f"references.{symbol}", symbol, symbols)
     owner = _check_contracts(config, markets, node, head)
-    tokens = [address for addresses in symbols.values() for address in addresses]
+    through = () if config.router is None else config.router.intermediates
+    tokens = [*(address for addresses in symbols.values() for address in addresses), *through]
     pools = find_pools(config.router, list(dict.fromkeys(tokens)), node, head)
     return Connected(config, node, head, markets, pools, feeds, owner)
 
@@ -226,6 +227,7 @@ def _configured_addresses(config: KeeperConfig) -> dict[str, str]:
     if config.router is not None:
         named |= {"router.factory": config.router.factory, "router.router": config.router.router}
         named["router.quoter"] = config.router.quoter
+        named |= {f"router.intermediates.{i}": a for i, a in enumerate(config.router.intermediates)}
     return {key: address for key, address in named.items() if address is not None}
 
 

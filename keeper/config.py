@@ -214,6 +214,10 @@ class RouterSection(Section):
     """Its quoter, for the doctor's cross-check."""
     fees_pips: tuple[int, ...] = (100, 500, 3_000, 10_000)
     """Fee tiers to look for pools in."""
+    intermediates: tuple[Address, ...] = ()
+    """Addresses of tokens that a swap may pass through, besides the market's own and
+    ``execution.native_asset``. What another market lists is not among them unless it stands here: anybody's
+    token may be listed somewhere."""
 
 
 class FeesSection(Section):

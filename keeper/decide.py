@@ -232,7 +232,8 @@ def decide_all(
     views
         One block.
     adapters, policy, settings
-        The markets by name, the policy and what the planner assumes of gas and profit.
+        The markets by name, the policy and what the planner assumes of gas and profit. Where its swaps may
+        pass through some tokens only, each market's plans may also pass through those of that market.
     next_timestamp
         Expected time of the next block, at which interest has grown a little.
     watched, every
@@ -336,6 +337,9 @@ def _judge(
             dropped.add(row)
     if settings.from_inventory and settings.inventory_raw is not None:
         settings = replace(settings, inventory_raw=view.funds_raw)
+    if settings.swap_tokens is not None:
+        own = frozenset(asset.address for asset in adapter.assets(market))
+        settings = replace(settings, swap_tokens=settings.swap_tokens | own)
     book = MarketBook(
         model=_Allowed(adapter, room, pairs),
         market=market,

@@ -700,12 +700,14 @@ def plan_settings(
     symbol = config.execution.native_asset
     if symbol not in assets:
         raise UnknownNameError("asset in execution.native_asset", symbol, assets)
+    through = () if config.router is None else config.router.intermediates
     return PlanSettings(
         gas_price_wei=gas_price_wei,
         native_asset=assets[symbol],
         min_net_profit_e8=int(config.execution.min_profit_usd * 10**8),
         from_inventory=config.execution.funding == "inventory",
         inventory_raw=funds_raw,
+        swap_tokens=frozenset({assets[symbol], *through}),
     )
 
 

@@ -187,6 +187,10 @@ class PlanSettings:
         Whether own funds repay the debt and the collateral is kept; what the pools pay is then its value.
     inventory_raw
         Own funds by token address, without an entry none; None when they are not to limit a plan.
+    swap_tokens
+        Addresses of the tokens that a path may touch, None for all that there are pools of. A token that some
+        other market lists need not be what it says, nor let itself be sold; a path through it would hold in
+        the pools' states and fail when it is mined.
     """
 
     gas_price_wei: int
@@ -198,6 +202,7 @@ class PlanSettings:
     max_hops: int = 3
     from_inventory: bool = False
     inventory_raw: Mapping[str, int] | None = None
+    swap_tokens: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         for name in ("gas_price_wei", "gas_units", "gas_units_per_hop", "min_net_profit_e8"):
@@ -432,7 +437,13 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _Planner(Generic[M, S]):
-    """What all plans of one head share. The two dictionaries remember what does not change within it."""
+    """What all plans of one head share. The two dictionaries remember what does not change within it.
+
+    Attributes
+    ----------
+    usable
+        Addresses of the pools that a path may take.
+    """
 
     model: LiquidationModel[M, S]
     market: M
@@ -440,6 +451,7 @@ class _Planner(Generic[M, S]):
     settings: PlanSettings
     assets: Mapping[str, Asset]
     gas_units: int
+    usable: frozenset[str]
     paths: dict[tuple[str, str, int], tuple[Path, ...]] = field(default_factory=dict)
     token_per_wei: dict[str, Fraction | None] = field(default_factory=dict)
 
@@ -624,18 +636,21 @@ class _Planner(Generic[M, S]):
         if token_in == token_out:
             return ((),)
         hops = self.settings.max_hops
-        if len(pools) <= _EXHAUSTIVE_POOLS:
+        if len(self.usable) <= _EXHAUSTIVE_POOLS:
             key = (token_in, token_out, 0)
             if key not in self.paths:
-                self.paths[key] = find_paths(pools, token_in, token_out, hops)
+                self.paths[key] = find_paths(self._usable(pools), token_in, token_out, hops)
             return self.paths[key]
         found: dict[Path, None] = {}
         for size in (amount_raw, amount_raw >> _SIZE_BITS, amount_raw >> 2 * _SIZE_BITS):
             key = (token_in, token_out, size.bit_length() // _SIZE_BITS)
             if key not in self.paths:
-                self.paths[key] = best_paths(pools, token_in, token_out, hops, size)
+                self.paths[key] = best_paths(self._usable(pools), token_in, token_out, hops, size)
             found |= dict.fromkeys(self.paths[key])
         return tuple(sorted(found, key=len))
+
+    def _usable(self, pools: Pools) -> Pools:
+        return {address: pool for address, pool in pools.items() if address in self.usable}
 
     def _token_per_wei(self, pools: Pools, token: str) -> Fraction | None:
         """Return raw units of `token` that one wei of gas is worth in the pools, else by the prices."""
@@ -694,12 +709,15 @@ def _planner(
     market: M,
     prices: PriceSnapshot,
     settings: PlanSettings,
+    pools: Pools,
 ) -> _Planner[M, S]:
     assets = {asset.address: asset for asset in model.assets(market)}
     gas_units = settings.gas_units
     if gas_units is None:
         gas_units = model.liquidation_gas if isinstance(model, Executable) else GAS_UNITS
-    return _Planner(model, market, prices, settings, assets, gas_units)
+    tokens = settings.swap_tokens
+    usable = frozenset(a for a, p in pools.items() if tokens is None or {p.token0, p.token1} <= tokens)
+    return _Planner(model, market, prices, settings, assets, gas_units, usable)
 
 
 def plan_pairs(
@@ -711,7 +729,9 @@ def plan_pairs(
     settings: PlanSettings,
 ) -> list[PairResult]:
     """Return the best of every pair of debt and collateral, or why there is none; for explaining."""
-    return _planner(model, market, prices, settings).pairs(account, _Means(pools, settings.inventory_raw))
+    return _planner(model, market, prices, settings, pools).pairs(
+        account, _Means(pools, settings.inventory_raw)
+    )
 
 
 def plan_liquidation(
@@ -739,7 +759,9 @@ def plan_liquidation(
     settings
         Gas, least profit, funding.
     """
-    return _planner(model, market, prices, settings).best(account, _Means(pools, settings.inventory_raw))
+    return _planner(model, market, prices, settings, pools).best(
+        account, _Means(pools, settings.inventory_raw)
+    )
 
 
 # --- bundles -----------------------------------------------------------------------------------------------
@@ -828,7 +850,7 @@ def plan_markets(
     keys = [key for book in books for key in book.accounts]
     if len(set(keys)) < len(keys):
         raise InputError("two accounts of a bundle have the same key", fix="name the market in it")
-    planners = [_planner(book.model, book.market, book.prices, book.settings) for book in books]
+    planners = [_planner(book.model, book.market, book.prices, book.settings, pools) for book in books]
     means = _Means(pools, _purse([book.settings.inventory_raw for book in books]))
     plans: dict[Any, LiquidationPlan | Reason] = {}
     refusals: dict[Any, Reason] = {}

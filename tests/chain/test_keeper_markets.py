@@ -18,7 +18,7 @@ from keeper.commands.chain import COMPILED, local_market
 from keeper.commands.keeper_init import init
 from keeper.compose import connect
 from keeper.config import Mode, load_config
-from keeper.loop import HeadResult
+from keeper.loop import HeadResult, plan_settings
 from keeper.types import IntentState
 from simulation.chain.evm import ZERO_ADDRESS, Tx, read
 from simulation.chain.seed import SeededState, load_or_build
@@ -281,6 +281,39 @@ def test_an_oracle_that_reverts_makes_only_its_own_market_unknown(stage: Stage) 
         assert reasons <= {Reason.PROTOCOL_UNKNOWN}
         assert reasons
         assert {name for name, _ in sent(result)} == {AAVE, names(stage)[2]}
+
+
+# --------------------------------------------------------------------------------------------- others' tokens
+
+
+def test_swaps_keep_to_the_markets_own_tokens_and_what_is_configured(stage: Stage) -> None:
+    assert stage.market.morpho is not None
+    weth, wbtc = (stage.market.asset(symbol).address for symbol in ("WETH", "WBTC"))
+    alone = stage.protocols()[1:2]
+    (market,) = (m for m in stage.market.morpho.markets if m.id == alone[0]["market"])
+    assert "WBTC" not in (market.loan, market.collateral)
+    with running(stage, Mode.LIVE) as keeper:
+        step(keeper)
+        stage.fall(45)
+        for plan in step(keeper).decision.plans:
+            if plan.protocol == AAVE:
+                continue
+            own = {asset.address for asset in keeper.keeper.markets[plan.protocol].assets}
+            assert {t for hop in plan.path for t in (hop.token_in, hop.token_out)} <= own | {weth}
+    references = {"references": {}, "protocols": alone}
+    for through in ([], [wbtc]):
+        router = {
+            "factory": stage.market.uniswap.factory,
+            "router": stage.market.uniswap.router,
+            "intermediates": through,
+        }
+        connected = stage.connected(router=router, **references)
+        tokens = {token for pool in connected.pools for token in (pool.token0, pool.token1)}
+        assert (wbtc in tokens) is bool(through)
+        settings = plan_settings(connected.config, connected.assets, 1, {})
+        assert settings.swap_tokens == {weth, *through}
+    with pytest.raises(InputError, match=r"router\.intermediates\.0: no code at"):
+        stage.connected(router=router | {"intermediates": ["0x" + "11" * 20]}, **references)
 
 
 # ----------------------------------------------------------------------------------------- later, and twice

@@ -17,7 +17,7 @@ from keeper.markets import LendingProtocol
 from keeper.view import QUOTE, FundsOf, HeadView, Views
 from oracle.snapshot import plain_snapshot
 from simulation.fixed_point import MAX_UINT256
-from simulation.liquidation import MarketBook, plan_markets
+from simulation.liquidation import MarketBook, plan_markets, plan_pairs
 from simulation.policy.three_price import ThreePricePolicy
 from simulation.protocols.aave_v3.layout import told_apart
 from simulation.protocols.morpho_blue import (
@@ -157,6 +157,51 @@ def test_who_was_refused_is_planned_for_on_what_the_others_leave() -> None:
         (Action.LEAVE, Reason.LIMIT),
         (Action.LEAVE, Reason.UNPROFITABLE),
     }
+
+
+# ------------------------------------------------------------------------------------------ others' tokens
+
+
+def test_a_token_of_one_market_is_no_way_for_the_swaps_of_another() -> None:
+    """Whatever it offers: what somebody else's market lists need not be what it says."""
+    weth, usdc, wbtc = (token(symbol) for symbol in ("WETH", "USDC", "WBTC"))
+    # All that is left of Ether to dollar leads through what only the other market lists.
+    pools = {a: p for a, p in aave().pools.items() if {p.token0, p.token1} != {weth, usdc}}
+    views = {
+        ADAPTER.name: replace(aave(), pools=pools),
+        ON_MORPHO.name: replace(morpho([9_000]), pools=pools),
+    }
+
+    def paths(tokens: frozenset[str] | None) -> dict[str, set[str]]:
+        settings = replace(SETTINGS, swap_tokens=tokens)
+        decision = decide_all(
+            Views(aave().head, views, {}), ADAPTERS, ThreePricePolicy(), settings, next_timestamp=NOW + 12
+        )
+        found: dict[str, set[str]] = {name: set() for name in views}
+        for plan in decision.plans:
+            found[plan.protocol] |= {t for hop in plan.path for t in (hop.token_in, hop.token_out)}
+        return found
+
+    through = paths(frozenset({weth}))
+    assert through[ON_MORPHO.name] == set()
+    assert wbtc in through[ADAPTER.name]  # its own
+    assert wbtc in paths(frozenset({weth, wbtc}))[ON_MORPHO.name]  # configured
+    assert wbtc in paths(None)[ON_MORPHO.name]
+
+
+def test_the_gas_of_one_market_is_not_valued_through_a_token_of_another() -> None:
+    weth, usdc, wbtc = (token(symbol) for symbol in ("WETH", "USDC", "WBTC"))
+    pools = {a: p for a, p in aave().pools.items() if {p.token0, p.token1} != {weth, usdc}}
+    view = morpho([9_000])
+    # The market lends Ether's dollar: without a way from Ether there it goes by the prices.
+    settings = replace(SETTINGS, swap_tokens=frozenset({weth, usdc}), from_inventory=True)
+    (result,) = plan_pairs(ON_MORPHO, view.market, view.book.exact[0], pools, view.protocol, settings)
+    assert result.plan is None
+    assert result.no_plan is not None
+    assert result.no_plan.reason is Reason.NO_ROUTE
+    wider = replace(settings, swap_tokens=frozenset({weth, usdc, wbtc}))
+    (result,) = plan_pairs(ON_MORPHO, view.market, view.book.exact[0], pools, view.protocol, wider)
+    assert result.plan is not None
 
 
 # ------------------------------------------------------------------------------------------- states and names
