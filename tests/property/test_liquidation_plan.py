@@ -193,7 +193,12 @@ def test_a_bundle_executed_in_order_pays_what_it_says(case: Case, others: list[B
     ]
     worth = [value(plan) for plan in alone if isinstance(plan, LiquidationPlan)]
     if worth:
-        assert value(plans[0]) == max(worth)
+        # Of two whose bonus differs by rounding only, the larger one stands for both.
+        first = plans[0]
+        rounded_raw = 2 + first.proceeds_raw // 10**6
+        unit = PRICES_E8[first.debt_asset] / 10 ** (8 + ASSETS[first.debt_asset].decimals)
+        assert value(first) >= max(worth) - rounded_raw * unit
+        assert value(first) in worth
     else:
         assert not plans
 
