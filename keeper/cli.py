@@ -681,26 +681,33 @@ def margin_cross(
     prices: Annotated[
         Path | None, typer.Option(help="TOML of a price process for random paths; else out and back.")
     ] = None,
-    paths: Annotated[int, typer.Option(min=1, help="How many random paths.")] = 200,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of a random path.")] = 144,
-    step: Annotated[float, typer.Option(min=1, help="Seconds of such a step.")] = 600.0,
-    seed: Seed = 1,
+    paths: Annotated[int | None, typer.Option(min=1, help="How many random paths; 200 without it.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of a random path; 144 without it.")] = None,
+    step: Annotated[float | None, typer.Option(min=1, help="Seconds of such a step; 600 without it.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the random paths; 1 without it.")] = None,
     alpha: Annotated[float, typer.Option(min=0, max=0.99, help="Part of the paths that may breach.")] = 0.0,
     json_: JsonFlag = False,
 ) -> None:
     """Margin wallets over their protocols: isolated, cross, cross-protocol, netted, and what each hides."""
     from keeper.commands.margin_cross import cross
 
+    drawn = {"--paths": paths, "--steps": steps, "--step": step, "--seed": seed}
+    idle = [name for name, value in drawn.items() if value is not None]
+    if prices is None and idle:
+        raise InputError(
+            f"{', '.join(idle)}: of random paths, and there are none",
+            fix="give --prices, or leave it out",
+        )
     cross(
         book,
         wallets=wallet or (),
         links=links,
         scenarios=scenarios,
         prices=prices,
-        paths=paths,
-        steps=steps,
-        step_s=step,
-        seed=seed,
+        paths=paths or 200,
+        steps=steps or 144,
+        step_s=step or 600.0,
+        seed=1 if seed is None else seed,
         alpha=alpha,
         as_json=json_,
     )

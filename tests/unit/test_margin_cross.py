@@ -835,3 +835,10 @@ def test_the_guide_names_every_class_and_default() -> None:
         assert f"| `{kind}` | {default.recognition:.1%} | {default.latency_s:,.0f} |" in guide, kind
     for kind in Kind:
         assert f"`{kind}`" in guide, kind
+
+
+@pytest.mark.parametrize("option", ["--paths", "--steps", "--step", "--seed"])
+def test_options_of_random_paths_want_a_process(inside: Inside, option: str) -> None:
+    done = inside("margin", "cross", str(HEDGED), option, "5")
+    assert done.code == 2
+    assert f"{option}: of random paths, and there are none; give --prices" in done.err
