@@ -10,13 +10,19 @@ import pytest
 from scipy.stats import norm
 
 from contracts_abi.errors import InputError
-from simulation.book.types import OptionColumns, SharedBook
-from simulation.contagion.channels.option_accounts import OptionAccountsChannel, delta
+from simulation.book.types import OptionColumns, SharedBook, Token
+from simulation.contagion.batch import Batch
+from simulation.contagion.channels import option_accounts
+from simulation.contagion.channels.option_accounts import OptionAccountsChannel, _market, delta
 from simulation.contagion.engine import Run, run_paths
 from simulation.contagion.world import build_world
+from simulation.margin.derive_auction import DeriveAuction
+from simulation.margin.derive_pmrm import DerivePmrm
 from simulation.portfolio.instruments import Option, Portfolio, Position
 from simulation.portfolio.market import Expiry, Market, Underlying
-from tests.contagion_books import one_pair_book, run_of
+from simulation.protocols.options_account import OptionsAccount, screen_of
+from simulation.types import MarginStatus
+from tests.contagion_books import moving_run, one_pair_book, run_of
 
 DAYS = 60
 METHOD: dict[str, Any] = {"kind": "derive.auction", "parameters": "test"}
@@ -137,6 +143,118 @@ def test_paths_of_a_batch_do_not_know_each_other() -> None:
     for path in range(3):
         alone = run_paths(own, 1, path, 1).extra
         assert all(alone[name][0] == whole[name][path] for name in whole)
+
+
+def several(seed: int = 5) -> SharedBook:
+    """Four wallets with six options each, on ether and on bitcoin in turns; some expire on the way."""
+    rng = np.random.default_rng(seed)
+    book = one_pair_book([1.0] * 4, [1.0] * 4, price=2_000.0)
+    book = replace(book, tokens=(*book.tokens, Token("BTC", 8, 60_000.0)))
+    wallet = np.repeat(np.arange(4, dtype=np.int32), 6)
+    token = np.where(wallet % 2 == 1, 2, 0).astype(np.int32)
+    price = np.where(token == 2, 60_000.0, 2_000.0)
+    days = rng.choice([0.03, 7.0, 40.0], 24)
+    options = OptionColumns(
+        wallet=wallet,
+        token=token,
+        expiry=days * 86_400.0,
+        strike=price * rng.choice([0.9, 1.0, 1.1], 24),
+        size=rng.normal(-1.0, 4.0, 24) * np.where(token == 2, 0.05, 1.0),
+        volatility=0.5 + 0.01 * days,
+        is_call=rng.integers(0, 2, 24).astype(np.int8),
+    )
+    return replace(book, options=options)
+
+
+def near_run(
+    method: dict[str, Any], *, steps: int = 10, cushion: float = 0.002, bidder_margin: float = 0.1
+) -> Run:
+    """A run of random prices whose accounts begin with a little more than their maintenance margin."""
+    book = several()
+    names = [f"w{i}" for i in range(4)]
+    bare = OptionAccountsChannel(cash_usd=dict.fromkeys(names, 0.0), method=method)
+    world = build_world(book)
+    cash = {}
+    for held in bare.accounts(world):
+        now = _market(world, world.price, 0, [held])
+        notional = sum(abs(q.quantity) for q in held.positions) * next(iter(now.underlyings.values())).spot
+        cash[held.account] = cushion * notional - bare.model().method.margin(held, now).maintenance
+    table = {
+        "cash_usd": cash,
+        "method": method,
+        "security_module_usd": 1e3,
+        "bidder_margin": bidder_margin,
+    }
+    return moving_run(book, {"option_accounts": table}, steps=steps, volatility=1.2, fall=0.05)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        METHOD,
+        {"kind": "derive.pmrm2"},
+        {"kind": "derive.srm"},
+        DeriveAuction(parameters="test", manager=DerivePmrm()).model_dump(mode="json")
+        | {"kind": METHOD["kind"]},
+    ],
+    ids=["auction", "pmrm2", "srm", "auction of pmrm"],
+)
+def test_the_screen_changes_no_result(method: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    run = near_run(method)
+    asked: list[int] = []
+    plain = OptionsAccount.status
+
+    def counted(model: OptionsAccount, now: Market, account: Portfolio) -> MarginStatus:
+        asked[-1] += 1
+        return plain(model, now, account)
+
+    monkeypatch.setattr(OptionsAccount, "status", counted)
+    found = []
+    for screen in (screen_of, lambda method, account: None):
+        monkeypatch.setattr(option_accounts, "screen_of", screen)
+        asked.append(0)
+        found.append(run_paths(run, 1, 0, 6, record=True))
+    for name, values in found[1].extra.items():
+        assert np.array_equal(found[0].extra[name], values), name
+    for name, values in found[1].series.items():
+        assert np.array_equal(found[0].series[name], values), name
+    auctions = found[0].extra["option_accounts.auctions"].sum()
+    assert auctions > 0
+    assert found[0].extra["option_accounts.settled_usd"].sum() > 0
+    # Only who is not healthy is asked for; without the screen everybody who is in no auction.
+    assert asked[0] == auctions
+    assert asked[1] > 3 * asked[0]
+
+
+def test_what_the_screen_reads_is_what_the_paths_hold() -> None:
+    """Through auctions that wait for bidders, bids, and expiries amid an auction."""
+    seen: set[tuple[bool, int]] = set()
+
+    def check(batch: Batch) -> None:
+        memo = batch.memos["option_accounts"]
+        for i, held in enumerate(memo.held):
+            accounts = [path.accounts[i] for path in memo.paths]
+            assert held.cash.tolist() == [a.cash for a in accounts]
+            assert held.amount.tolist() == [[q.quantity for q in a.positions] for a in accounts]
+            assert held.busy.tolist() == [i in path.auctions for path in memo.paths]
+            seen.update((bool(busy), held.amount.shape[1]) for busy in held.busy)
+
+    for cushion, bidder_margin in ((0.002, 0.1), (-0.02, 0.99)):
+        run_paths(near_run(METHOD, cushion=cushion, bidder_margin=bidder_margin), 1, 0, 6, watch=check)
+    assert {busy for busy, _ in seen} == {True, False}
+    assert len({count for busy, count in seen if busy}) > 1
+
+
+def test_an_account_whose_options_are_settled_needs_no_underlying() -> None:
+    """The method has one underlying; which, the others' options must not leave open."""
+    book = several()
+    soon = np.where(book.options.wallet == 0, 300.0, 40 * 86_400.0)
+    book = replace(book, options=replace(book.options, expiry=soon, volatility=np.full(24, 0.7)))
+    for cash, auctions in ((1e6, 0.0), (-1e6, 1.0)):
+        table = {"cash_usd": {"w0": cash, "w1": 1e7, "w2": 1e7}, "method": {"kind": "derive.pmrm2"}}
+        extra = run_paths(run_of(book, {"option_accounts": table}, steps=2, dt_s=300.0), 1, 0, 1).extra
+        assert extra["option_accounts.settled_usd"] >= 0.0
+        assert extra["option_accounts.auctions"] == auctions
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,15 @@ from simulation.margin.derive_auction import Auction
 from simulation.margin.result import PortfolioMethod
 from simulation.portfolio.instruments import Option, Portfolio, Position
 from simulation.portfolio.market import Expiry, Market, Underlying
-from simulation.protocols.options_account import Booked, OptionsAccount, Party
-from simulation.types import Float64, MarginStatus
+from simulation.protocols.options_account import (
+    Booked,
+    Margins,
+    OptionsAccount,
+    Party,
+    Screen,
+    screen_of,
+)
+from simulation.types import Bool, Float64, MarginStatus
 
 FIGURES: Final = (
     "auctions",
@@ -48,9 +55,38 @@ class _Path:
 
 
 @dataclass(slots=True)
+class _Held:
+    """One account over all paths: what its screen reads, and where it is in an auction.
+
+    The contracts are the same on every path, for time is; amounts and cash are not once there was an auction.
+    """
+
+    screen: Screen | None
+    cash: Float64
+    amount: Float64
+    busy: Bool
+
+    @classmethod
+    def of(cls, model: OptionsAccount, paths: Sequence[_Path], i: int) -> _Held:
+        accounts = [path.accounts[i] for path in paths]
+        amounts = [[position.quantity for position in account.positions] for account in accounts]
+        return cls(
+            screen=screen_of(model.method, accounts[0]),
+            cash=np.array([account.cash for account in accounts], dtype=np.float64),
+            amount=np.array(amounts, dtype=np.float64).reshape(len(accounts), -1),
+            busy=np.array([i in path.auctions for path in paths], dtype=np.bool_),
+        )
+
+    def keep(self, p: int, account: Portfolio, *, busy: bool) -> None:
+        self.cash[p], self.busy[p] = account.cash, busy
+        self.amount[p] = [position.quantity for position in account.positions]
+
+
+@dataclass(slots=True)
 class _Memo:
     model: OptionsAccount
     paths: list[_Path]
+    held: list[_Held]
     put_in: float
     figures: dict[str, Float64]
 
@@ -67,8 +103,11 @@ class OptionAccountsChannel(Channel):
     The venue's feeds are the market's prices of this engine, without lag; forwards are at spot, and each
     option keeps the volatility that it has in the book, so an account loses by the price alone. Options that
     expire are settled in cash at the market's price of the first step at or after their expiry, and the other
-    side of all of them is one outside counterparty. All of it is worked out account by account in Python: it
-    is meant for tens of accounts.
+    side of all of them is one outside counterparty.
+
+    Under Derive's methods a compiled screen tells which accounts surely have their margin, on all paths at
+    once; all others, and those in an auction, are worked out one by one by the method itself, as every
+    account is under any other method.
 
     Off, accounts stand still. The channel ``options`` hedges all options of the book as a dealer's, those of
     these accounts too.
@@ -169,43 +208,59 @@ class OptionAccountsChannel(Channel):
         """Open the accounts on every path."""
         accounts = self.accounts(batch.world)
         others = {Party.BIDDER: 0.0, Party.SECURITY_MODULE: self.security_module_usd, Party.CASH_HOLDERS: 0.0}
-        paths = batch.state.paths
+        model, count = self.model(), batch.state.paths
+        paths = [_Path(list(accounts), dict(others)) for _ in range(count)]
         return _Memo(
-            model=self.model(),
-            paths=[_Path(list(accounts), dict(others)) for _ in range(paths)],
+            model=model,
+            paths=paths,
+            held=[_Held.of(model, paths, i) for i in range(len(accounts))],
             put_in=sum(a.cash for a in accounts) + self.security_module_usd,
-            figures={name: np.zeros(paths) for name in FIGURES},
+            figures={name: np.zeros(count) for name in FIGURES},
         )
 
     def act(self, batch: Batch, memo: _Memo) -> None:
         """Settle what expires, start auctions, bid, and end them."""
         if batch.step % self.every_steps:
             return
-        for p, path in enumerate(memo.paths):
-            now = _market(batch.world, batch.state.market[p], _now(batch), path.accounts)
-            for i in range(len(path.accounts)):
-                self._settle(batch, memo, p, i, now)
-                self._auction(batch, memo, p, i, now)
+        time = _now(batch)
+        look = np.empty((len(memo.paths), len(memo.held)), dtype=np.bool_)
+        for i in range(len(memo.held)):
+            self._settle(batch, memo, i, time)
+            said = self._screened(batch, memo, i, time)
+            look[:, i] = True if said is None else memo.held[i].busy | ~said.healthy
+        for p, i in np.argwhere(look).tolist():
+            now = _market(batch.world, batch.state.market[p], time, memo.paths[p].accounts[i : i + 1])
+            self._auction(batch, memo, p, i, now)
 
-    def _settle(self, batch: Batch, memo: _Memo, p: int, i: int, now: Market) -> None:
-        path = memo.paths[p]
-        account = path.accounts[i]
-        stays = tuple(q for q in account.positions if _option(q).expiry > now.timestamp)
-        if len(stays) == len(account.positions):
+    def _screened(self, batch: Batch, memo: _Memo, i: int, time: int) -> Margins | None:
+        """Return what the screen says of one account on all paths; None where there is no screen."""
+        held = memo.held[i]
+        if held.screen is None:
+            return None
+        tokens = [batch.world.token(symbol) for symbol in held.screen.contracts.symbols]
+        return held.screen.margins(time, batch.state.market[:, tokens], held.cash, held.amount)
+
+    def _settle(self, batch: Batch, memo: _Memo, i: int, time: int) -> None:
+        """Pay out on every path what one account holds of expired options."""
+        if all(_option(q).expiry > time for q in memo.paths[0].accounts[i].positions):
             return
-        paid = 0.0
-        for position in account.positions:
-            option = _option(position)
-            if option.expiry <= now.timestamp:
-                spot = float(batch.state.market[p, batch.world.token(option.underlying)])
-                gap = spot - option.strike if option.call else option.strike - spot
-                paid += position.quantity * max(gap, 0.0)
-        path.outside -= paid
-        memo.figures["settled_usd"][p] += abs(paid)
-        after = account.model_copy(update={"cash": account.cash + paid, "positions": stays})
-        path.accounts[i] = after
-        if i in path.auctions:
-            path.auctions[i] = replace(path.auctions[i], portfolio=after)
+        for p, path in enumerate(memo.paths):
+            account = path.accounts[i]
+            paid = 0.0
+            for position in account.positions:
+                option = _option(position)
+                if option.expiry <= time:
+                    spot = float(batch.state.market[p, batch.world.token(option.underlying)])
+                    gap = spot - option.strike if option.call else option.strike - spot
+                    paid += position.quantity * max(gap, 0.0)
+            path.outside -= paid
+            memo.figures["settled_usd"][p] += abs(paid)
+            stays = tuple(q for q in account.positions if _option(q).expiry > time)
+            after = account.model_copy(update={"cash": account.cash + paid, "positions": stays})
+            path.accounts[i] = after
+            if i in path.auctions:
+                path.auctions[i] = replace(path.auctions[i], portfolio=after)
+        memo.held[i] = _Held.of(memo.model, memo.paths, i)
 
     def _auction(self, batch: Batch, memo: _Memo, p: int, i: int, now: Market) -> None:
         """Take one account a step further: into an auction, through it, and out of it."""
@@ -220,14 +275,14 @@ class OptionAccountsChannel(Channel):
             figures["auctions"][p] += 1.0
             figures["insolvent"][p] += state.insolvent
             figures["fees_usd"][p] += booked.net(Party.SECURITY_MODULE)
-            self._book(path, i, state, booked)
+            self._book(memo, p, i, state, booked)
         view = model.view(now, path.auctions[i])
         if view.may_turn_insolvent:
             figures["insolvent"][p] += 1.0
-            self._book(path, i, model.turn_insolvent(now, path.auctions[i]), Booked(()))
+            self._book(memo, p, i, model.turn_insolvent(now, path.auctions[i]), Booked(()))
             view = model.view(now, path.auctions[i])
         if view.may_end:
-            self._book(path, i, model.end(now, path.auctions[i]), Booked(()))
+            self._book(memo, p, i, model.end(now, path.auctions[i]), Booked(()))
             return
         worth = view.mtm - path.auctions[i].reserved
         gain = worth - view.price
@@ -239,11 +294,12 @@ class OptionAccountsChannel(Channel):
         figures["bidder_gain_usd"][p] += gain * booked.fraction
         figures["paid_by_module_usd"][p] -= min(booked.net(Party.SECURITY_MODULE), 0.0)
         figures["socialised_usd"][p] -= booked.net(Party.CASH_HOLDERS)
-        self._book(path, i, state, booked)
+        self._book(memo, p, i, state, booked)
         self._hedge(batch, memo, p, booked.positions)
 
-    def _book(self, path: _Path, i: int, state: Auction, booked: Booked) -> None:
+    def _book(self, memo: _Memo, p: int, i: int, state: Auction, booked: Booked) -> None:
         """Keep the account and everybody's cash after a step of its auction."""
+        path = memo.paths[p]
         path.accounts[i] = state.portfolio
         for party in path.cash:
             path.cash[party] += booked.net(party)
@@ -251,6 +307,7 @@ class OptionAccountsChannel(Channel):
             path.auctions[i] = state
         else:
             path.auctions.pop(i, None)
+        memo.held[i].keep(p, state.portfolio, busy=state.live)
 
     def _hedge(self, batch: Batch, memo: _Memo, p: int, positions: Sequence[Position]) -> None:
         """Trade against the delta of what a bidder took over."""
@@ -270,10 +327,16 @@ class OptionAccountsChannel(Channel):
         """
         out = {f"option_accounts.{name}": values for name, values in memo.figures.items()}
         short, off = np.zeros(len(memo.paths)), np.zeros(len(memo.paths))
+        time = _now(batch)
+        for i in range(len(memo.held)):
+            said = self._screened(batch, memo, i, time)
+            # Where the screen is sure that an account is worth something, it lacks nothing.
+            for p in range(len(memo.paths)) if said is None else np.flatnonzero(~said.whole).tolist():
+                account = memo.paths[p].accounts[i]
+                now = _market(batch.world, batch.state.market[p], time, [account])
+                equity = memo.model.method.margin(account, now).equity
+                short[p] += max(-float(equity), 0.0) if np.isfinite(equity) else np.nan
         for p, path in enumerate(memo.paths):
-            now = _market(batch.world, batch.state.market[p], _now(batch), path.accounts)
-            equity = [memo.model.method.margin(account, now).equity for account in path.accounts]
-            short[p] = sum(max(-float(e), 0.0) if np.isfinite(e) else np.nan for e in equity)
             total = sum(a.cash for a in path.accounts) + sum(path.cash.values()) + path.outside
             off[p] = abs(total - memo.put_in) / max(abs(memo.put_in), 1.0)
         out["option_accounts.shortfall_usd"] = short

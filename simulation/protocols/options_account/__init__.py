@@ -12,15 +12,19 @@ from simulation.protocols.options_account.auction import (
 )
 from simulation.protocols.options_account.columns import Columns, columns_of
 from simulation.protocols.options_account.model import OptionsAccount
+from simulation.protocols.options_account.screen import Margins, Screen, screen_of
 
 __all__ = [
     "AuctionRules",
     "Booked",
     "Columns",
     "Flow",
+    "Margins",
     "OptionsAccount",
     "Party",
+    "Screen",
     "WholeMethod",
     "columns_of",
+    "screen_of",
     "withdrawals_blocked",
 ]
