@@ -42,6 +42,7 @@ RECEIVER = function("RECEIVER()(address)")
 POOL = function("POOL()(address)")
 MORPHO = function("MORPHO()(address)")
 ROUTER = function("ROUTER()(address)")
+VERSION = function("VERSION()(uint256)")
 
 LIQUIDATED = event(
     "Liquidated(bytes32 indexed intent_id, address indexed user, address indexed venue, bytes32 market, "
@@ -50,6 +51,10 @@ LIQUIDATED = event(
 
 MarketWords: TypeAlias = tuple[str, str, str, str, int]
 """A market of Morpho Blue: loan token, collateral token, oracle, rate model, liquidation LTV at 1e18."""
+
+CONTRACT_VERSION: Final = 2
+"""What `VERSION` answers on the contract that this code is for. From 2 on the contract itself asks Morpho for
+no more than there is."""
 
 MAX_HOPS: Final = 4
 """Most pools that a path may have."""
@@ -193,10 +198,10 @@ def morpho_flash_calldata(
     market
         The market's five words.
     seized_raw
-        Collateral to take, in its token's units; what is to be repaid for it follows.
+        The most collateral to take, in its token's units; what is to be repaid for it follows. The contract
+        takes less where there is less of it when it runs, or less is owed.
     whole_debt
-        Whether to repay all that the user owes, asked for by its shares; all of the collateral is taken as
-        such all the same.
+        Whether to take as much as there is then, whatever `seized_raw` says.
     path
         Swap path from collateral to loan token, empty when they are the same token.
     min_profit_raw
@@ -223,7 +228,7 @@ def morpho_inventory_calldata(
     Parameters
     ----------
     max_repaid_raw
-        The most that is paid, in loan token units.
+        The most that is paid, in loan token units; where the owner has or allows less, that.
     min_collateral_raw
         Least collateral to receive, in its token's units; the others are as for `morpho_flash_calldata`.
     """

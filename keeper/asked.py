@@ -9,9 +9,9 @@ refuse a request that fitted the old one:
 - Morpho Blue takes what it is told, by shares or by collateral, and panics where the other side is short: all
   of the debt when the collateral has fallen below it, all of the collateral when it has risen above the debt.
 
-So the first is asked for more than it is to take, and the second, where debt and collateral are near to each
-other, for less than there is; what is left is for the next block. How much more or less is what prices did at
-the last heads: in a calm market next to nothing, in a crash most of a step.
+So the first is asked for more than it is to take. How much more is what prices did at the last heads: in a
+calm market next to nothing, in a crash most of a step. Of the second our own contract asks, by what it finds
+when it runs (``vyper/Liquidator.vy``, ``_request``), and the plan goes there as it was made.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from simulation.types import Asset, LiquidationPlan
 LEAST_ROOM_BPS: Final = 100
 """Room that is left for the price to move until the next block, in a calm market;"""
 MOST_ROOM_BPS: Final = 1_500
-"""and at most, since on Morpho all of it is left over."""
+"""and at most, since a flash loan's premium is paid on it."""
 ROOM_HEADS: Final = 4
 """Heads that are remembered for it."""
 _FURTHER_BPS: Final = 15_000
@@ -180,9 +180,6 @@ class Asked:
     funds_raw
         What there is to pay with from inventory, in debt token units, which is the most that is asked for;
         None for no limit.
-    least_net_raw
-        Least profit after gas that the operator wants, in debt token units: the contract enforces it, and the
-        gas, also where less is asked for than was planned.
     """
 
     adapter: LendingProtocol
@@ -190,7 +187,6 @@ class Asked:
     account: Any
     room_bps: int = LEAST_ROOM_BPS
     funds_raw: int | None = None
-    least_net_raw: int = 0
 
     @property
     def venue(self) -> Venue:
@@ -210,9 +206,7 @@ class Asked:
 
     def asked(self, plan: LiquidationPlan) -> LiquidationPlan:
         """Return the plan with the amounts that the contract is asked for."""
-        if isinstance(self.adapter, AaveV36):
-            return self._of_aave(plan)
-        return self._of_morpho(plan) if isinstance(self.adapter, MorphoBlue) else plan
+        return self._of_aave(plan) if isinstance(self.adapter, AaveV36) else plan
 
     def _of_aave(self, plan: LiquidationPlan) -> LiquidationPlan:
         assert isinstance(self.adapter, AaveV36)
@@ -240,29 +234,6 @@ class Asked:
         if report.debt_base is None:
             return False
         return report.debt_base * (BPS - self.room_bps) < MIN_BASE_MAX_CLOSE_FACTOR_THRESHOLD * BPS
-
-    def _of_morpho(self, plan: LiquidationPlan) -> LiquidationPlan:
-        assert isinstance(self.adapter, MorphoBlue)
-        most = self.adapter.liquidation_quote(
-            self.market, self.account, plan.debt_asset, plan.collateral_asset, MAX_UINT256
-        )
-        if most.revert_code is not None:
-            return plan
-        held_raw, less = self.account.collateral_raw, BPS - self.room_bps
-        if most.full and plan.full and held_raw * BPS >= most.to_liquidator_raw * (BPS + self.room_bps):
-            return plan
-        if plan.seized_raw * BPS <= most.to_liquidator_raw * less:
-            return plan
-        owed_raw = self.adapter.margin(self.market, self.account, self.market.prices_base).components.get(
-            "borrowed_assets_raw", 0
-        )
-        if not most.full and most.debt_repaid_raw * BPS <= owed_raw * less:
-            return plan
-        seized_raw = most.to_liquidator_raw * less // BPS
-        # Less is earned on less; that it still pays is for the simulation to say and the contract to hold.
-        scaled_raw = plan.min_profit_raw * seized_raw // plan.seized_raw
-        least_raw = max(scaled_raw, min(plan.min_profit_raw, plan.gas_cost_raw + self.least_net_raw))
-        return replace(plan, seized_raw=seized_raw, full=False, min_profit_raw=least_raw)
 
 
 def with_room(amount_raw: int, room: int) -> int:

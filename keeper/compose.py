@@ -13,7 +13,7 @@ from eth_utils.address import to_checksum_address
 from contracts_abi import uniswap_v3 as uniswap
 from contracts_abi.calls import Call
 from contracts_abi.errors import DataError, InputError, RpcError, RpcUnavailable, UnknownNameError
-from contracts_abi.liquidator import MORPHO, NO_MARKET, OWNER, POOL
+from contracts_abi.liquidator import CONTRACT_VERSION, MORPHO, NO_MARKET, OWNER, POOL, VERSION
 from contracts_abi.multicall import GET_BLOCK_NUMBER, aggregate
 from keeper.config import KeeperConfig, RouterSection
 from keeper.markets import LENS_ADDRESS, Market, checked_options, find_markets, named
@@ -269,6 +269,7 @@ def _check_contracts(config: KeeperConfig, markets: Sequence[Market], node: Node
         calls["owner"] = OWNER.call(contracts.liquidator)
         calls["pool"] = POOL.call(contracts.liquidator)
         calls["morpho"] = MORPHO.call(contracts.liquidator)
+        calls["version"] = VERSION.call(contracts.liquidator)
     if contracts.multicall is not None:
         calls["multicall"] = aggregate(contracts.multicall, [GET_BLOCK_NUMBER.call(contracts.multicall)])
     found = dict(
@@ -276,9 +277,11 @@ def _check_contracts(config: KeeperConfig, markets: Sequence[Market], node: Node
     )
     if contracts.liquidator is not None:
         what = f"contracts.liquidator: {contracts.liquidator}"
-        if any(found[part] is None for part in ("owner", "pool", "morpho")):
+        ours = all(found[part] is not None for part in ("owner", "pool", "morpho"))
+        if not ours or found["version"] != CONTRACT_VERSION:
+            # A keeper of this version leaves to the contract what an earlier one does not do.
             raise InputError(
-                f"{what} is not our Liquidator, or is one of an earlier version",
+                f"{what} is not our Liquidator, or is one of another version than {CONTRACT_VERSION}",
                 fix="check the address, or deploy one anew: marginline keeper init --deploy",
             )
         _check_venues(what, [str(found["pool"]), str(found["morpho"])], markets)

@@ -54,15 +54,12 @@ class PricedPlan:
         Price of a unit of gas that the plan assumes, positive.
     least_profit_raw
         Least profit after gas worth sending for, in debt token units.
-    enforced_raw
-        Least profit that the calldata tells the contract, where it is not the plan's own.
     """
 
     plan: LiquidationPlan
     adapter: Executable
     gas_price_wei: int
     least_profit_raw: int = 0
-    enforced_raw: int | None = None
 
     def in_wei(self, amount_raw: int) -> int:
         """Return the worth of an amount of the debt token in wei, rounded down."""
@@ -163,7 +160,7 @@ def _draft(priced: PricedPlan, intent_id: str, liquidator: str, decided: int, de
         collateral_asset=plan.collateral_asset,
         debt_to_cover_raw=plan.debt_to_cover_raw,
         simulated_profit_raw=0,
-        min_profit_raw=plan.min_profit_raw if priced.enforced_raw is None else priced.enforced_raw,
+        min_profit_raw=plan.min_profit_raw,
         decided_block=decided,
         deadline_block=deadline,
         to=liquidator,

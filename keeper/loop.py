@@ -450,9 +450,8 @@ class Keeper:
             account,
             room_bps(self._prices[plan.protocol]),
             funds_raw=view.funds_raw.get(plan.debt_asset, 0) if plan.from_inventory else None,
-            least_net_raw=least_raw,
         )
-        return PricedPlan(plan, asked, gas_price_wei, least_raw, asked.asked(plan).min_profit_raw)
+        return PricedPlan(plan, asked, gas_price_wei, least_raw)
 
     def _audited(self, views: Views, decision: Decision) -> None:
         """Count accounts that the full sweep finds liquidatable and the screen had called healthy."""

@@ -47,8 +47,21 @@ struct Position:
     borrow_shares: uint128
     collateral: uint128
 
+struct Totals:
+    supply_assets: uint128
+    supply_shares: uint128
+    borrow_assets: uint128
+    borrow_shares: uint128
+    last_update: uint128
+    fee: uint128
+
+interface Oracle:
+    def price() -> uint256: view
+
 interface Morpho:
     def position(id: bytes32, user: address) -> Position: view
+    def market(id: bytes32) -> Totals: view
+    def accrueInterest(market: MarketParams): nonpayable
     def liquidate(
         market: MarketParams,
         borrower: address,
@@ -84,6 +97,17 @@ event Liquidated:
 PATH_SIZE: constant(uint256) = 20 + 4 * 23
 PARAMS_SIZE: constant(uint256) = 5 * 32 + 128
 DATA_SIZE: constant(uint256) = 6 * 32 + 128
+
+# Counts changes by which a keeper written for one contract would be wrong about another.
+VERSION: public(constant(uint256)) = 2
+
+# Morpho's own constants: what a share and a unit of debt begin with, the scale of its prices and its incentive.
+VIRTUAL_SHARES: constant(uint256) = 10**6
+VIRTUAL_ASSETS: constant(uint256) = 1
+WAD: constant(uint256) = 10**18
+PRICE_SCALE: constant(uint256) = 10**36
+CURSOR: constant(uint256) = 3 * 10**17
+MAX_INCENTIVE: constant(uint256) = 115 * 10**16
 
 OWNER: public(immutable(address))
 RECEIVER: public(immutable(address))
@@ -232,9 +256,10 @@ def liquidate_morpho_flash(
     @notice Take the collateral of `user`, sell it before paying, repay the debt from that, keep the rest
     @dev Morpho sends the collateral first and asks for the debt after its callback: nothing is borrowed.
     @param market The market of Morpho, its five words
-    @param seized Collateral to take; what is to be repaid for it follows. Less where the user has less.
-    @param whole_debt Repay by shares all that the user owes, whatever `seized` says, so that no dust is left;
-           not where `seized` is all of the collateral, by which the rest of the debt becomes bad
+    @param seized The most collateral to take; what is to be repaid for it follows. Less where the user has less
+           of it, or owes less than that.
+    @param whole_debt Take as much as Morpho lets be taken, whatever `seized` says: what the whole debt stands for,
+           by its shares, so that no dust is left; or all of the collateral, by which the rest becomes bad
     @param path Uniswap V3 path from collateral to loan token; empty exactly when they are the same token
     @param min_profit Least profit, in loan token units
     @return Profit in loan token units; the other parameters are as for `liquidate_flash`
@@ -247,7 +272,7 @@ def liquidate_morpho_flash(
     id: bytes32 = keccak256(abi_encode(market))
     seized_assets: uint256 = 0
     repaid_shares: uint256 = 0
-    seized_assets, repaid_shares = self._request(id, user, seized, whole_debt)
+    seized_assets, repaid_shares = self._request(market, id, user, seized, whole_debt, max_value(uint256))
     debt_before: uint256 = staticcall ERC20(debt).balanceOf(self)
     collateral_before: uint256 = staticcall ERC20(collateral).balanceOf(self)
 
@@ -292,8 +317,9 @@ def liquidate_morpho_inventory(
 ) -> uint256:
     """
     @notice Repay debt of `user` from the owner's allowance; keep the collateral
-    @param max_repaid The most that may be repaid, in loan token units: taken from the owner, and what is not
-           needed goes back
+    @param max_repaid The most that may be repaid, in loan token units, and no more than the owner has and allows:
+           taken from the owner, and what is not needed goes back. Where it is less than what is asked for stands
+           for, so much less is taken.
     @return Collateral received; the other parameters are as for `liquidate_morpho_flash` and
             `liquidate_inventory`
     """
@@ -304,16 +330,18 @@ def liquidate_morpho_inventory(
     id: bytes32 = keccak256(abi_encode(market))
     seized_assets: uint256 = 0
     repaid_shares: uint256 = 0
-    seized_assets, repaid_shares = self._request(id, user, seized, whole_debt)
+    funds: uint256 = min(max_repaid, staticcall ERC20(debt).balanceOf(OWNER))
+    funds = min(funds, staticcall ERC20(debt).allowance(OWNER, self))
+    seized_assets, repaid_shares = self._request(market, id, user, seized, whole_debt, funds)
     debt_before: uint256 = staticcall ERC20(debt).balanceOf(self)
     collateral_before: uint256 = staticcall ERC20(collateral).balanceOf(self)
 
-    self._take(debt, max_repaid)
-    self._approve(debt, MORPHO, max_repaid)
+    self._take(debt, funds)
+    self._approve(debt, MORPHO, funds)
     extcall Morpho(MORPHO).liquidate(market, user, seized_assets, repaid_shares, b"")
-    covered: uint256 = max_repaid - staticcall ERC20(debt).allowance(self, MORPHO)
+    covered: uint256 = funds - staticcall ERC20(debt).allowance(self, MORPHO)
     self._approve(debt, MORPHO, 0)
-    left: uint256 = max_repaid - covered
+    left: uint256 = funds - covered
     received: uint256 = staticcall ERC20(collateral).balanceOf(self) - collateral_before
     if collateral == debt:
         received -= left
@@ -411,18 +439,44 @@ def _claim(intent_id: bytes32, deadline_block: uint256):
 
 
 @internal
-@view
-def _request(id: bytes32, user: address, seized: uint256, whole_debt: bool) -> (uint256, uint256):
+def _request(
+    market: MarketParams, id: bytes32, user: address, seized: uint256, whole_debt: bool, funds: uint256
+) -> (uint256, uint256):
     """
-    @notice What Morpho is asked for, as of now: a repayment of a unit by anybody else, on purpose or not,
-            does not make the request one for more than there is
+    @notice What Morpho is asked for, as of now and by its own arithmetic: the lesser of what was planned and what
+            there is. Interest, a price that moved, and a repayment of a unit by anybody else, on purpose or not,
+            do not make the request one for more than that, which Morpho would panic at.
+    @dev By collateral where the debt, and `funds`, stand for as much of it; else by the shares that there are. Both
+         fail only where the two are within two units of the loan token of each other: Morpho rounds every step
+         against whoever asks.
     @return Collateral to take and shares to repay, one of them 0
     """
+    extcall Morpho(MORPHO).accrueInterest(market)
     position: Position = staticcall Morpho(MORPHO).position(id, user)
-    held: uint256 = convert(position.collateral, uint256)
-    if whole_debt and seized < held:
-        return 0, convert(position.borrow_shares, uint256)
-    return min(seized, held), 0
+    totals: Totals = staticcall Morpho(MORPHO).market(id)
+    all_assets: uint256 = convert(totals.borrow_assets, uint256) + VIRTUAL_ASSETS
+    all_shares: uint256 = convert(totals.borrow_shares, uint256) + VIRTUAL_SHARES
+    shares: uint256 = convert(position.borrow_shares, uint256)
+    # More than a debt can be, and the product would not fit.
+    if funds <= convert(max_value(uint128), uint256):
+        shares = min(shares, funds * all_shares // all_assets)
+
+    wanted: uint256 = convert(position.collateral, uint256)
+    if not whole_debt:
+        wanted = min(seized, wanted)
+    discount: uint256 = CURSOR * (WAD - market.lltv) // WAD
+    incentive: uint256 = min(MAX_INCENTIVE, WAD * WAD // (WAD - discount))
+    worth: uint256 = self._div_up(wanted * staticcall Oracle(market.oracle).price(), PRICE_SCALE)
+    repaid: uint256 = self._div_up(worth * WAD, incentive)
+    if self._div_up(repaid * all_shares, all_assets) <= shares:
+        return wanted, 0
+    return 0, shares
+
+
+@internal
+@pure
+def _div_up(numerator: uint256, denominator: uint256) -> uint256:
+    return (numerator + denominator - 1) // denominator
 
 
 @internal

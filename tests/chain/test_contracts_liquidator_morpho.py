@@ -144,6 +144,13 @@ class Stage:
     def simulate(self, data: bytes) -> int:
         return int(liquidator.LIQUIDATE_MORPHO_FLASH.decode_one(self.evm.call(self.contract, data, OWNER)))
 
+    def simulated(self, data: bytes) -> TxResult:
+        """Return what a transaction would do now, and undo it."""
+        before = self.evm.snapshot()
+        result = self.send(data)
+        self.evm.revert(before)
+        return result
+
     def send(self, data: bytes, sender: str = OWNER) -> TxResult:
         return self.evm.send(sender, self.contract, data).expect("liquidation")
 
@@ -307,6 +314,84 @@ def test_who_takes_a_unit_in_between_does_not_stop_it(stage: Stage) -> None:
     assert done.collateral_seized_raw == held - 10**12
 
 
+@pytest.mark.parametrize("inventory", [False, True], ids=["sold", "kept"])
+def test_a_debt_that_outgrew_its_collateral_meanwhile_is_liquidated_for_all_of_it(
+    chain: Chain, inventory: bool
+) -> None:
+    """At 84 % of the price the whole debt takes a little less than all of the collateral, at 83 % more."""
+    stage = opened(chain)
+    stage.fund_owner(9_000 * 10**6)
+    *_, held = stage.position()
+    stage.fall(16)
+    planned = stage.outcome(stage.simulated(stage.inventory(max_repaid_raw=9_000 * 10**6)))
+    assert 98 * held < 100 * planned.collateral_seized_raw < 100 * held
+    stage.fall(17)
+    seized = {"seized_raw": planned.collateral_seized_raw}
+    data = stage.inventory(max_repaid_raw=9_000 * 10**6, **seized) if inventory else stage.flash(**seized)
+    result = stage.send(data)
+    said = find_log(result, abi.LIQUIDATE_EVENT, stage.morpho)
+    assert said["badDebtAssets"] > 0
+    done = stage.outcome(result)
+    assert done.collateral_seized_raw == said["seizedAssets"] == held
+    assert done.debt_covered_raw == said["repaidAssets"] < planned.debt_covered_raw
+    assert stage.position() == (0, 0, 0)
+    stage.assert_nothing_left()
+
+
+@pytest.mark.parametrize("inventory", [False, True], ids=["sold", "kept"])
+def test_a_collateral_that_outgrew_its_debt_meanwhile_gives_what_the_debt_stands_for(
+    chain: Chain, inventory: bool
+) -> None:
+    stage = opened(chain)
+    stage.fund_owner(9_000 * 10**6)
+    *_, held = stage.position()
+    stage.fall(16)
+    seized = {"seized_raw": held, "whole_debt": False}
+    data = stage.inventory(max_repaid_raw=9_000 * 10**6, **seized) if inventory else stage.flash(**seized)
+    result = stage.send(data)
+    said = find_log(result, abi.LIQUIDATE_EVENT, stage.morpho)
+    assert said["badDebtAssets"] == 0
+    done = stage.outcome(result)
+    assert held > done.collateral_seized_raw == said["seizedAssets"]
+    assert stage.position()[1] == 0, "no dust of debt"
+    stage.assert_nothing_left()
+
+
+def test_the_incentive_of_a_low_lltv_is_capped_as_morphos(chain: Chain) -> None:
+    """At 50 % it would be 17.6 %, and is 15 %: 116 % of the debt covers one and not the other."""
+    oracle = settable(chain.evm)
+    transact(chain.evm, STRANGER, oracle, SET_PRICE, USDC_PER_WETH_E36)
+    usdc, weth = (chain.market.asset(symbol).address for symbol in ("USDC", "WETH"))
+    stage = own_market(chain, usdc, weth, oracle, None, lltv_wad=WAD // 2)
+    price_e6 = USDC_PER_WETH_E36 // 10**18
+    stage.open(10**12, 100 * WAD, 49 * price_e6)
+    stage.fund_owner(50 * price_e6)
+    *_, held = stage.position()
+    # The collateral is worth 116 % of the debt: more than the capped incentive, less than the other.
+    transact(chain.evm, STRANGER, oracle, SET_PRICE, USDC_PER_WETH_E36 * 49 * 116 // 10_000)
+    done = stage.outcome(stage.send(stage.inventory(max_repaid_raw=50 * price_e6)))
+    assert done.collateral_seized_raw == pytest.approx(held * 115 / 116, rel=1e-6)
+    assert stage.position()[1] == 0
+
+
+def test_interest_of_a_long_wait_makes_no_request_too_large(stage: Stage) -> None:
+    """Exactly what is owed now, and the debt has grown by some units when it is mined."""
+    before = stage.evm.snapshot()
+    stage.fund_owner(9_000 * 10**6)
+    owed = stage.outcome(stage.send(stage.inventory(max_repaid_raw=9_000 * 10**6)))
+    stage.evm.revert(before)
+    stage.fund_owner(owed.debt_covered_raw)
+    stage.evm.warp(stage.evm.timestamp() + 600)
+    data = stage.inventory(max_repaid_raw=owed.debt_covered_raw, deadline_block=2**63)
+    done = stage.outcome(stage.send(data))
+    # All of it is spent, and next to nothing of the debt is left.
+    assert done.debt_covered_raw == owed.debt_covered_raw
+    assert stage.balance(stage.loan, OWNER) == 0
+    _, shares, _ = stage.position()
+    assert 0 < shares < 10**6 * 10**6
+    stage.assert_nothing_left()
+
+
 def test_a_path_of_several_pools(stage: Stage) -> None:
     data = stage.flash(path=path(stage.market, "WETH", "WBTC", "USDC"))
     simulated = stage.simulate(data)
@@ -427,6 +512,14 @@ struct Position:
     borrow_shares: uint128
     collateral: uint128
 
+struct Totals:
+    supply_assets: uint128
+    supply_shares: uint128
+    borrow_assets: uint128
+    borrow_shares: uint128
+    last_update: uint128
+    fee: uint128
+
 interface Liquidator:
     def onMorphoLiquidate(repaid: uint256, data: Bytes[320]): nonpayable
     def executeOperation(
@@ -447,6 +540,15 @@ def set(calls: uint256, as_pool: bool, reported: uint256):
 @view
 def position(id: bytes32, user: address) -> Position:
     return Position(supply_shares=0, borrow_shares=1, collateral=1)
+
+@external
+@view
+def market(id: bytes32) -> Totals:
+    return empty(Totals)
+
+@external
+def accrueInterest(market: MarketParams):
+    pass
 
 @external
 def liquidate(
@@ -549,9 +651,27 @@ def test_a_token_that_takes_a_fee_does_not_take_it_from_what_lay_here(chain: Cha
 
 def test_no_more_is_paid_and_no_less_taken_than_was_said(stage: Stage) -> None:
     stage.fund_owner(9_000 * 10**6)
-    # Morpho's own words for a transfer that the allowance does not let pass.
-    stage.refuses(stage.inventory(max_repaid_raw=7_999 * 10**6), "transferFrom reverted")
     *_, held = stage.position()
+    # Too little for the whole debt repays a part of it, to the unit, and takes its part.
+    before = stage.evm.snapshot()
+    done = stage.outcome(stage.send(stage.inventory(max_repaid_raw=7_000 * 10**6)))
+    assert done.debt_covered_raw == 7_000 * 10**6
+    assert stage.balance(stage.loan, OWNER) == 2_000 * 10**6
+    _, shares, left = stage.position()
+    assert (shares > 0, left) == (True, held - done.collateral_seized_raw)
+    stage.assert_nothing_left()
+    stage.evm.revert(before)
+    # Nor what the owner does not allow, or does not have.
+    transact(stage.evm, OWNER, stage.loan, aave_v3.APPROVE, stage.contract, 6_000 * 10**6)
+    done = stage.outcome(stage.simulated(stage.inventory(max_repaid_raw=9_000 * 10**6)))
+    assert done.debt_covered_raw == 6_000 * 10**6
+    transact(stage.evm, OWNER, stage.loan, aave_v3.APPROVE, stage.contract, 9_000 * 10**6)
+    transact(stage.evm, OWNER, stage.loan, aave_v3.TRANSFER, STRANGER, 4_000 * 10**6)
+    done = stage.outcome(stage.simulated(stage.inventory(max_repaid_raw=9_000 * 10**6)))
+    assert done.debt_covered_raw == 5_000 * 10**6
+    stage.mint(stage.loan, OWNER, 4_000 * 10**6)
+    # Nothing at all is Morpho's to refuse.
+    stage.refuses(stage.inventory(max_repaid_raw=0), "inconsistent input")
     data = stage.inventory(max_repaid_raw=9_000 * 10**6, seized_raw=held // 2, whole_debt=False)
     received = int.from_bytes(stage.evm.call(stage.contract, data, OWNER), "big")
     assert received == held // 2
@@ -569,11 +689,18 @@ def test_no_more_is_paid_and_no_less_taken_than_was_said(stage: Stage) -> None:
 # --- tokens and oracles that are not as one would have them -------------------------------------------------
 
 
-def own_market(chain: Chain, loan: str, collateral: str, oracle: str, pool: RangeSpec | None) -> Stage:
+def own_market(
+    chain: Chain,
+    loan: str,
+    collateral: str,
+    oracle: str,
+    pool: RangeSpec | None,
+    lltv_wad: int = 80 * 10**16,
+) -> Stage:
     """A market on tokens of one's own, at an oracle of one's own, with a pool between them."""
     evm, market = chain.evm, chain.market
     assert market.morpho is not None
-    params = MarketParams(loan, collateral, oracle, ZERO_ADDRESS, 80 * 10**16)
+    params = MarketParams(loan, collateral, oracle, ZERO_ADDRESS, lltv_wad)
     create_markets(evm, market.deployer, market.morpho.address, [params])
     sold = b""
     if pool is not None:

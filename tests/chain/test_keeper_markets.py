@@ -12,6 +12,7 @@ import pytest
 from eth_abi.abi import decode as abi_decode
 
 from contracts_abi import morpho_blue as abi
+from contracts_abi.artifacts import compile_vyper
 from contracts_abi.errors import InputError
 from contracts_abi.liquidator import LIQUIDATE_FLASH, LIQUIDATE_MORPHO_FLASH
 from keeper.commands.chain import COMPILED, local_market
@@ -27,6 +28,20 @@ from simulation.types import Action, MarginStatus, Reason
 from tests.keeper_bench import Running, Stage, running, staged
 
 ACCOUNTS, ON_MORPHO, SEED = 24, 16, 5
+# What the first version answered, and no more.
+EARLIER = """
+# pragma version 0.4.3
+OWNER: public(immutable(address))
+POOL: public(immutable(address))
+MORPHO: public(immutable(address))
+VERSION: public(constant(uint256)) = 1
+
+@deploy
+def __init__(pool: address):
+    OWNER = msg.sender
+    POOL = pool
+    MORPHO = empty(address)
+"""
 AAVE = "aave-v3.6"
 
 
@@ -160,21 +175,17 @@ def test_it_liquidates_in_all_of_them_with_one_key_and_books_what_each_earned(st
 
 @pytest.mark.parametrize("percent", [90, 88, 86, 45])
 def test_the_journal_has_the_least_profit_that_the_contract_is_told(stage: Stage, percent: int) -> None:
-    """Also where less is asked for than was planned."""
     with running(stage, Mode.LIVE) as keeper:
         step(keeper)
         stage.fall(percent)
         result = step(keeper)
         assert sent(result)
         planned = {(p.protocol, p.account): p.min_profit_raw for p in result.decision.plans}
-        less = 0
         for intent in keeper.journal.intents():
             function = LIQUIDATE_FLASH if intent.protocol == AAVE else LIQUIDATE_MORPHO_FLASH
             assert intent.data[:4] == function.selector
             *_, told, _ = abi_decode(function.inputs, intent.data[4:])
-            assert intent.min_profit_raw == told > 0
-            less += told < planned[intent.protocol, intent.account]
-        assert less or percent == 45
+            assert intent.min_profit_raw == told == planned[intent.protocol, intent.account] > 0
 
 
 def test_plans_of_all_markets_are_one_bundle_the_most_profitable_first(stage: Stage) -> None:
@@ -368,6 +379,14 @@ def test_a_liquidator_that_does_not_serve_a_market_is_refused(stage: Stage) -> N
     stage.mine()
     with pytest.raises(InputError, match=r"liquidates in 0x\w+; the market of protocols\.1, morpho-blue:"):
         stage.connected()
+
+
+def test_a_liquidator_of_another_version_is_refused(stage: Stage) -> None:
+    """What this keeper leaves to the contract, an earlier one does not do."""
+    earlier = compile_vyper("Earlier", EARLIER).creation_code(stage.market.pool)
+    for liquidator in (stage.evm.create(stage.market.deployer, earlier), stage.market.pool):
+        with pytest.raises(InputError, match="not our Liquidator, or is one of another version than 2"):
+            stage.connected(contracts={"liquidator": liquidator})
 
 
 def test_a_symbol_that_names_two_tokens_is_no_reference(stage: Stage) -> None:

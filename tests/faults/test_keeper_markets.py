@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from contracts_abi import aave_v3
+from contracts_abi.calls import function
 from keeper.commands.chain import COMPILED, local_market
 from keeper.config import Mode
 from keeper.journal import Loss
 from keeper.loop import HeadResult
 from keeper.types import AttemptKind
+from simulation.chain.evm import Tx, labelled_address
 from simulation.chain.seed import SeededState, load_or_build
 from simulation.chain.solc import ensure_protocol_toolchain
-from simulation.types import Action, Reason
+from simulation.types import Action, LiquidationPlan, Reason
 from tests.keeper_bench import Running, Stage, running, staged
 
 ACCOUNTS, ON_MORPHO, SEED = 24, 16, 5
 AAVE = "aave-v3.6"
+MINT = function("mint(address,uint256)")
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +98,73 @@ def test_a_ceiling_over_all_markets_stops_a_keeper_that_fails_everywhere(
         (told,) = keeper.events("limit")
         assert told["limit"] == "max_reverts_per_hour_in_all"
         assert "protocol" not in told
+
+
+# ----------------------------------------------------------------------------- what moved before it was mined
+
+
+def test_a_price_that_falls_on_before_it_is_mined_fails_no_liquidation_on_morpho(stage: Stage) -> None:
+    """Debts that were planned to be repaid whole have outgrown their collateral when it is their turn."""
+    with running(stage, Mode.LIVE) as keeper:
+        step(keeper)
+        stage.fall(86)
+        planned = {(p.protocol, p.account): p for p in step(keeper).decision.plans}
+        stage.anvil.rpc.call("anvil_dropAllTransactions")
+        # By Ether alone, and further than any room that was left for it before.
+        stage.post({"WETH": stage.price_e8("WETH") * 90 // 100})
+        stage.anvil.rpc.batch([("eth_sendRawTransaction", [raw]) for raw in stage.proxy.sent()])
+        stage.mine()
+        first = keeper.journal.intents()
+        step(keeper)
+        on_morpho = [i for i in first if i.protocol != AAVE]
+        receipts = {i.account: keeper.journal.receipt(i.intent_id) for i in on_morpho}
+        assert {receipt is not None and receipt.success for receipt in receipts.values()} == {True}
+        whole = [i.account for i in on_morpho if planned[i.protocol, i.account].full]
+        ended = {
+            event.user: event for event in stage.liquidations() if event.venue.address != stage.market.pool
+        }
+        more = [a for a in whole if ended[a].collateral_seized_raw > planned_of(planned, a).seized_raw]
+        assert len(whole) >= 2
+        assert more
+
+
+def planned_of(planned: Mapping[tuple[str, str], LiquidationPlan], account: str) -> LiquidationPlan:
+    (plan,) = (p for (name, who), p in planned.items() if who == account and name != AAVE)
+    return plan
+
+
+def test_from_inventory_exactly_what_is_owed_is_enough(stage: Stage) -> None:
+    """Interest and rounding make it a unit more by the time that it is mined."""
+    with running(stage, Mode.OBSERVE, execution={"funding": "inventory"}, journal="look.sqlite") as looking:
+        step(looking)
+        stage.fall(86)
+        for token in {a.address for m in looking.keeper.markets.values() for a in m.assets}:
+            fund(stage, token, 10**30)
+        plans = step(looking).decision.plans
+        plan = next(p for p in plans if p.protocol != AAVE and p.full)
+        for token in {a.address for m in looking.keeper.markets.values() for a in m.assets}:
+            fund(stage, token, plan.debt_to_cover_raw if token == plan.debt_asset else 0)
+    only = {"allow_accounts": [plan.account]}
+    with running(stage, Mode.LIVE, execution={"funding": "inventory"}, limits=only) as keeper:
+        result = step(keeper)
+        assert sent(result) == {plan.protocol}
+        stage.mine()
+        step(keeper)
+        (intent,) = keeper.journal.intents()
+        receipt = keeper.journal.receipt(intent.intent_id)
+        assert receipt is not None
+        assert receipt.success
+        (done,) = stage.liquidations()
+        assert done.user == plan.account
+        assert 0 <= plan.debt_to_cover_raw - done.debt_covered_raw <= plan.debt_to_cover_raw // 10**6
+
+
+def fund(stage: Stage, token: str, amount: int) -> None:
+    """Let the owner have an amount of a token, and allow the contract so much."""
+    held = int(stage.read(aave_v3.BALANCE_OF.call(token, stage.owner)))
+    if held > amount:
+        away = aave_v3.TRANSFER.encode(labelled_address("elsewhere"), held - amount)
+        stage.send(Tx(stage.owner, token, away))
+    elif held < amount:
+        stage.send(Tx(stage.market.deployer, token, MINT.encode(stage.owner, amount - held)))
+    stage.send(Tx(stage.owner, token, aave_v3.APPROVE.encode(stage.liquidator, amount)))

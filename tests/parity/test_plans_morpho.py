@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from contracts_abi import aave_v3
 from contracts_abi import morpho_blue as abi
+from contracts_abi.liquidator import decode_liquidated, morpho_inventory_calldata
 from oracle.snapshot import plain_snapshot
 from oracle.types import PriceSnapshot
 from simulation.amm.uniswap_v3 import PoolState
-from simulation.chain import revm
+from simulation.chain import feeds, revm
 from simulation.chain.aave_v3 import mint
 from simulation.chain.anvil import Anvil, AnvilOptions
 from simulation.chain.evm import Evm, labelled_address, read, transact
@@ -24,7 +26,17 @@ from simulation.chain.seed import MorphoSeedAccount, draw_morpho_book
 from simulation.chain.solc import is_compiled
 from simulation.liquidation import MarketBook, PlanSettings, plan_bundle, plan_liquidation, plan_markets
 from simulation.protocols.aave_v3.layout import run_stages
-from simulation.protocols.morpho_blue import MorphoAccount, MorphoBlue, MorphoMarket, discover_layout
+from simulation.protocols.morpho_blue import (
+    LiquidationOutcome,
+    MorphoAccount,
+    MorphoBlue,
+    MorphoMarket,
+    accrue,
+    discover_layout,
+    liquidate,
+)
+from simulation.protocols.morpho_blue.morpho import borrowed_assets, shares_for
+from simulation.protocols.morpho_blue.shares_math_lib import to_shares_down
 from simulation.types import LiquidationPlan, MarginStatus, Reason
 from tests.parity.crash import OWNER, RECEIVER, VERSIONS, Crash, Version
 
@@ -49,11 +61,20 @@ def whale(collateral_usd: int, debt_usd: int) -> MorphoSeedAccount:
     return MorphoSeedAccount(labelled_address("morpho whale"), "WETH/USDC", weth, debt_usd * 10**6)
 
 
+def crumb(number: int) -> MorphoSeedAccount:
+    """Return an account so small that each unit of the loan token counts."""
+    weth = (number + 2) * 10**11
+    debt_raw = weth * DEFAULT_MARKET.asset("WETH").price_e8 * 85 // (10**20 * 100) - 2
+    return MorphoSeedAccount(labelled_address(f"morpho crumb {number}"), "WETH/USDC", weth, debt_raw)
+
+
 class World(Crash):
     """A crash on Aave and on two markets of Morpho."""
 
-    def __init__(self, aave: int, morpho: int, seed: int, **changes: Any) -> None:
-        book = (*draw_morpho_book(MARKET, morpho, seed), whale(9_000_000, 7_650_000))
+    def __init__(
+        self, aave: int, morpho: int, seed: int, *, more: Sequence[MorphoSeedAccount] = (), **changes: Any
+    ) -> None:
+        book = (*draw_morpho_book(MARKET, morpho, seed), whale(9_000_000, 7_650_000), *more)
         super().__init__(aave, seed, morpho=book, fall=FALL, **changes)
         self.morpho_book = book
         assert self.deployment.morpho is not None
@@ -204,3 +225,78 @@ def test_a_plan_from_inventory_seizes_what_it_says(evm: Evm) -> None:
     assert sum(made.debt_covered_raw for made in done) <= funds
     held = read(world.evm, aave_v3.BALANCE_OF.call(weth, RECEIVER))
     assert held == sum(made.collateral_seized_raw for made in done)
+
+
+# ------------------------------------------------------------------------- what the contract asks for itself
+
+
+def asked_of_morpho(
+    market: MorphoMarket, account: MorphoAccount, seized_raw: int, whole: bool, funds_raw: int
+) -> LiquidationOutcome:
+    """Return what the lesser of plan, position and funds comes to, written a second time over the model."""
+    now = accrue(market).market
+    totals = now.state.total_borrow_assets_raw, now.state.total_borrow_shares
+    shares = min(account.borrow_shares, to_shares_down(funds_raw, *totals))
+    wanted_raw = account.collateral_raw if whole else min(seized_raw, account.collateral_raw)
+    if shares_for(now, wanted_raw) <= shares:
+        return liquidate(market, account, seized_assets_raw=wanted_raw)
+    return liquidate(market, account, repaid_shares=shares)
+
+
+def test_the_contract_asks_morpho_for_the_lesser_of_plan_position_and_funds() -> None:
+    """At prices that moved since the plan, up and down, and with more or less to pay with: to the unit."""
+    world = World(1, 16, 11, more=[crumb(number) for number in range(40)])
+    rng = np.random.default_rng(5)
+    usdc, weth = (world.deployment.asset(symbol) for symbol in ("USDC", "WETH"))
+    price_e8 = read(world.evm, aave_v3.GET_ASSET_PRICE.call(world.deployment.oracle, weth.address))
+    mint(world.evm, world.deployment.deployer, usdc.address, OWNER, 10**15)
+    transact(world.evm, OWNER, usdc.address, aave_v3.APPROVE, world.contract, 10**18)
+    adapter = world.adapters["WETH/USDC"]
+    seen: Counter[str] = Counter()
+    for number in range(400):
+        start = world.evm.snapshot()
+        moved_bps = int(rng.integers(-1_600, 600))
+        feeds.post(world.evm, world.deployment.deployer, weth.feed, price_e8 * (10_000 + moved_bps) // 10_000)
+        world.timestamp = world.evm.timestamp() + int(rng.integers(1, 10**6))
+        world.evm.warp(world.timestamp)
+        _, market, due = world.read_morpho("WETH/USDC")
+        account = due[sorted(due)[int(rng.integers(len(due)))]]
+        seized_raw = account.collateral_raw * int(rng.integers(1, 130)) // 100
+        whole = bool(rng.integers(2))
+        owed_raw = borrowed_assets(accrue(market).market.state, account)
+        funds_raw = owed_raw * int(rng.choice([30, 80, 100, 101])) // 100 - int(rng.integers(2))
+        funds_raw = max(funds_raw, 0)
+        wanted = asked_of_morpho(market, account, seized_raw, whole, funds_raw)
+        sent = world.evm.send(
+            OWNER,
+            world.contract,
+            morpho_inventory_calldata(
+                intent_id=number.to_bytes(32, "big"),
+                market=adapter.layout.params.words(),
+                user=account.account,
+                seized_raw=seized_raw,
+                whole_debt=whole,
+                max_repaid_raw=funds_raw,
+                min_collateral_raw=0,
+                deadline_block=2**40,
+            ),
+        )
+        assert sent.success is wanted.succeeds
+        if not wanted.succeeds:
+            # Only of crumbs: where both sides meet within two units of the loan token.
+            assert owed_raw < 1_000
+            seen["refused"] += 1
+            world.evm.revert(start)
+            continue
+        (log,) = [log for log in sent.logs if log.address == world.contract]
+        done = decode_liquidated(log.topics, log.data)
+        assert done.collateral_seized_raw == wanted.seized_assets_raw
+        assert done.debt_covered_raw == wanted.repaid_assets_raw <= funds_raw
+        seen["debt" if wanted.full else "bad" if wanted.bad_debt_shares else "part"] += 1
+        assert world.position(adapter, account.account)[1:] == (
+            wanted.account_after.borrow_shares,
+            wanted.account_after.collateral_raw,
+        )
+        world.evm.revert(start)
+    assert min(seen[kind] for kind in ("debt", "bad", "part")) >= 8, seen
+    assert seen["refused"] < 40, seen

@@ -16,10 +16,10 @@ from keeper.asked import (
     room_bps,
     with_room,
 )
-from simulation.fixed_point import BPS, MAX_UINT256
+from simulation.fixed_point import MAX_UINT256
 from simulation.protocols.aave_v3 import AaveAccount, AaveLayout
 from simulation.protocols.aave_v3_6 import AaveMarket, AaveV36
-from simulation.protocols.morpho_blue import MorphoAccount, MorphoMarket, liquidate
+from simulation.protocols.morpho_blue import MorphoAccount, MorphoMarket
 from simulation.types import LiquidationPlan
 from tests import aave_states
 from tests.morpho_states import ACCOUNT, adapter, market
@@ -73,52 +73,18 @@ def planned(state: MorphoMarket, account: MorphoAccount, debt_raw: int = MAX_UIN
     )
 
 
-def reverts(plan: LiquidationPlan, state: MorphoMarket, account: MorphoAccount, move_bps: int) -> str | None:
-    """Return what becomes of a plan, as our Liquidator asks, at a price that moved."""
-    assert state.price_e36 is not None
-    moved = replace(state, price_e36=state.price_e36 * (BPS + move_bps) // BPS)
-    if plan.full and plan.seized_raw < account.collateral_raw:
-        return liquidate(moved, account, repaid_shares=account.borrow_shares).revert_code
-    seized_raw = min(plan.seized_raw, account.collateral_raw)
-    return liquidate(moved, account, seized_assets_raw=seized_raw).revert_code
-
-
-@pytest.mark.parametrize(
-    ("price", "move_bps"),
-    [(1_080, -400), (1_060, -300), (1_042, 300), (1_042, -300), (1_030, 300), (1_045, 400)],
-)
-def test_morpho_is_asked_for_what_it_gives_at_a_price_that_moved(price: int, move_bps: int) -> None:
+@pytest.mark.parametrize("price", [1_150, 1_080, 1_042, 1_030, 800])
+@pytest.mark.parametrize("debt_raw", [MAX_UINT256, 600 * USDC])
+def test_of_morpho_what_was_planned_is_asked_for_and_the_contract_takes_what_there_is(
+    price: int, debt_raw: int
+) -> None:
+    """Also where debt and collateral are near to each other; see tests/parity/test_plans_morpho.py."""
     state, account = borrower(price)
-    plan = planned(state, account)
-    asked = Asked(adapter(), state, account, room_bps=500).asked(plan)
-    assert asked.seized_raw == plan.seized_raw * 9_500 // BPS
-    assert asked.min_profit_raw == pytest.approx(950, abs=1)
-    assert reverts(asked, state, account, move_bps) is None
-    assert reverts(asked, state, account, -1_500) is None  # by collateral, no fall is too far
-
-
-def test_without_room_the_same_panics() -> None:
-    state, account = borrower(1_080)
-    assert planned(state, account).full
-    assert reverts(planned(state, account), state, account, -400) == "Panic(0x11)"
-    state, account = borrower(1_042)
-    assert not planned(state, account).full
-    assert reverts(planned(state, account), state, account, 300) == "Panic(0x11)"
-
-
-def test_where_debt_and_collateral_are_far_apart_all_is_taken() -> None:
-    for price in (1_150, 800):
-        state, account = borrower(price)
-        plan = planned(state, account)
-        assert Asked(adapter(), state, account, room_bps=500).asked(plan) == plan
-        assert reverts(plan, state, account, -500) is None
-        assert reverts(plan, state, account, 500) in (None, "position is healthy")
-
-
-def test_a_part_that_leaves_enough_is_asked_for_as_planned() -> None:
-    state, account = borrower(1_060)
-    part = planned(state, account, 600 * USDC)
-    assert Asked(adapter(), state, account, room_bps=500).asked(part) == part
+    plan = planned(state, account, debt_raw)
+    asked = Asked(adapter(), state, account, room_bps=MOST_ROOM_BPS)
+    assert asked.asked(plan) == plan
+    words = {"intent_id": b"\1" * 32, "deadline_block": 7}
+    assert asked.liquidator_calldata(plan, **words) == adapter().liquidator_calldata(plan, **words)
 
 
 # ------------------------------------------------------------------------------------------- Aave V3.6

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from contracts_abi.errors import DataError
-from keeper.asked import Asked
 from keeper.contained import contained
 from keeper.decide import Decision, decide_all
 from keeper.markets import LendingProtocol
@@ -281,20 +280,6 @@ def test_each_market_plans_with_the_money_that_it_can_get() -> None:
     # One purse: what the first takes is gone for the others, whichever market they are in.
     assert 0 < sum(p.debt_to_cover_raw for plans in some.values() for p in plans) <= 50_000 * USDC
     assert some[ON_MORPHO.name]
-
-
-def test_less_that_is_asked_for_still_has_to_pay_for_gas_and_operator() -> None:
-    view = morpho([10_000])
-    account = view.book.exact[0]
-    plan = decided({ON_MORPHO.name: morpho([10_000])}).plans[0]
-    thin = replace(plan, gas_cost_raw=90 * USDC, min_profit_raw=100 * USDC)
-    plain = Asked(ON_MORPHO, view.market, account, room_bps=1_500).asked(thin)
-    assert plain.seized_raw < thin.seized_raw
-    assert plain.min_profit_raw == 90 * USDC  # not 85
-    floor = Asked(ON_MORPHO, view.market, account, room_bps=1_500, least_net_raw=7 * USDC).asked(thin)
-    assert floor.min_profit_raw == 97 * USDC
-    most = Asked(ON_MORPHO, view.market, account, room_bps=1_500, least_net_raw=70 * USDC).asked(thin)
-    assert most.min_profit_raw == 100 * USDC  # never more than was planned
 
 
 # -------------------------------------------------------------------------------------- one account's defect
