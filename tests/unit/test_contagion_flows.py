@@ -13,10 +13,13 @@ from simulation.book.dump import dump_book
 from simulation.book.load import parse_book
 from simulation.book.types import Backing, BackingKind, SharedBook
 from simulation.contagion.batch import Batch
+from simulation.contagion.channels.keepers import layout_of
 from simulation.contagion.engine import Run, run_paths
-from simulation.contagion.settle import loss, loss_after
+from simulation.contagion.settle import affordable, loss, loss_after, outlay, seize, trade
 from simulation.contagion.state import Total
-from tests.contagion_books import EVERYTHING, moving_run, one_pair_book, run_of, several_venues
+from simulation.contagion.storefront import best_purchase
+from simulation.contagion.world import build_world
+from tests.contagion_books import EVERYTHING, PRICES, moving_run, one_pair_book, run_of, several_venues
 
 LINEAR: dict[str, Any] = {"model": "linear", "half_life_s": 3_600.0}
 GAS: dict[str, Any] = {"native": "ETH", "tip_gwei": 0.0, "panic": 0.0, "elasticity": 1e-3, "block_gas": 1e6}
@@ -67,6 +70,34 @@ def test_own_funds_pay_what_buying_the_debt_loses_to_depth() -> None:
     assert kept == [0.0]
     assert repaid + repaid - (1.0 - np.exp(-1e-5 * repaid)) / 1e-5 == pytest.approx(2_000.0, rel=2e-3)
     assert repaid < 1_985.0
+
+
+def test_the_largest_offer_that_own_funds_pay_is_found_and_none_above_it() -> None:
+    rng, market, bound = np.random.default_rng(8), np.array([100.0, 1.3]), 0
+    size = np.sort(rng.uniform(10.0, 1e5, (2, 8)), axis=1)
+    # Losses that rise with size, by less than the size does.
+    lost = np.cumsum(
+        np.diff(size, axis=1, prepend=0.0) * np.sort(rng.uniform(0.0, 0.9, (2, 8)), axis=1), axis=1
+    )
+    for _ in range(400):
+        most, capital, gas_usd, bid = rng.uniform([1.0, 1.0, 0.0, 0.0], [5e4, 5e4, 40.0, 1.0])
+        held, bonus, fee = rng.uniform([1.0, 0.0, 0.0], [1e3, 0.15, 0.5])
+        sold, bought = rng.uniform(0.0, 1e4, (2, 2))
+        book = market, sold, bought, size, lost
+        given = most, 2.0 * most, held, 1.25, 97.0, bonus, fee, 0, 1, *book, capital, gas_usd, bid
+        offer = affordable(*given)
+        assert offer == pytest.approx(affordable.py_func(*given), rel=1e-12)
+        repaid, taken = seize(offer, 2.0 * most, held, 1.25, 97.0, bonus, 0.0)
+        got = taken - (taken - taken / (1.0 + bonus)) * fee
+        spent = outlay(*trade(repaid, got, 0, 1, *book), gas_usd, bid)
+        if offer == 0.0:
+            assert capital <= gas_usd
+        elif offer == most:
+            assert spent <= capital
+        else:
+            bound += 1
+            assert capital * (1.0 - 1e-12) <= spent <= capital
+    assert 50 < bound < 350
 
 
 def test_a_keeper_who_cannot_pay_gas_does_nothing() -> None:
@@ -169,23 +200,46 @@ def test_keepers_sell_after_owners_who_sold_in_the_same_step() -> None:
     assert earned[1] - earned[0] == pytest.approx(1e-6 * owner_sold * seized, rel=0.05)
 
 
+def test_desks_sell_into_what_arbitrageurs_redeem_in_the_same_step() -> None:
+    # In the second step all of what the first one's 20,000 dollars seized is sold.
+    gains, held = [], 0.0
+    for redeemed in (0.0, 2_000.0):
+        peg = {"discount": 0.1, "redeem_usd_day": redeemed * 7_200.0}
+        settings = {
+            "pegs": {"tokens": {"ETH": peg}},
+            "keepers": {"keepers": [desk(20_000.0, sell_per_step=1.0)]},
+            "impact": {"tokens": {"ETH": {**LINEAR, "per_dollar": 1e-6}}},
+        }
+        kept: list[tuple[float, float]] = []
+
+        def watch(batch: Batch, to: list[tuple[float, float]] = kept) -> None:
+            state, memo = batch.state, batch.memos["keepers"]
+            to.append((float(memo.gained[0]), float(state.unsold[0, 0, 0] * memo.seen[0, 0])))
+
+        run_paths(run_of(staked_book(), settings, steps=2), 1, 0, 1, watch=watch)
+        held = kept[0][1]
+        gains.append(kept[1][0])
+    # The first redemption has moved the price by 2e-3, and the second one as much is what the sale meets.
+    # The table of losses has a few per cent of its own: it joins points of a curve by straight lines.
+    assert gains[1] - gains[0] == pytest.approx(4e-3 * held, rel=0.06)
+
+
 # --- the store front ----------------------------------------------------------------------------------------
 
 
 def comet(reserves: float = 0.0, target: float | None = None) -> SharedBook:
-    """Return three accounts that are absorbed, owing 900 against 1,000 each."""
-    book = one_pair_book([10.0] * 3, [900.0] * 3, price=100.0, kind="compound-v3", bonus_bps=1_000)
+    """Return three accounts that are absorbed, owing 950 against 1,000 each."""
+    book = one_pair_book([10.0] * 3, [950.0] * 3, price=100.0, kind="compound-v3", bonus_bps=1_000)
     venue = book.lending[0]
     base = replace(venue.reserves[1], reserves=reserves)
     venue = replace(venue, reserves=(venue.reserves[0], base), target_reserves=target)
     return replace(book, lending=(venue,))
 
 
-@pytest.mark.parametrize(("target", "sold"), [(None, True), (7_301.0, True), (7_300.0, False), (0.0, False)])
+@pytest.mark.parametrize(("target", "sold"), [(None, True), (7_150.5, True), (7_150.0, False), (0.0, False)])
 def test_a_store_front_is_closed_once_reserves_are_at_their_target(target: float | None, sold: bool) -> None:
-    # 10,000 in reserves pay the three debts of 900: 7,300 are left before anything is sold. The accounts are
-    # owed what 1,000 are worth after a penalty of 1 / 11, 909.09: another 27.27.
-    book = comet(10_000.0 + 3 * (1_000.0 / 1.1 - 900.0), target)
+    # 10,000 in reserves pay the three debts of 950: 7,150 are left before anything is sold.
+    book = comet(10_000.0, target)
     total = run_paths(run_of(book, {"keepers": {}}, steps=1), 1, 0, 1).totals[0, 0]
     assert total[Total.LIQUIDATIONS] == 3.0
     # All of it is one sale, which takes reserves beyond the target: the contract asks before.
@@ -206,6 +260,64 @@ def test_a_purchase_takes_a_place_in_the_block() -> None:
             watch=lambda batch, to=seized: to.append(float(batch.state.totals[0, 0, Total.SEIZED])),  # type: ignore[misc]
         )
         assert seized == pytest.approx(bought)
+
+
+def test_purchases_share_the_block_and_the_most_profitable_comes_first() -> None:
+    # Three places: two accounts are absorbed, and one store front finds a buyer. The next step has the other.
+    book = one_pair_book([10.0, 20.0], [950.0, 1_900.0], price=100.0, kind="compound-v3", bonus_bps=1_000)
+    venues = book.lending[0], replace(book.lending[0], name="second")
+    positions = replace(book.positions, venue=np.array([0, 0, 1, 1], dtype=np.int32))
+    book = replace(book, lending=venues, positions=positions)
+    seized: list[list[float]] = []
+    run = run_of(book, {"gas": {**gas_at(1e-3), "block_gas": 1.5e6}, "keepers": {}}, steps=2)
+    run_paths(
+        run, 1, 0, 1, watch=lambda batch: seized.append(batch.state.totals[0, :, Total.SEIZED].tolist())
+    )
+    assert seized == [pytest.approx([0.0, 2_000.0]), pytest.approx([1_000.0, 2_000.0])]
+
+
+def test_the_best_purchase_is_the_same_compiled_and_plain() -> None:
+    world = build_world(several_venues(5, seed=8))
+    v = world.venue("comet")
+    offset, layout, rng = v * len(world.tokens), layout_of(world), np.random.default_rng(6)
+    base = offset + world.token("USDC")
+    size = np.sort(rng.uniform(1.0, 1e5, (len(world.tokens), 6)), axis=1)
+    lost = np.sort(rng.uniform(0.0, 500.0, size.shape), axis=1)
+    oracle = np.tile(world.price, len(world.venues))
+    found = 0
+    for _ in range(100):
+        a, held, gas_usd = world.token("BTC"), float(rng.uniform(0.01, 5.0)), float(rng.uniform(0.0, 50.0))
+        traded = rng.uniform(0.0, 1e3, (2, len(world.tokens)))
+        for capital in (np.inf, 10_000.0):
+            given = (
+                a,
+                base,
+                held,
+                0.05,
+                layout,
+                oracle,
+                world.price,
+                *traded,
+                size,
+                lost,
+                offset,
+                capital,
+                gas_usd,
+            )
+            got, pay, profit, cost = bought = best_purchase(*given)
+            assert bought == pytest.approx(best_purchase.py_func(*given), rel=1e-12)
+            # What is paid is the oracle's price of what is got, less the discount.
+            assert pay == pytest.approx(got * PRICES["BTC"] * 0.95, rel=1e-9)
+            assert cost + gas_usd <= capital
+            if capital == np.inf:
+                whole, b = held * PRICES["BTC"] * 0.95, base - offset
+                tried = [
+                    trade(whole * x, held * x, a, b, world.price, *traded, size, lost)
+                    for x in 0.5 ** np.arange(5)
+                ]
+                assert profit == pytest.approx(max(0.0, *(r - c for r, c in tried)), rel=1e-9)
+            found += profit > 0.0
+    assert found > 100
 
 
 def test_who_buys_out_of_own_funds_pays_no_more_than_they_are_and_keeps_what_he_bought() -> None:
