@@ -134,6 +134,9 @@ def test_what_expires_is_settled_in_cash() -> None:
     # Two looks come too late for the first step and see the expiry in the fourth.
     again = figures(run(1e5, 0.1, steps=4, days=DT * 3 / 86_400, every_steps=2))
     assert again["settled_usd"] == pytest.approx(2_000.0)
+    # Nobody looks after the fourth step: what expires by the fifth is settled at the end.
+    last = figures(run(1e5, 0.1, steps=5, days=DT * 4.5 / 86_400, every_steps=2))
+    assert last["settled_usd"] == pytest.approx(2_000.0)
 
 
 def test_paths_of_a_batch_do_not_know_each_other() -> None:

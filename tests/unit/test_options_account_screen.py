@@ -213,6 +213,7 @@ def test_near_an_edge_nothing_is_sure() -> None:
     assert Margins(figures, many, doubt).healthy.tolist() == only_the_fifth
     assert Margins(figures, many, doubt).whole.tolist() == [True, *only_the_fifth[1:]]
     assert Margins(many, figures, doubt).whole.tolist() == only_the_fifth
+    assert Margins(figures, figures, doubt).whole.tolist() == only_the_fifth
 
 
 def test_an_account_without_options_is_its_cash() -> None:
@@ -314,11 +315,12 @@ def test_what_the_screen_does_not_know_is_left_to_the_method(
         ({"skew": SKEWED.model_copy(update={"linear_cap_slope": -0.5})}, 92),
         ({"skew": SKEWED.model_copy(update={"abs_cap": -0.1})}, 0.01),
         ({"discount": derive_pmrm2.MAINNET.discount.model_copy(update={"short_rate_add": 80.0})}, 92),
+        ({"discount": derive_pmrm2.MAINNET.discount.model_copy(update={"long_rate_add": 80.0})}, 92),
     ],
 )
 def test_where_a_rounding_may_grow_nothing_is_said(update: dict[str, Any], from_days: float) -> None:
     method = DerivePmrm2(parameters=derive_pmrm2.MAINNET.model_copy(update=update))
-    for days in (0.05, 91, 92, 365):
+    for days in (0.05, 91, 92, 365, 9_999):
         held = account(option(2_000, 1, days=days), cash=1e6)
         screen = screen_of(method, held)
         assert screen is not None

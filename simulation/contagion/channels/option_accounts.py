@@ -107,7 +107,8 @@ class OptionAccountsChannel(Channel):
 
     Under Derive's methods a compiled screen tells which accounts surely have their margin, on all paths at
     once; all others, and those in an auction, are worked out one by one by the method itself, as every
-    account is under any other method.
+    account is under any other method. Measured (``scripts/bench/bench_option_accounts.py``): an account of
+    four options costs some 6 us a step by the screen and 1 ms by the method, and an auction 5 ms in all.
 
     Off, accounts stand still. The channel ``options`` hedges all options of the book as a dealer's, those of
     these accounts too.
@@ -329,6 +330,8 @@ class OptionAccountsChannel(Channel):
         short, off = np.zeros(len(memo.paths)), np.zeros(len(memo.paths))
         time = _now(batch)
         for i in range(len(memo.held)):
+            # What expired since the last look is worth what it pays.
+            self._settle(batch, memo, i, time)
             said = self._screened(batch, memo, i, time)
             # Where the screen is sure that an account is worth something, it lacks nothing.
             for p in range(len(memo.paths)) if said is None else np.flatnonzero(~said.whole).tolist():

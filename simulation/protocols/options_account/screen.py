@@ -277,23 +277,24 @@ def _scanned(
     """Return the margins under PMRM, PMRM 2 or 2.1: both are this scan, with parameters of their own."""
     years = seconds / YEAR_S
     root = np.sqrt(years)
-    cap, k_star = np.ones((2, len(years))), np.ones(len(years))
-    no_rate = np.zeros(len(years))
     if isinstance(p, Pmrm2Parameters):
-        factor, share = p.mm_factor, p.mm_option
-        rule, skew = p.discount, p.skew
-        positive, negative = rule.factors(years, no_rate)
-        exponent = max(rule.long_rate_add, rule.short_rate_add) * float(years.max())
-        cap[0] = skew.linear_cap + skew.linear_cap_slope * root
-        cap[1] = skew.abs_cap + skew.abs_cap_slope * root
+        steepest, skew = max(p.discount.long_rate_add, p.discount.short_rate_add), p.skew
+        linear = skew.linear_cap + skew.linear_cap_slope * root
+        absolute = skew.abs_cap + skew.abs_cap_slope * root
+        cap = np.stack([linear, absolute])
         width = root * skew.width_scale * (skew.vol_static + root * skew.vol_scale)
         k_star = np.maximum(skew.min_k_star, width)
     else:
-        factor, share = 1.0, p.option_contingency
-        positive = p.base_static_discount * np.exp(-years * p.rate_add)
-        negative, exponent = np.ones(len(years)), p.rate_add * float(years.max())
-    if exponent > _MOST_EXPONENT or cap.min() < _LEAST_CAP:
+        # No skews.
+        steepest, cap, k_star = p.rate_add, np.ones((2, len(years))), np.ones(len(years))
+    if steepest * years.max() > _MOST_EXPONENT or cap.min() < _LEAST_CAP:
         return _nothing_said(cash)
+    if isinstance(p, Pmrm2Parameters):
+        factor, share = p.mm_factor, p.mm_option
+        positive, negative = p.discount.factors(years, np.zeros(len(years)))
+    else:
+        factor, share = 1.0, p.option_contingency
+        positive, negative = p.base_static_discount * np.exp(-years * p.rate_add), np.ones(len(years))
     up, down = p.vol_shock.factors(seconds)
     volatility = np.empty((len(_CODES), len(held.strike)))
     at = np.repeat(np.arange(len(years)), np.diff(held.start))
@@ -306,7 +307,8 @@ def _scanned(
     basis = p.basis.add_factor + p.basis.mult_factor * years
     maintenance, equity = np.empty(len(cash)), np.empty(len(cash))
     scan_paths(
-        spot[:, 0],
+        # One layout: another would be compiled again.
+        np.ascontiguousarray(spot[:, 0]),
         cash,
         units,
         held.start,
@@ -340,7 +342,7 @@ def _standard(
     """Return the margins under the standard manager."""
     maintenance, equity = np.empty(len(cash)), np.empty(len(cash))
     standard_paths(
-        spot,
+        np.ascontiguousarray(spot),
         cash,
         units,
         held.start,
