@@ -723,6 +723,21 @@ class Journal:
         with self._reading() as connection:
             return frozenset((str(p), str(a)) for p, a in connection.execute(query))
 
+    def mined_above(self, block: int) -> list[Intent]:
+        """Return the intents whose action is in a block above `block`, by nonce, final ones too.
+
+        To whoever decides on `block` they are still under way: what they do is not in its state.
+        """
+        query = (
+            sa.select(_intents)
+            .join(_receipts, _receipts.c.intent_id == _intents.c.intent_id)
+            .where(_receipts.c.block > block, _receipts.c.kind == AttemptKind.ACTION.value)
+            .order_by(_intents.c.nonce)
+        )
+        with self._reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [self._intent(row) for row in rows]
+
     def attempts(self, intent_ids: Sequence[str]) -> dict[str, list[Attempt]]:
         """Return the signed attempts of intents, oldest first."""
         found: dict[str, list[Attempt]] = {intent_id: [] for intent_id in intent_ids}

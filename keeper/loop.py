@@ -27,7 +27,7 @@ from keeper.outage import Outage
 from keeper.rpc import Head, Node, Tick, TxCall, TxReceipt
 from keeper.submit import Submission, Submitter, TxEvent
 from keeper.sync import Discovery, Synced, advance_all
-from keeper.types import Intent, IntentState, Order, Receipt
+from keeper.types import Intent, Order, Receipt
 from keeper.view import Reader, Views
 from simulation.fixed_point import ceil_div
 from simulation.liquidation import PlanSettings
@@ -227,7 +227,7 @@ class Keeper:
         self._report_sync(head, advance_all(self.discoveries, head))
         views = self.reader.read_all(head, self._borrowers())
         self._remember_prices(views)
-        in_flight = set(self.journal.in_flight())
+        in_flight = self.submitter.in_flight(head)
         every = self.audit_due.is_set()
         decision = decide_all(
             views,
@@ -409,7 +409,7 @@ class Keeper:
         return prepare(
             priced,
             ids,
-            ahead=self._under_way(),
+            ahead=self._under_way(head),
             node=self.node,
             head=head,
             timestamp=self._next_timestamp(head),
@@ -419,12 +419,11 @@ class Keeper:
             fees=self.config.fees,
         )
 
-    def _under_way(self) -> list[TxCall]:
-        """Return our liquidations that a block may still take, by nonce."""
+    def _under_way(self, head: Head) -> list[TxCall]:
+        """Return our liquidations that are not in the head's state and come before new ones, by nonce."""
         return [
             TxCall(intent.sender, intent.to, intent.data, intent.gas_limit)
-            for intent in self.journal.intents([IntentState.PREPARED, IntentState.SENT])
-            if not intent.cancel_requested
+            for intent in self.submitter.under_way(head)
         ]
 
     def _next_timestamp(self, head: Head) -> int:

@@ -315,7 +315,7 @@ class Submitter:
             why = f"the node has {foreign} transactions of the key in its pool, the journal none of them"
             return Submission((), tuple(Refusal(order, Reason.LIMIT, why) for order in orders))
         free_wei = tick.sender.balance_wei - self._committed_wei()
-        taken = set(self._journal.in_flight())
+        taken = self.in_flight(tick.head)
         prepared: list[tuple[Order, Attempt]] = []
         refused: list[Refusal] = []
         for wanted in orders:
@@ -343,6 +343,20 @@ class Submitter:
         return Submission(
             tuple(self._journal.intent(order.intent_id) for order, _ in prepared), tuple(refused)
         )
+
+    def in_flight(self, head: Head) -> set[tuple[str, str]]:
+        """Return the (protocol, account) pairs with a liquidation that is not in the state at `head`.
+
+        Besides those on their way these are the ones that were mined above it: a block can come between head
+        and receipts of one look, and one of several nodes behind an address can be a block behind the others.
+        """
+        above = {(intent.protocol, intent.account) for intent in self._journal.mined_above(head.number)}
+        return above | self._journal.in_flight()
+
+    def under_way(self, head: Head) -> list[Intent]:
+        """Return the liquidations that are not in the state at `head` and will come to it, by nonce."""
+        waiting = [intent for intent in self._not_mined() if not intent.cancel_requested]
+        return sorted([*waiting, *self._journal.mined_above(head.number)], key=lambda intent: intent.nonce)
 
     def request_cancel(self, intent_id: str, note: str) -> None:
         """Have the next `follow` free the nonce of an intent whose opportunity is gone."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from contracts_abi.errors import JournalError
+from contracts_abi.errors import JournalError, RpcUnavailable
 from keeper.asked import Asked
 from keeper.commands.keeper_alerts import alert_of
 from keeper.config import Mode
@@ -383,3 +384,52 @@ def test_a_defect_that_is_nobodys_ends_the_run_loudly(stage: Stage, monkeypatch:
         with pytest.raises(ZeroDivisionError):
             keeper.run_until(lambda: False)
         assert stage.proxy.sent() == []
+
+
+# ------------------------------------------------------------------------------------- answers that straddle
+
+
+@pytest.mark.parametrize("node_behind", [False, True])
+def test_receipt_of_a_block_behind_the_head_does_not_make_it_act_a_second_time(
+    stage: Stage, node_behind: bool
+) -> None:
+    """A block comes between the answers of one look: the head is from before it, the receipts from behind.
+
+    At the head the liquidation has not happened yet, and everybody is still due. So it is where the newest
+    head could be looked at and not be read, and the next answer is of a node that does not have it yet.
+    """
+    with running(stage, Mode.LIVE) as keeper:
+        settled(keeper)
+        stage.fall(60)
+        first = keeper.keeper.work(keeper.tick())
+        assert first.submission is not None
+        acted = {intent.account for intent in first.submission.intents}
+        # One more block without them, so that the head is a new one.
+        stage.anvil.rpc.call("anvil_dropAllTransactions")
+        stage.mine()
+        stage.anvil.rpc.batch([("eth_sendRawTransaction", [raw]) for raw in stage.proxy.sent()])
+        before = keeper.tick()
+        stage.mine()
+        behind = keeper.tick()
+        assert any(r is not None and r.block > before.head.number for r in behind.receipts.values())
+        straddling = replace(behind, head=before.head, fees=before.fees)
+        if node_behind:
+            stage.proxy.spoil(Spoil.HTTP_500, "eth_getLogs")
+            with pytest.raises(RpcUnavailable):
+                keeper.keeper.work(behind)
+            straddling = before
+        second = keeper.keeper.work(straddling)
+        sent = second.submission.intents if second.submission else ()
+        assert acted & {intent.account for intent in sent} == set()
+        assert {reasons_of(second)[account] for account in acted} == {Reason.DUPLICATE}
+        # The next look has both from one block.
+        third = keeper.keeper.work(keeper.tick())
+        assert {i.state for i in keeper.journal.intents() if i.account in acted} >= {IntentState.MINED}
+        assert {reasons_of(third)[a] for a in acted if a in reasons_of(third)} <= {
+            Reason.HEALTHY,
+            Reason.NO_DEBT,
+            Reason.LIQUIDATE,
+            Reason.UNPROFITABLE,
+            Reason.NO_COLLATERAL,
+            Reason.SIMULATION_FAILED,
+        }

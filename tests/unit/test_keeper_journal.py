@@ -22,7 +22,7 @@ from simulation.types import Action, MarginReport, MarginStatus, Reason, Verdict
 
 SENDER = "0x" + "5E" * 20
 IDENTITY = Identity(31337, "0x" + "ab" * 32, SENDER)
-ALICE, BOB = "0x" + "a1" * 20, "0x" + "b0" * 20
+ALICE, BOB, CAROL, DAVE = ("0x" + byte * 20 for byte in ("a1", "b0", "c4", "d4"))
 WETH, USDC = "0x" + "11" * 20, "0x" + "22" * 20
 
 
@@ -486,6 +486,23 @@ def test_a_success_is_a_loss_where_its_gas_cost_more_than_it_earned(
     journal.record_receipt(dear)
     losses = journal.losses(since_timestamp=0)
     assert [(x.gas_cost_wei, x.reverted) for x in losses] == ([] if lost_wei is None else [(lost_wei, False)])
+
+
+def test_what_was_mined_above_a_block_is_told_apart(journal: Journal) -> None:
+    alice, won = write(journal, ALICE, nonce=0)
+    journal.record_receipt(make_receipt(won, block=12))
+    bob, lost = write(journal, BOB, nonce=1)
+    journal.record_receipt(make_receipt(lost, block=13, success=False))
+    cancelled, _ = write(journal, CAROL, nonce=2)
+    cancel = make_attempt(cancelled, 2, kind=AttemptKind.CANCEL)
+    journal.add_attempts([cancel])
+    journal.record_receipt(make_receipt(cancel, block=14))
+    write(journal, DAVE, nonce=3)
+    assert [i.intent_id for i in journal.mined_above(11)] == [alice.intent_id, bob.intent_id]
+    assert [i.intent_id for i in journal.mined_above(12)] == [bob.intent_id]
+    assert journal.mined_above(13) == []
+    journal.finalise(alice.intent_id, IntentState.CONFIRMED)
+    assert [i.intent_id for i in journal.mined_above(11)] == [alice.intent_id, bob.intent_id]
 
 
 def test_read_only_needs_a_file(path: Path) -> None:
