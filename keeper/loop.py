@@ -115,15 +115,27 @@ class Keeper:
     _last: Head | None = None
     _resumed: bool = False
     _moved_at: float = 0.0
-    _stalled: bool = False
+    _stalled_told_at: float | None = None
     _told: dict[Key, tuple[Action, Reason]] = field(default_factory=dict)
     _refused_at: dict[Key, int] = field(default_factory=dict)
     _armed: dict[Key, tuple[int, int | None]] = field(default_factory=dict)
     _unknown: dict[str, str] = field(default_factory=dict)
+    _unknown_told_at: dict[str, float] = field(default_factory=dict)
     _prices: dict[str, tuple[Mapping[str, int], ...]] = field(default_factory=dict)
 
     def run(self, stop: threading.Event) -> None:
-        """Work on heads until `stop` is set; what fails at one head does not end the loop."""
+        """Work on heads until `stop` is set; what fails at one head does not end the loop.
+
+        What nobody foresaw does, and so does a journal that refuses: it is told of before it is raised, since
+        whoever is not watching the process has nothing but the alerts.
+        """
+        try:
+            self._run(stop)
+        except Exception as error:
+            self.emit("failed", {"error": f"{type(error).__name__}: {error}"})
+            raise
+
+    def _run(self, stop: threading.Event) -> None:
         interval = self.config.rpc.poll_interval_s
         outage = Outage(self.clock)
         while not stop.is_set():
@@ -133,7 +145,7 @@ class Keeper:
                 tick = self.submitter.tick()
                 if self._is_new(tick.head):
                     self.work(tick)
-                    self._moved_at, self._stalled = self.clock.monotonic(), False
+                    self._moved_at, self._stalled_told_at = self.clock.monotonic(), None
                 else:
                     self._report_stall(tick.head)
             except (ChainError, DataError) as error:
@@ -163,13 +175,22 @@ class Keeper:
             )
 
     def _report_stall(self, head: Head) -> None:
-        """Say once when the chain stands still; on a local chain with ``clock = "block"`` it may."""
-        limits = self.config.limits
-        seconds = self.clock.monotonic() - self._moved_at
-        if self._stalled or self._last is None or limits.clock == "block" or seconds <= limits.max_head_age_s:
+        """Say when the chain stands still, and now and then that it still does.
+
+        On a local chain with ``clock = "block"`` it may.
+        """
+        limits, now = self.config.limits, self.clock.monotonic()
+        seconds = now - self._moved_at
+        if self._last is None or limits.clock == "block" or seconds <= limits.max_head_age_s:
             return
-        self._stalled = True
+        if self._is_quiet(self._stalled_told_at):
+            return
+        self._stalled_told_at = now
         self.emit("stalled", {"block": head.number, "seconds": round(seconds, 1)})
+
+    def _is_quiet(self, told_at: float | None) -> bool:
+        """Whether what lasts was told of lately: an alert may have been lost, for the same cause even."""
+        return told_at is not None and self.clock.monotonic() - told_at < self.config.alerts.repeat_after_s
 
     def warm_up(self) -> None:
         """Read and decide once without acting.
@@ -483,11 +504,13 @@ class Keeper:
         self.journal.record_decisions(views.head.number, views.head.timestamp, verdicts)
 
     def _report_unknown(self, head: Head, unknown: Mapping[str, str]) -> None:
-        """Tell once when a market becomes unknown, and when it is known again."""
+        """Tell when a market becomes unknown, now and then that it still is, and when it is known again."""
         for name, why in unknown.items():
-            if name not in self._unknown:
+            if not self._is_quiet(self._unknown_told_at.get(name)):
+                self._unknown_told_at[name] = self.clock.monotonic()
                 self.emit("market_unknown", {"block": head.number, "protocol": name, "error": why})
         for name in self._unknown.keys() - unknown.keys():
+            del self._unknown_told_at[name]
             self.emit("market_known", {"block": head.number, "protocol": name})
         self._unknown = dict(unknown)
 

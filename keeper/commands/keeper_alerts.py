@@ -48,6 +48,8 @@ def alert_of(event: str, fields: Mapping[str, Any]) -> Alert | None:
         case "limit":
             where = f".{fields['protocol']}" if fields.get("protocol") else ""
             return Alert(Level.WARNING, f"limit.{fields['limit']}{where}", fields["detail"])
+        case "failed":
+            return Alert(Level.CRITICAL, "failed", f"the keeper ends: {fields['error']}")
         case "trouble":
             return Alert(Level.WARNING, "trouble", fields["error"])
         case "recovered":

@@ -112,6 +112,9 @@ class RunLog:
     def _on_stopped(self, fields: Mapping[str, Any]) -> Text:
         return Text("stopped", "bold")
 
+    def _on_failed(self, fields: Mapping[str, Any]) -> Text:
+        return _labelled("failed", "bold red", str(fields["error"]))
+
     def _on_report(self, fields: Mapping[str, Any]) -> Text:
         intents = ", ".join(f"{n} {state}" for state, n in fields["intents"].items()) or "none"
         return _labelled("report", "bold", f"{fields['borrowers']} borrowers; intents: {intents}")

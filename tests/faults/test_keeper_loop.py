@@ -433,3 +433,36 @@ def test_receipt_of_a_block_behind_the_head_does_not_make_it_act_a_second_time(
             Reason.NO_COLLATERAL,
             Reason.SIMULATION_FAILED,
         }
+
+
+# -------------------------------------------------------------------------------------------- no silent stop
+
+
+def test_a_chain_that_stands_still_is_told_of_again_and_again(stage: Stage) -> None:
+    """The first alert may have been lost, by the same cause even."""
+    limits = {"clock": "wall", "max_head_age_s": 0.05}
+    with running(stage, limits=limits, alerts={"repeat_after_s": 0.2}) as keeper:
+        keeper.run_until(lambda: len(keeper.events("stalled")) == 3)
+        seconds = [e["seconds"] for e in keeper.events("stalled")]
+        assert seconds[1] - seconds[0] >= 0.1
+        assert all(alert_of("stalled", e) is not None for e in keeper.events("stalled"))
+        stage.mine()
+        keeper.run_until(lambda: keeper.events("head")[-1]["block"] == stage.head())
+        count = len(keeper.events("stalled"))
+        keeper.run_until(lambda: len(keeper.events("stalled")) == count + 1)
+
+
+def test_a_run_that_ends_for_what_nobody_foresaw_says_so(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(stage, Mode.LIVE) as keeper:
+        settled(keeper)
+        stage.mine()
+        defect(monkeypatch, type(keeper.keeper.reader), "read_all", lambda *_: "all", "all")
+        with pytest.raises(ZeroDivisionError):
+            keeper.run_until(lambda: False)
+        (event,) = keeper.events("failed")
+        assert event["error"] == "ZeroDivisionError: division by zero"
+        alert = alert_of("failed", event)
+        assert alert is not None
+        assert "the keeper ends" in alert.text

@@ -9,6 +9,7 @@ import pytest
 
 from contracts_abi import aave_v3
 from contracts_abi.calls import function
+from keeper.clock import ManualClock
 from keeper.commands.chain import COMPILED, local_market
 from keeper.config import Mode
 from keeper.journal import Loss
@@ -98,6 +99,32 @@ def test_a_ceiling_over_all_markets_stops_a_keeper_that_fails_everywhere(
         (told,) = keeper.events("limit")
         assert told["limit"] == "max_reverts_per_hour_in_all"
         assert "protocol" not in told
+
+
+def test_a_market_that_stays_unknown_is_told_of_again(stage: Stage) -> None:
+    with running(stage) as keeper:
+        clock = keeper.keeper.clock = ManualClock()
+        step(keeper)
+        code = "0x" + stage.evm.code(stage.market.pool).hex()
+        stage.anvil.rpc.call("anvil_setCode", [stage.market.pool, "0xfe"])
+        told: list[int] = []
+        for _ in range(2):
+            stage.mine()
+            step(keeper)
+            stage.mine()
+            step(keeper)
+            told.append(len(keeper.events("market_unknown")))
+            clock.advance(keeper.keeper.config.alerts.repeat_after_s)
+        assert told == [1, 2]
+        stage.anvil.rpc.call("anvil_setCode", [stage.market.pool, code])
+        stage.mine()
+        step(keeper)
+        assert len(keeper.events("market_known")) == 1
+        # When it comes back it is told at once.
+        stage.anvil.rpc.call("anvil_setCode", [stage.market.pool, "0xfe"])
+        stage.mine()
+        step(keeper)
+        assert len(keeper.events("market_unknown")) == 3
 
 
 # ----------------------------------------------------------------------------- what moved before it was mined
