@@ -67,6 +67,9 @@ def loss(x: float, size: Float64, lost: Float64) -> float:
     if x <= 0.0:
         return 0.0
     last = len(size) - 1
+    if lost[last] == 0.0 and x < size[last]:
+        # Losses never fall with size.
+        return 0.0
     if x >= size[last]:
         return lost[last] + (x - size[last])  # type: ignore[no-any-return]
     k = np.searchsorted(size, x)
@@ -75,7 +78,7 @@ def loss(x: float, size: Float64, lost: Float64) -> float:
     return low_y + (lost[k] - low_y) * (x - low_x) / (size[k] - low_x)  # type: ignore[no-any-return]
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, inline="always")
 def loss_after(net: float, x: float, size: Float64, lost: Float64) -> float:
     """Return US dollars that a trade loses where the market was displaced in the same step already.
 
@@ -165,19 +168,29 @@ def trade(
     a: int,
     b: int,
     market: Float64,
-    sold: Float64,
-    bought: Float64,
+    net_a: float,
+    net_b: float,
+    before_a: float,
+    before_b: float,
     size: Float64,
     lost: Float64,
 ) -> tuple[float, float]:
     """Return what selling `got` of token `a` at once brings and buying `repay` of `b` costs, US dollars.
 
-    Where both are one token nothing is traded but the difference, which is taken at the market's price.
+    `loss_after`, of which what belongs to the market and not to the trade is given, as many trades are asked
+    about in the same one. Where both are one token only the difference is traded, at the market's price.
+
+    Parameters
+    ----------
+    net_a, net_b
+        US dollars sold less bought of each token in the step so far.
+    before_a, before_b
+        `loss` of as much.
     """
     revenue, cost = got * market[a], repay * market[b]
     if a != b:
-        revenue -= loss_after(sold[a] - bought[a], revenue, size[a], lost[a])
-        cost += loss_after(sold[b] - bought[b], -cost, size[b], lost[b])
+        revenue -= loss(abs(net_a + revenue), size[a], lost[a]) - before_a
+        cost += loss(abs(net_b - cost), size[b], lost[b]) - before_b
     return revenue, cost
 
 
@@ -199,8 +212,10 @@ def affordable(
     a: int,
     b: int,
     market: Float64,
-    sold: Float64,
-    bought: Float64,
+    net_a: float,
+    net_b: float,
+    before_a: float,
+    before_b: float,
     size: Float64,
     lost: Float64,
     capital: float,
@@ -219,7 +234,7 @@ def affordable(
     for _ in range(200):
         repaid, taken = seize(offer, owed, held, price_debt, price_coll, bonus, 0.0)
         got = taken - (taken - taken / (1.0 + bonus)) * fee_rate
-        revenue, cost = trade(repaid, got, a, b, market, sold, bought, size, lost)
+        revenue, cost = trade(repaid, got, a, b, market, net_a, net_b, before_a, before_b, size, lost)
         short = outlay(revenue, cost, gas_usd, bid) - capital
         if short <= 0.0:
             low = offer
@@ -402,12 +417,16 @@ def best_liquidation(
         owed = debt[i, d] * borrow_index[rb]
         if owed <= 0.0 or oracle[rb] <= 0.0:
             continue
+        net_b = sold[b] - bought[b]
+        before_b = loss(abs(net_b), size[b], lost[b])
         for c in range(coll.shape[1]):
             ra = layout.coll_at[i, c]
             a = ra - offset
             held = coll[i, c] * supply_index[ra]
             if held <= 0.0 or oracle[ra] <= 0.0:
                 continue
+            net_a = sold[a] - bought[a]
+            before_a = loss(abs(net_a), size[a], lost[a])
             bonus = bonus_now(
                 layout.bonus[i, c], hf, ltv, rules.bonus_cap[v], rules.bonus_slope[v], rules.solvent_bonus[v]
             )
@@ -434,8 +453,10 @@ def best_liquidation(
                     a,
                     b,
                     market,
-                    sold,
-                    bought,
+                    net_a,
+                    net_b,
+                    before_a,
+                    before_b,
                     size,
                     lost,
                     capital,
@@ -453,7 +474,9 @@ def best_liquidation(
                 if repaid <= 0.0 or taken - fee > cash[ra]:
                     # Refused, or the pool has lent the collateral out and cannot pay it.
                     continue
-                revenue, cost = trade(repaid, taken - fee, a, b, market, sold, bought, size, lost)
+                revenue, cost = trade(
+                    repaid, taken - fee, a, b, market, net_a, net_b, before_a, before_b, size, lost
+                )
                 if revenue - cost > best.profit:
                     best = Choice(d, c, repaid, taken, fee, bonus, revenue - cost, h == 0, cost)
     return best

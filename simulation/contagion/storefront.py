@@ -11,7 +11,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from simulation.contagion.settle import HALVINGS, Depth, Keepers, Layout, affordable, purse, trade
+from simulation.contagion.settle import HALVINGS, Depth, Keepers, Layout, affordable, loss, purse, trade
 from simulation.contagion.state import Total
 from simulation.contagion.world import VenueRules
 from simulation.types import Float64, Int64
@@ -59,6 +59,9 @@ def best_purchase(
     """
     b = rb - offset
     ra = offset + a
+    net_a, net_b = sold[a] - bought[a], sold[b] - bought[b]
+    before_a = loss(abs(net_a), size[a], lost[a])
+    before_b = loss(abs(net_b), size[b], lost[b])
     whole = held * oracle[ra] * (1.0 - discount) / oracle[rb]
     most = 1.0
     if capital < np.inf:
@@ -75,8 +78,10 @@ def best_purchase(
                 a,
                 b,
                 market,
-                sold,
-                bought,
+                net_a,
+                net_b,
+                before_a,
+                before_b,
                 size,
                 lost,
                 capital,
@@ -88,7 +93,7 @@ def best_purchase(
     best, best_pay, best_profit, best_cost = 0.0, 0.0, 0.0, 0.0
     for h in range(HALVINGS):
         got, pay = held * most * 0.5**h, whole * most * 0.5**h
-        revenue, cost = trade(pay, got, a, b, market, sold, bought, size, lost)
+        revenue, cost = trade(pay, got, a, b, market, net_a, net_b, before_a, before_b, size, lost)
         if revenue - cost > best_profit:
             best, best_pay, best_profit, best_cost = got, pay, revenue - cost, cost
     return best, best_pay, best_profit, best_cost

@@ -83,7 +83,9 @@ def test_the_largest_offer_that_own_funds_pay_is_found_and_none_above_it() -> No
         most, capital, gas_usd, bid = rng.uniform([1.0, 1.0, 0.0, 0.0], [5e4, 5e4, 40.0, 1.0])
         held, bonus, fee = rng.uniform([1.0, 0.0, 0.0], [1e3, 0.15, 0.5])
         sold, bought = rng.uniform(0.0, 1e4, (2, 2))
-        book = market, sold, bought, size, lost
+        net = sold - bought
+        before = loss(abs(net[0]), size[0], lost[0]), loss(abs(net[1]), size[1], lost[1])
+        book = market, *net, *before, size, lost
         given = most, 2.0 * most, held, 1.25, 97.0, bonus, fee, 0, 1, *book, capital, gas_usd, bid
         offer = affordable(*given)
         assert offer == pytest.approx(affordable.py_func(*given), rel=1e-12)
@@ -311,11 +313,14 @@ def test_the_best_purchase_is_the_same_compiled_and_plain() -> None:
             assert cost + gas_usd <= capital
             if capital == np.inf:
                 whole, b = held * PRICES["BTC"] * 0.95, base - offset
-                tried = [
-                    trade(whole * x, held * x, a, b, world.price, *traded, size, lost)
-                    for x in 0.5 ** np.arange(5)
-                ]
-                assert profit == pytest.approx(max(0.0, *(r - c for r, c in tried)), rel=1e-9)
+                net = traded[0] - traded[1]
+                tried = []
+                for x in 0.5 ** np.arange(5):
+                    brings, pays = held * x * PRICES["BTC"], whole * x
+                    brings -= loss_after(net[a], brings, size[a], lost[a])
+                    pays += loss_after(net[b], -pays, size[b], lost[b])
+                    tried.append(brings - pays)
+                assert profit == pytest.approx(max(0.0, *tried), rel=1e-9)
             found += profit > 0.0
     assert found > 100
 
