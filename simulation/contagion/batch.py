@@ -96,6 +96,13 @@ class Channel(StrictModel):
         """Return figures of the channel's own at the end of the paths, arrays of shape (P,) by name."""
         return {}
 
+    def column_names(self, world: World) -> tuple[str, ...]:
+        """Return the names of `columns`, which a channel that is off has too: nobody knows its figures then.
+
+        Runs with and without a channel can so stand in one table.
+        """
+        return ()
+
 
 def unlimited_depth(paths: int, tokens: int) -> Depth:
     """Return the depth of a market that loses nothing to any trade."""

@@ -119,7 +119,7 @@ class PathResults:
         Logarithm of each path's likelihood ratio where its prices were drawn from another distribution than
         the one they stand for, shape (P,); None where they were not.
     extra
-        Further columns of channels, arrays of shape (P,).
+        Further columns of channels, arrays of shape (P,); NaN of those that are off.
     series, events
         See `Batch`; empty unless the run records.
     """
@@ -231,7 +231,7 @@ def run_paths(
         first_step[(now > done) & (first_step == 0)] = step
         last_step[now > done] = step
         done = now
-        np.maximum(off, imbalance(state, pools).max(axis=1), out=off)
+        np.maximum(off, imbalance(state, pools).max(axis=1, initial=0.0), out=off)
         if record:
             _note(batch)
         if watch is not None:
@@ -239,8 +239,11 @@ def run_paths(
     np.maximum(off, _lost(batch, counted), out=off)
     assert (off <= BALANCED).all(), f"books are off by {off.max():.2e}: a fault of the simulator"
     extra: dict[str, Float64] = {}
-    for channel in acting:
-        extra.update(channel.columns(batch, batch.memos[channel.kind]))
+    for channel in sorted(run.channels, key=lambda c: c.order):
+        if channel.on:
+            extra.update(channel.columns(batch, batch.memos[channel.kind]))
+        else:
+            extra.update({name: np.full(count, np.nan) for name in channel.column_names(world)})
     return PathResults(
         world=world,
         first=first,

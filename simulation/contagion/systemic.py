@@ -64,12 +64,17 @@ def spiral_multiplier(base: Columns, without: Mapping[str, Columns], sampling: S
     }
 
 
+def acted(base: Columns, column: str) -> bool:
+    """Return whether the channel that a column is of was switched on; its column is NaN where it was not."""
+    return column in base and not bool(np.isnan(base[column]).all())
+
+
 def perps_deficit(base: Columns, sampling: Sampling) -> dict[str, Any]:
     """Return what venues of perpetual futures lost beyond fund and winners, US dollars a path, mean and tail.
 
     It stands beside bad debt and not in it: nobody lent it, and the book's suppliers do not bear it.
     """
-    if "perps_deficit_usd" not in base:
+    if not acted(base, "perps_deficit_usd"):
         why = "no venue of perpetual futures acts: the perps channel is off"
         return {**unknown(why), "es_99": unknown(why)}
     tail = tail_of(base["perps_deficit_usd"], 0.99, sampling=sampling)
@@ -78,7 +83,7 @@ def perps_deficit(base: Columns, sampling: Sampling) -> dict[str, Any]:
 
 def inventory_gain(base: Columns, sampling: Sampling) -> dict[str, Any]:
     """Return what inventory keepers gain on what they seized, from each liquidation on, US dollars a path."""
-    if "inventory_gain_usd" not in base:
+    if not acted(base, "inventory_gain_usd"):
         return unknown("no keeper acts: the keepers channel is off, or bytecode stands in for it")
     return asdict(sampling.mean(base["inventory_gain_usd"]))
 

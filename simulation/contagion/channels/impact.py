@@ -222,6 +222,12 @@ class ImpactChannel(Channel):
             return {}
         return {f"impact.liquidity_left.{batch.world.tokens[a]}": memo.left[:, a] for a in memo.models}
 
+    def column_names(self, world: World) -> tuple[str, ...]:
+        """See `Channel.column_names`."""
+        if not self.withdrawals and self.flight.rate == 0.0:
+            return ()
+        return tuple(f"impact.liquidity_left.{world.tokens[a]}" for a in self.models(world))
+
     def _depth(self, batch: Batch, memo: _Memo) -> Depth:
         """Return what trades of many sizes would lose on each path now."""
         paths, tokens = batch.state.market.shape

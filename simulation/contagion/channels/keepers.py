@@ -282,6 +282,10 @@ class KeepersChannel(Channel):
         """
         return {"inventory_gain_usd": memo.gained + held_gain(batch, memo)}
 
+    def column_names(self, world: World) -> tuple[str, ...]:
+        """See `Channel.column_names`."""
+        return ("inventory_gain_usd",)
+
     def _record(self, batch: Batch, memo: KeepersMemo, recorded: int) -> None:
         columns = {name: memo.events[:recorded, k].copy() for k, name in enumerate(EVENT_FIELDS)}
         batch.events.append({"step": batch.step, "path": memo.event_path[:recorded].copy(), **columns})

@@ -346,6 +346,10 @@ class OptionAccountsChannel(Channel):
         out["option_accounts.imbalance"] = off
         return out
 
+    def column_names(self, world: World) -> tuple[str, ...]:
+        """See `Channel.column_names`."""
+        return tuple(f"option_accounts.{name}" for name in (*FIGURES, "shortfall_usd", "imbalance"))
+
 
 def _option(position: Position) -> Option:
     assert isinstance(position.instrument, Option)

@@ -70,6 +70,10 @@ class OptionsChannel(Channel):
         """Return what dealers have traded, US dollars."""
         return {"options.hedged_usd": memo["traded"]}
 
+    def column_names(self, world: World) -> tuple[str, ...]:
+        """See `Channel.column_names`."""
+        return ("options.hedged_usd",)
+
 
 def dealer_gamma(world: World, price: Float64, elapsed_s: float) -> Float64:
     """Return the gamma of all options, tokens a US dollar, shape (P, A).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import numpy as np
 from pydantic import Field
@@ -17,6 +17,17 @@ from simulation.protocols.perps_loss import adl_pro_rata, adl_queue, adl_score, 
 from simulation.types import Float64, Int64
 
 DAY_S = 86_400.0
+
+
+FIGURES: Final = (
+    "liquidations",
+    "closed_usd",
+    "beyond_margin_usd",
+    "insurance_paid_usd",
+    "adl_usd",
+    "fees_usd",
+)
+"""Figures that are added up over a path."""
 
 
 @dataclass(slots=True)
@@ -107,14 +118,6 @@ class PerpsChannel(Channel):
             [book.perps[v].skew_scale.get(tokens[t], np.inf) for v, t in zip(p.venue, p.token, strict=True)]
         )
         accounts, n = len(p.margin), len(p.size)
-        names = (
-            "liquidations",
-            "closed_usd",
-            "beyond_margin_usd",
-            "insurance_paid_usd",
-            "adl_usd",
-            "fees_usd",
-        )
         return _Memo(
             token=p.token.astype(np.int64),
             owner=owner,
@@ -133,7 +136,7 @@ class PerpsChannel(Channel):
             given=np.zeros((paths, accounts)),
             put_in=np.full(paths, float(p.margin.sum() + sum(v.insurance for v in book.perps))),
             uncovered=np.zeros(paths),
-            figures={name: np.zeros(paths) for name in names},
+            figures={name: np.zeros(paths) for name in FIGURES},
         )
 
     def act(self, batch: Batch, memo: _Memo) -> None:
@@ -220,3 +223,7 @@ class PerpsChannel(Channel):
         out["perps_deficit_usd"] = memo.uncovered
         out["perps.imbalance"] = np.abs(total - memo.put_in) / np.maximum(memo.put_in, 1.0)
         return out
+
+    def column_names(self, world: World) -> tuple[str, ...]:
+        """See `Channel.column_names`."""
+        return (*(f"perps.{name}" for name in FIGURES), "perps_deficit_usd", "perps.imbalance")
