@@ -39,6 +39,10 @@ Emit = Callable[[str, Mapping[str, Any]], None]
 PLANS_AT_LEAST: Final = 64
 """Plans that are made at a head whatever a block may take of them."""
 
+MOST_REFUSED: Final = 512
+"""Plans that are made at most on top of that for who was refused before. In a market that anybody can open
+somebody may put any number of accounts whose plans never hold, and each costs time at each head."""
+
 _UNREMARKABLE = frozenset({Reason.HEALTHY, Reason.NO_DEBT})
 _ACTED_ON = frozenset({Reason.LIQUIDATE, Reason.DUPLICATE})
 
@@ -300,7 +304,9 @@ class Keeper:
         """
         if self.config.mode is Mode.OBSERVE or self.config.contracts.liquidator is None:
             return None
-        return max(self.config.limits.max_per_block, PLANS_AT_LEAST) + len(self._refused_at)
+        return max(self.config.limits.max_per_block, PLANS_AT_LEAST) + min(
+            len(self._refused_at), MOST_REFUSED
+        )
 
     def _gas_price_wei(self, tick: Tick) -> int:
         fees = market_fees(tick.fees, FeePolicy.from_config(self.config.fees))

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-from contracts_abi.errors import RpcUnavailable
+from contracts_abi.errors import RpcError, RpcUnavailable
 from keeper.journal import RECENT_BLOCKS, ScanState
 from keeper.rpc import Head, Log, Node
 from simulation.interfaces import ProtocolAdapter
@@ -182,7 +182,7 @@ class Discovery:
         found: list[str] = []
         for low in range(start, deep_end + 1, self._range_blocks):
             high = min(low + self._range_blocks - 1, deep_end)
-            logs = self._node.logs(self._topics, addresses=[self._contract], from_block=low, to_block=high)
+            logs = self._logs(low, high)
             block = self._node.block(high)
             if block is None:
                 raise RpcUnavailable(f"the node does not show block {high} below its head {head.number}")
@@ -197,6 +197,22 @@ class Discovery:
         if progress is not None:
             progress(total, total)
         return self._synced(found)
+
+    def _logs(self, low: int, high: int) -> list[Log]:
+        """Return the logs of a range; one that the node refuses whole is asked for by half.
+
+        Endpoints have limits of their own on blocks and logs, and one busy market must not keep a keeper from
+        the head of all.
+        """
+        try:
+            return list(
+                self._node.logs(self._topics, addresses=[self._contract], from_block=low, to_block=high)
+            )
+        except RpcError:
+            if low == high:
+                raise
+        middle = (low + high) // 2
+        return [*self._logs(low, middle), *self._logs(middle + 1, high)]
 
     def _synced(self, found: Sequence[str]) -> Synced:
         rewound_to, self._rewound_to = self._rewound_to, None

@@ -117,16 +117,15 @@ class FundsOf:
     tokens: tuple[str, ...]
     owners_only: frozenset[str] = frozenset()
 
-    def reads(self) -> list[Call[Any]]:
-        """Return three reads a token: both balances, and the allowance."""
+    def reads(self) -> list[list[Call[Any]]]:
+        """Return for each token three reads: both balances, and the allowance."""
         return [
-            call
-            for token in self.tokens
-            for call in (
+            [
                 BALANCE_OF.call(token, self.liquidator),
                 BALANCE_OF.call(token, self.owner),
                 ALLOWANCE.call(token, self.owner, self.liquidator),
-            )
+            ]
+            for token in self.tokens
         ]
 
     def decode(self, answers: Sequence[bytes | None], market: str = "") -> dict[str, int]:
@@ -227,11 +226,12 @@ class Reader:
         price_reads = snapshot_reads(self._feeds)
         fund_reads = [] if self._funds is None else self._funds.reads()
         layouts = list(self._layouts.values())
-        shared = [*price_reads, *fund_reads, *_reads_of(layouts)]
+        shared = [*price_reads, *_reads_of(layouts)]
         names = list(self._adapters)
         states = [self._adapters[name].market_reads() for name in names]
         positions = [self._adapters[name].account_reads(accounts.get(name, ())) for name in names]
-        # A bundle each: a call that burns all of its gas, as one oracle may, takes its bundle along.
+        # A bundle each: a call that burns all of its gas, as one oracle may, takes its bundle along. So may a
+        # token that one market lists: what there is of the others has to be known all the same.
         small = [
             [*state, *(position if name in self._small_accounts else ())]
             for name, state, position in zip(names, states, positions, strict=True)
@@ -240,9 +240,18 @@ class Reader:
             [] if name in self._small_accounts else position
             for name, position in zip(names, positions, strict=True)
         ]
-        first, *answers = self._execute([shared, *small], large, head)
+        none: list[Call[Any]] = []
+        first, *answers = self._execute(
+            [shared, *small, *fund_reads], [*large, *(none for _ in fund_reads)], head
+        )
         if isinstance(first, DataError):
             raise first
+        of_funds = [
+            word
+            for answer in answers[len(names) :]
+            for word in ([None] * 3 if isinstance(answer, DataError) else answer)
+        ]
+        del answers[len(names) :]
         of_prices = first[: len(price_reads)]
 
         reference = snapshot(
@@ -256,9 +265,7 @@ class Reader:
         )
         self._history = accept(self._history, reference)
         self._feeds = self._renewed(of_prices, head)
-        at = len(price_reads) + len(fund_reads)
-        of_funds = first[len(price_reads) : at]
-        pools = self._pools(layouts, first[at:], head)
+        pools = self._pools(layouts, first[len(price_reads) :], head)
         self._layouts |= {address: _next_layout(state) for address, state in pools.items()}
 
         views: dict[str, HeadView] = {}

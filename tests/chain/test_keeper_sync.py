@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from contracts_abi.errors import ChainError, RpcUnavailable
+from contracts_abi.errors import ChainError, RpcError, RpcUnavailable
 from keeper.compose import Connected
 from keeper.journal import RECENT_BLOCKS, Identity, Journal
-from keeper.rpc import Head
+from keeper.rpc import Head, Node
 from keeper.sync import BY_HASH_DEPTH, Discovery, MemoryScanStore
 from tests.faults.proxy import Spoil
 from tests.keeper_bench import ACCOUNTS, Stage, discovery, staged
@@ -104,6 +105,44 @@ def test_the_size_of_the_ranges_changes_nothing(stage: Stage, connected: Connect
         found.append(finding.borrowers)
     assert found[0] == found[1] == found[2]
     assert set(found[0]) == seeded_accounts(stage)
+
+
+def test_a_range_that_the_node_refuses_is_asked_for_by_half(
+    stage: Stage, connected: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.mine(BY_HASH_DEPTH + 5)
+    head = connected.node.head()
+    whole = discovery(connected, MemoryScanStore(), range_blocks=10_000)
+    whole.advance(head)
+    asked: list[int] = []
+    logs = Node.logs
+
+    def stingy(node: Node, *arguments: Any, from_block: int, to_block: int, **options: Any) -> Any:
+        asked.append(to_block - from_block + 1)
+        if asked[-1] > 40:
+            raise RpcError(-32005, "query returned more than 10000 results")
+        return logs(node, *arguments, from_block=from_block, to_block=to_block, **options)
+
+    monkeypatch.setattr(Node, "logs", stingy)
+    halved = discovery(connected, MemoryScanStore(), range_blocks=10_000)
+    halved.advance(head)
+    assert halved.borrowers == whole.borrowers
+    assert max(asked) > 40
+    # What it refuses block by block too is an error, and is not asked for without end.
+    monkeypatch.setattr(Node, "logs", refusing := Refusing())
+    with pytest.raises(RpcError, match="no logs today"):
+        discovery(connected, MemoryScanStore(), range_blocks=10_000).advance(head)
+    assert refusing.count <= 12
+
+
+class Refusing:
+    """A node that gives no logs."""
+
+    count = 0
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        self.count += 1
+        raise RpcError(-32000, "no logs today")
 
 
 def test_nothing_below_the_first_block_is_asked_for(stage: Stage, connected: Connected) -> None:

@@ -13,11 +13,11 @@ import pytest
 from eth_utils.crypto import keccak
 
 from contracts_abi import aave_v3, feeds, multicall, uniswap_v3
-from contracts_abi.calls import Call
+from contracts_abi.calls import Call, function
 from contracts_abi.errors import ChainError, DataError, InputError, RpcError
 from keeper.compose import LENS_ADDRESS, Connected
 from keeper.rpc import Head
-from keeper.view import LEAST_REACH_TICKS, REACH_TICKS, HeadView, Reader, check_symbols
+from keeper.view import LEAST_REACH_TICKS, REACH_TICKS, FundsOf, HeadView, Reader, check_symbols
 from oracle.snapshot import Feed
 from oracle.types import GuardStatus, PriceObs, PriceStatus
 from simulation.amm import uniswap_v3 as amm
@@ -26,6 +26,8 @@ from simulation.chain.evm import Tx, labelled_address
 from simulation.protocols.aave_v3 import AaveV3
 from simulation.types import SwapHop
 from tests.keeper_bench import E8, Stage, staged
+
+MINT = function("mint(address,uint256)")
 
 
 @pytest.fixture
@@ -279,6 +281,35 @@ def test_pool_that_cannot_be_read_is_missing_and_the_others_are_there(
     stage.evm.set_code(gone.address, code)
     stage.mine()
     assert gone.address in reader.read(connected.node.head(), accounts(stage)).pools
+
+
+def test_token_that_burns_all_gas_when_asked_takes_no_other_tokens_funds_along(stage: Stage) -> None:
+    """It is enough that one market lists it, which anybody can open."""
+    evil, usdc, weth = (
+        labelled_address("evil token"),
+        *(stage.market.asset(s).address for s in ("USDC", "WETH")),
+    )
+    stage.evm.set_code(evil, bytes.fromhex("fe"))
+    for token, amount in ((usdc, 7), (weth, 9)):
+        stage.send(
+            Tx(stage.market.deployer, token, MINT.encode(stage.owner, amount)),
+            Tx(stage.owner, token, aave_v3.APPROVE.encode(stage.liquidator, amount)),
+        )
+    connected = stage.connected()
+    reader = Reader(
+        connected.node,
+        *(market.adapter for market in connected.markets),
+        feeds=connected.feeds,
+        pools=connected.pools,
+        multicall=stage.market.multicall,
+        code={LENS_ADDRESS: own("AccountLens").deployed_bytecode},
+        funds=FundsOf(stage.liquidator, stage.owner, (usdc, evil, weth)),
+    )
+    view = reader.read(connected.node.head(), accounts(stage))
+    assert view.funds_raw == {usdc: 7, evil: 0, weth: 9}
+    assert len(view.pools) == len(connected.pools)
+    assert all(price.status is PriceStatus.OK for price in view.reference.prices.values())
+    assert view.book.known.all()
 
 
 def test_market_that_was_changed_is_refused(stage: Stage, connected: Connected) -> None:

@@ -15,7 +15,7 @@ from keeper.asked import Asked
 from keeper.commands.keeper_alerts import alert_of
 from keeper.config import Mode
 from keeper.execute import PricedPlan
-from keeper.loop import HeadResult
+from keeper.loop import MOST_REFUSED, HeadResult
 from keeper.types import IntentState
 from simulation.chain.anvil import Anvil, AnvilOptions
 from simulation.protocols.aave_v3 import AaveV3
@@ -295,6 +295,16 @@ def test_who_was_refused_and_has_no_plan_for_a_while_keeps_its_place_and_its_ver
             done |= {event.user for event in stage.liquidations()}
             assert refused - done <= reasons_of(result).keys()
         assert refused <= done
+
+
+def test_however_many_are_refused_a_head_plans_for_no_more_than_it_has_time_for(stage: Stage) -> None:
+    with running(stage, Mode.LIVE) as keeper:
+        before = keeper.keeper._most_plans()
+        assert before is not None
+        keeper.keeper._refused_at.update({("p", f"0x{i}"): 1 for i in range(10)})
+        assert keeper.keeper._most_plans() == before + 10
+        keeper.keeper._refused_at.update({("p", f"0x{i}"): 1 for i in range(100_000)})
+        assert keeper.keeper._most_plans() == before + MOST_REFUSED
 
 
 def test_who_was_refused_and_is_well_again_waits_for_nobody(stage: Stage) -> None:
