@@ -37,7 +37,7 @@ from simulation.contagion.scenario import Scenario, build_run, full_table, load_
 from simulation.contagion.spread import range_ends
 from simulation.contagion.sweep import FOLDER, VARIANT, VARIANTS
 from simulation.contagion.wallets import wallets_record
-from simulation.report.simulation_view import duration, matrix_words
+from simulation.report.simulation_view import duration, matrix_words, other_table
 
 if TYPE_CHECKING:
     from simulation.chain.fidelity.keepers import ChainEvent
@@ -316,6 +316,12 @@ def show(console: Console, record: Mapping[str, Any]) -> None:
         )
     print_whole(console, venues)
     show_system(console, record)
+    heads, own = other_table(record)
+    if own:
+        table = plain_table(*heads)
+        for row in own:
+            table.add_row(*row)
+        print_whole(console, table)
     if record["spread"]:
         show_spread(console, record["spread"])
     if record["wallets"]:
@@ -363,6 +369,7 @@ def show_system(console: Console, record: Mapping[str, Any]) -> None:
     table = plain_table("system", "", "± 95 %")
     rows = {
         "spiral multiplier": (system["spiral_multiplier"], 2),
+        **_spiral_parts(system["spiral_multiplier"]),
         "share of toxic liquidations": (system["share_toxic"], 3),
         "accounts that wait for a profit, a step": (system["unprofitable_backlog"], 2),
         "part of keepers' profit that is bid away": (system["keepers"]["oev_leakage_share"], 3),
@@ -382,6 +389,15 @@ def show_system(console: Console, record: Mapping[str, Any]) -> None:
                 f"CoVaR {system['covar_level']:.0%} of {row['of']} given {row['given']}: "
                 f"{money(row['value'])}, {money(row['delta'])} above its own"
             )
+
+
+def _spiral_parts(spiral: Mapping[str, Any]) -> dict[str, tuple[Any, int]]:
+    """Return the two factors of the spiral multiplier where they are known; the multiplier says why not."""
+    parts = {
+        "by feedback on prices": spiral["price_feedback"],
+        "by keepers' willingness": spiral["willingness"],
+    }
+    return {f"… {name}": (part, 2) for name, part in parts.items() if part["value"] is not None}
 
 
 def _with_error(figure: Mapping[str, Any], digits: int) -> tuple[str, str]:
