@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -503,7 +503,8 @@ class DeriveAuction(StrictModel):
     parameters
         A set, or the name of one: ``mainnet`` or ``test``.
     manager
-        The margin method of the account, as a table of its own keys.
+        The margin method of the account, as a table of its own keys; ``kind`` names it. Without, it is the
+        first of ``derive.pmrm2``, ``derive.pmrm2.1``, ``derive.pmrm`` and ``derive.srm`` that has these keys.
     """
 
     kind: ClassVar[str] = "derive.auction"
@@ -518,6 +519,20 @@ class DeriveAuction(StrictModel):
     @classmethod
     def _by_name(cls, value: Any) -> Any:
         return by_name(value, cls.parameter_sets)
+
+    @field_validator("manager", mode="before")
+    @classmethod
+    def _by_kind(cls, value: Any) -> Any:
+        """Build a table that names its method; one that names none is the first that its keys fit."""
+        if not isinstance(value, Mapping) or "kind" not in value:
+            return value
+        found = margin_methods.build(value, where="manager")
+        if not isinstance(found, Manager):
+            raise InputError(
+                f"{value['kind']}: its accounts are not auctioned",
+                fix=f"one of {', '.join(one.kind for one in get_args(Manager))}",
+            )
+        return found
 
     def hash_with(self, managers: str) -> str:
         """Return the hash that stands in results: of the auction's parameters and of the manager's.

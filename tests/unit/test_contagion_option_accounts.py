@@ -277,7 +277,9 @@ def test_what_cannot_be_margined_is_refused(settings: dict[str, Any], text: str)
 
 
 def test_the_switch_leaves_accounts_alone() -> None:
-    assert not run_paths(run(0.0, 0.5, on=False), 1, 0, 1).extra
+    assert all(
+        np.isnan(values).all() for values in run_paths(run(0.0, 0.5, on=False), 1, 0, 1).extra.values()
+    )
     # Off, nothing is asked of the settings but their form.
     run(0.0, 0.5, on=False, cash_usd={"w9": 1.0})
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from contracts_abi.errors import InputError
 from oracle.strict import StrictModel, input_error
-from simulation.margin import derive_auction, derive_pmrm, derive_pmrm2, derive_srm
+from simulation.margin import derive_auction, derive_pmrm, derive_pmrm2, derive_srm, margin_methods
 from simulation.margin.derive_auction import (
     AuctionParameters,
     DeriveAuction,
@@ -1089,3 +1089,14 @@ def test_many_strikes_of_one_expiry_need_no_table_of_all_pairs() -> None:
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 200 * count
+
+
+@pytest.mark.parametrize("kind", ["derive.pmrm2", "derive.pmrm2.1", "derive.pmrm", "derive.srm"])
+def test_an_auctions_manager_is_named_by_its_kind(kind: str) -> None:
+    built = margin_methods.build({"kind": "derive.auction", "manager": {"kind": kind, "parameters": "test"}})
+    assert built.manager.kind == kind
+
+
+def test_accounts_of_other_methods_are_not_auctioned() -> None:
+    with pytest.raises(InputError, match=r"okx\.pm: its accounts are not auctioned"):
+        margin_methods.build({"kind": "derive.auction", "manager": {"kind": "okx.pm"}})

@@ -226,7 +226,8 @@ class ImpactChannel(Channel):
         """See `Channel.column_names`."""
         if not self.withdrawals and self.flight.rate == 0.0:
             return ()
-        return tuple(f"impact.liquidity_left.{world.tokens[a]}" for a in self.models(world))
+        traded = [*(e.token for e in world.book.exits if self.exits), *self.tokens]
+        return tuple(f"impact.liquidity_left.{symbol}" for symbol in dict.fromkeys(traded))
 
     def _depth(self, batch: Batch, memo: _Memo) -> Depth:
         """Return what trades of many sizes would lose on each path now."""
