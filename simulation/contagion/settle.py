@@ -178,7 +178,8 @@ def trade(
     """Return what selling `got` of token `a` at once brings and buying `repay` of `b` costs, US dollars.
 
     `loss_after`, of which what belongs to the market and not to the trade is given, as many trades are asked
-    about in the same one. Where both are one token only the difference is traded, at the market's price.
+    about in the same one. Where both are one token it is bought first and then sold into the same market, so
+    that together only the difference loses to depth, and own funds pay what buying loses.
 
     Parameters
     ----------
@@ -188,9 +189,11 @@ def trade(
         `loss` of as much.
     """
     revenue, cost = got * market[a], repay * market[b]
-    if a != b:
-        revenue -= loss(abs(net_a + revenue), size[a], lost[a]) - before_a
-        cost += loss(abs(net_b - cost), size[b], lost[b]) - before_b
+    if a == b:
+        net_a = net_b - cost
+        before_a = loss(abs(net_a), size[a], lost[a])
+    revenue -= loss(abs(net_a + revenue), size[a], lost[a]) - before_a
+    cost += loss(abs(net_b - cost), size[b], lost[b]) - before_b
     return revenue, cost
 
 

@@ -156,6 +156,18 @@ def test_going_round_in_a_market_costs_nothing_and_brings_nothing() -> None:
     assert loss_after(40.0, -30.0, size, lost) < 0.0
 
 
+def test_debt_and_collateral_of_one_token_are_traded_in_one_market() -> None:
+    # Who pays out of own funds buys all of the debt; of both trades together the difference is left.
+    size, lost = np.array([[10.0, 100.0, 1_000.0]]), np.array([[0.1, 10.0, 500.0]])
+    for net in (-300.0, -40.0, 0.0, 40.0, 300.0, 800.0):
+        before = loss(abs(net), size[0], lost[0])
+        given = 250.0, 270.0, 0, 0, np.array([2.0]), net, net, before, before, size, lost
+        revenue, cost = trade(*given)
+        assert (revenue, cost) == pytest.approx(trade.py_func(*given), rel=1e-12)
+        assert cost == pytest.approx(500.0 + loss_after(net, -500.0, size[0], lost[0]), rel=1e-12)
+        assert revenue - cost == pytest.approx(40.0 - loss_after(net, 40.0, size[0], lost[0]), rel=1e-9)
+
+
 def staked_book(price: float = 100.0) -> SharedBook:
     """Return a book whose collateral is staked ether, at a discount that redemptions work against."""
     book = one_pair_book([1_000.0], [95_000.0], price=price, kind="morpho-blue")
