@@ -112,6 +112,11 @@ def require_writable(option: str, path: Path) -> None:
         raise InputError(f"{option}: {path} cannot be written", fix="choose another place")
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with what it counts, of which there may be one: ``1 path``, ``2 paths``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:
     """Return a table without side lines: rows can be copied, and 80 columns hold more of them.
 

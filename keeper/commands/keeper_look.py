@@ -17,6 +17,7 @@ from keeper.commands.console import (
     ACTION_COLOURS,
     address_text,
     amount_text,
+    counted,
     health_text,
     plain_table,
     remarked_table,
@@ -117,8 +118,10 @@ def _print_scan(
 ) -> None:
     counts = Counter(v.reason.value for v in verdicts)
     summary = ", ".join(f"{n} {reason}" for reason, n in counts.most_common()) or "nobody borrows"
-    console.print(f"[bold]block {views.head.number}[/], {views.borrowers} borrowers: {summary}")
+    console.print(f"[bold]block {views.head.number}[/], {counted(views.borrowers, 'borrower')}: {summary}")
     if not shown:
+        if verdicts:
+            console.print("[dim]nobody to act on or to hold; everybody: marginline keeper scan --all[/]")
         return
     by_account = {
         (plan.protocol, plan.account): plan_line(plan, views.markets[plan.protocol].book.assets)

@@ -238,7 +238,7 @@ def _show(
                 cells += ["unknown", "", "", "", ""]
             else:
                 cells += [_whole(x) for x in (account.isolated, c.gross, c.required, c.netted)]
-                cells.append(f"{c.offset:.0%}")
+                cells.append(f"{c.offset:.0%}" if c.gross > c.netted else "-")
             table.add_row(*cells)
         print_whole(console, table)
     detailed = len(rows) <= _SHOWN_PATHS_UP_TO
@@ -293,7 +293,10 @@ def _show_one(
             cells += [""] * 4
         lines.append((tuple(cells), _SILENT[name]))
     _print_rows(console, (*heads, "silent about"), lines)
-    console.print(f"recognised offset {capital.offset:.1%}", soft_wrap=True)
+    offset = (
+        f"{capital.offset:.1%}" if capital.gross > capital.netted else "-, as no protocol offsets another"
+    )
+    console.print(f"recognised offset {offset}", soft_wrap=True)
     if account.binding:
         name, relief = account.binding[0]
         console.print(f"binding: {escape(name)}; without it {_whole(relief.saved)} less", soft_wrap=True)

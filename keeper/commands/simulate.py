@@ -14,13 +14,22 @@ import typer
 from rich.console import Console
 
 from contracts_abi.errors import InputError
-from keeper.commands.console import plain_table, print_whole, progress_bar, stderr_console, stdout_console
+from keeper.commands.console import (
+    counted,
+    plain_table,
+    print_whole,
+    progress_bar,
+    stderr_console,
+    stdout_console,
+)
 from keeper.commands.packs import figure as plain_figure
+from keeper.commands.scenario_file import scenario_of
 from keeper.sweeps.run import Progress, sweep
 from keeper.sweeps.versions import versions
 from simulation.backtest.columns import gather
 from simulation.backtest.plan import make_plan
 from simulation.backtest.store import LOCK, PARTS, PLAN
+from simulation.contagion import settle
 from simulation.contagion.causes import (
     Columns,
     Over,
@@ -33,7 +42,7 @@ from simulation.contagion.causes import (
 from simulation.contagion.left_out import left_out
 from simulation.contagion.policies import build_policy
 from simulation.contagion.record import SCHEMA, build_record
-from simulation.contagion.scenario import Scenario, build_run, full_table, load_scenario, read_table
+from simulation.contagion.scenario import Scenario, build_run, full_table, read_table
 from simulation.contagion.spread import range_ends
 from simulation.contagion.sweep import FOLDER, VARIANT, VARIANTS
 from simulation.contagion.wallets import wallets_record
@@ -53,6 +62,7 @@ RECORD: Final = "record.json"
 BYTECODE: Final = "bytecode.json"
 BASE: Final = "base"
 AT: Final = "at "
+COMPILING: Final = "the first run compiles its kernels: up to a minute, once"
 
 
 def run_simulate(
@@ -88,7 +98,7 @@ def run_simulate(
         raise InputError(
             f"--shock {shock:g}: less than a basis point", fix=f"a part of one, at least {LEAST_SHOCK:g}"
         )
-    scenario = load_scenario(file, {f"channels.{name}.on": False for name in off})
+    scenario = scenario_of(file, {f"channels.{name}.on": False for name in off})
     paths = scenario.file.paths if paths is None else paths
     seed = scenario.file.seed if seed is None else seed
     folder = out or Path(f"{file.stem}-run")
@@ -170,7 +180,10 @@ def policy_files(scenario: Scenario, folder: Path, files: Sequence[Path]) -> dic
 
 
 def _policy_tables(file: Path) -> list[dict[str, Any]]:
-    table = read_table(file)
+    try:
+        table = read_table(file)
+    except InputError as error:
+        raise InputError(f"--policy: {error.message.removeprefix('scenario ')}", fix=error.fix) from None
     other = sorted(set(table) - {"policies"})
     if other:
         raise InputError(f"--policy {file}: {other[0]} is not known there", fix="only [[policies]] tables")
@@ -231,7 +244,7 @@ def _columns(
     )
     with progress_bar(console) as bar:
         runs = "one run" if plan.points == 1 else f"{plan.points} runs"
-        line = bar.add_task(f"{runs} of {paths:,} paths", total=plan.tasks)
+        line = bar.add_task(f"{runs} of {counted(paths, 'path')}", total=plan.tasks)
         tell = left_out_once(console, scenario)
 
         def show_progress(progress: Progress) -> None:
@@ -251,16 +264,35 @@ def _columns(
 def left_out_once(console: Console, scenario: Scenario) -> Callable[[], None]:
     """Return what says, the first time that it is called, what the scenario leaves out of its book.
 
+    Before a first run it also says why nothing moves for a while.
+
     It is called when a run has begun: until then it may be refused, and that is one line.
     """
-    waiting = list(left_out(scenario.run))
+    names = left_out(scenario.run)
+    waiting = [f"left out: {'; '.join(names)}"] if names else []
+    if not is_compiled():
+        waiting.append(COMPILING)
 
     def tell() -> None:
-        if waiting:
-            console.print(f"left out: {'; '.join(waiting)}", highlight=False, markup=False, soft_wrap=True)
-            waiting.clear()
+        for line in waiting:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        waiting.clear()
 
     return tell
+
+
+def is_compiled() -> bool:
+    """Return whether the engine's largest kernel was compiled on this machine, as its source now stands.
+
+    Numba keeps an index of what it compiled beside the source, or in a folder of its own.
+    """
+    stats = getattr(settle.settle_paths, "stats", None)
+    if stats is None or stats.cache_path is None:
+        return True  # nothing is compiled, or nothing kept
+    source = Path(settle.__file__)
+    since = source.stat().st_mtime
+    found = Path(stats.cache_path).glob(f"{source.stem}.settle_paths-*.nbi")
+    return any(index.stat().st_mtime >= since for index in found)
 
 
 def data_digests(scenario: Scenario) -> dict[str, str]:
@@ -284,8 +316,9 @@ def write_run(folder: Path, record: Mapping[str, Any], *, html: bool) -> tuple[P
 def show(console: Console, record: Mapping[str, Any]) -> None:
     """Print the figures of a record."""
     console.print(
-        f"{record['name']}: {record['paths']:,} paths of {record['steps']:,} steps, {record['accounts']:,} "
-        f"accounts in {len(record['venues'])} venues, seed {record['seed']}"
+        f"{record['name']}: {counted(record['paths'], 'path')} of {counted(record['steps'], 'step')}, "
+        f"{counted(record['accounts'], 'account')} in {counted(len(record['venues']), 'venue')}, "
+        f"seed {record['seed']}"
     )
     losses = plain_table(
         "US dollars", "mean", "± 95 %", "VaR 95 %", "ES 95 %", "VaR 99 %", "ES 99 %", "largest"
@@ -450,7 +483,9 @@ def money(value: float | None) -> str:
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:,.2f} {unit}"
-    return f"{value:,.0f}"
+    text = f"{value:,.0f}"
+    # A sign before a zero would say that a loss fell, by nothing.
+    return "0" if text == "-0" else text
 
 
 def column_text(column: str) -> str:
@@ -512,7 +547,7 @@ def run_on_bytecode(
     from simulation.chain.revm import RevmEvm
     from simulation.chain.solc import ensure_protocol_toolchain
 
-    scenario = load_scenario(file, {f"channels.{name}.on": False for name in off})
+    scenario = scenario_of(file, {f"channels.{name}.on": False for name in off})
     seed = scenario.file.seed if seed is None else seed
 
     def make_evm(timestamp: int) -> RevmEvm:

@@ -13,14 +13,22 @@ from rich.console import Console
 from rich.table import Table
 
 from contracts_abi.errors import InputError
-from keeper.commands.console import plain_table, print_whole, progress_bar, stderr_console, stdout_console
+from keeper.commands.console import (
+    counted,
+    plain_table,
+    print_whole,
+    progress_bar,
+    stderr_console,
+    stdout_console,
+)
+from keeper.commands.scenario_file import scenario_of
 from keeper.commands.simulate import column_text, data_digests, figure_text, left_out_once
 from keeper.sweeps.run import Progress, SweepOutcome, sweep
 from keeper.sweeps.versions import versions
 from keeper.sweeps.worker import task_function
 from simulation.backtest.plan import SweepPlan, make_plan
 from simulation.backtest.summary import Statistics, summaries
-from simulation.contagion.scenario import Scenario, build_scenario, full_table, load_scenario
+from simulation.contagion.scenario import Scenario, build_scenario, full_table
 from simulation.contagion.sweep import FOLDER
 
 DEFAULT_TASK: Final = "simulation.contagion.sweep:sweep_task"
@@ -60,7 +68,7 @@ def run_sweep(
     task = task or DEFAULT_TASK
     task_function(task)  # refused before a folder is made
     own = task == DEFAULT_TASK
-    loaded = load_scenario(scenario) if own else None
+    loaded = scenario_of(scenario) if own else None
     table, data = _scenario(scenario, loaded)
     used_paths, paths_from = _given(paths, "--paths", table["paths"] if own else OTHER_PATHS, own=own)
     used_seed, seed_from = _given(seed, "--seed", table["seed"] if own else OTHER_SEED, own=own)
@@ -93,8 +101,9 @@ def run_sweep(
         return
     screen = stdout_console()
     screen.print(
-        f"{plan.points:,} points, {plan.paths:,} paths each ({paths_from}), seed {plan.seed} ({seed_from}), "
-        f"{outcome.computed:,} tasks in {outcome.work_s:.1f} s, {outcome.resumed:,} were there",
+        f"{counted(plan.points, 'point')}, {counted(plan.paths, 'path')} each ({paths_from}), "
+        f"seed {plan.seed} ({seed_from}), {counted(outcome.computed, 'task')} in {outcome.work_s:.1f} s, "
+        f"{outcome.resumed:,} there before",
         soft_wrap=True,
     )
     print_whole(screen, _table(plan, found), key=len(plan.axes) + 1)

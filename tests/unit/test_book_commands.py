@@ -62,7 +62,7 @@ def test_generate_writes_a_book_that_checks(tmp_path: Path) -> None:
     out = tmp_path / "g.toml"
     run("generate", "--seed", "3", "--accounts", "2000", "--out", str(out))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["g.parquet", "g.toml"]
-    assert "2000 wallets on 6 venues, in order" in run("check", str(out))
+    assert "2,000 wallets on 6 venues, in order" in run("check", str(out))
     first = out.read_bytes(), (tmp_path / "g.parquet").read_bytes()
     found = json.loads(run("generate", "--seed", "3", "--accounts", "2000", "--out", str(out), "--json"))
     assert found["leverage"]["mean"] == pytest.approx(1.65, abs=0.01)
@@ -73,6 +73,36 @@ def test_generate_writes_a_book_that_checks(tmp_path: Path) -> None:
     assert load_book(out).tokens == load_book(MARKET).tokens
     told = json.loads(run(*words, "--market", str(HEDGED), "--leverage", "2", "--json"))
     assert [note.partition(":")[0] for note in told["notes"]] == ["no loopers"]
+
+
+@pytest.mark.parametrize("command", ["generate", "merge"])
+def test_a_book_of_somebody_else_is_not_written_over(tmp_path: Path, command: str) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_bytes(HEDGED.read_bytes())
+    words = {"generate": ["--accounts", "20"], "merge": [str(HEDGED), str(HEDGED)]}[command]
+    with pytest.raises(InputError, match=r"mine\.toml: mine\.toml is there, and no command of ours wrote it"):
+        run(command, *words, "--out", str(mine))
+    assert mine.read_bytes() == HEDGED.read_bytes()
+    (tmp_path / "prices.csv").write_text("time,WETH\n", "utf-8")
+    csv = ["--positions", "csv", "--out", str(tmp_path / "prices.toml")]
+    with pytest.raises(InputError, match=r"prices\.csv is there"):
+        run(command, *words, *csv)
+    with pytest.raises(InputError, match=r"a book is a \.toml file; for example .*other\.toml"):
+        run(command, *words, "--out", str(tmp_path / "other.csv"))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["mine.toml", "prices.csv"]
+
+
+def test_books_of_ours_are_written_over(tmp_path: Path) -> None:
+    one, two, both = (tmp_path / name for name in ("one.toml", "two.toml", "both.toml"))
+    run("generate", "--accounts", "1", "--out", str(one))
+    assert run("check", str(one)).startswith(f"{one}: 1 wallet on 6 venues")
+    two.write_text(
+        HEDGED.read_text("utf-8").replace('"aave"', '"other"').replace('"perps"', '"more"'), "utf-8"
+    )
+    for seed in ("1", "3"):
+        run("generate", "--accounts", "20", "--seed", seed, "--market", str(HEDGED), "--out", str(one))
+        run("merge", str(one), str(two), "--out", str(both))
+    assert "generated from seed 3" in both.read_text("utf-8")
 
 
 def test_check_refuses_in_one_line_and_names_what_is_unknown(tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from keeper.commands import simulate
+from keeper.commands.scenario_file import scenario_of
 from keeper.commands.simulate import left_out_once
 from simulation.contagion.left_out import left_out
 from simulation.contagion.scenario import build_scenario
@@ -65,6 +68,7 @@ def test_it_is_said_at_the_start_in_the_record_and_in_the_report(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     inside = Inside(monkeypatch, capsys)
+    monkeypatch.setattr(simulate, "is_compiled", lambda: True)
     (tmp_path / "s.toml").write_text(SCENARIO, encoding="utf-8")
     words = ("simulate", str(tmp_path / "s.toml"), "--workers", "1", "--out", str(tmp_path / "out"))
     ran = inside(*words)
@@ -77,9 +81,35 @@ def test_it_is_said_at_the_start_in_the_record_and_in_the_report(
     assert inside(*words, "--paths", "1").err == f"left out: {'; '.join(SAID)}\n"
 
 
-def test_nothing_is_said_where_nothing_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_wait_for_the_compiler_is_said_before_a_first_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from types import SimpleNamespace
+
     from rich.console import Console
 
+    (tmp_path / "s.toml").write_text(SCENARIO, encoding="utf-8")
+    kernel = SimpleNamespace(stats=SimpleNamespace(cache_path=str(tmp_path)))
+    monkeypatch.setattr("simulation.contagion.settle.settle_paths", kernel)
+    tell = left_out_once(Console(width=200), scenario_of(tmp_path / "s.toml"))
+    tell()
+    tell()
+    assert capsys.readouterr().out.splitlines()[1:] == [simulate.COMPILING]
+    index = tmp_path / "settle.settle_paths-1.py311.nbi"
+    index.touch()
+    assert simulate.is_compiled()
+    os.utime(index, (1.0, 1.0))
+    assert not simulate.is_compiled(), "of another source"
+    kernel.stats.cache_path = None
+    assert simulate.is_compiled(), "nothing is kept: it would be said of every run"
+
+
+def test_nothing_is_said_where_nothing_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rich.console import Console
+
+    monkeypatch.setattr(simulate, "is_compiled", lambda: True)
     table = {
         "name": "x",
         "book": HEDGED.name,

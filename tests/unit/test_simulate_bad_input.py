@@ -237,6 +237,39 @@ def test_a_bad_scenario_is_one_line(
     assert_said(said, refused(inside, folder, scenario=swapped(SCENARIO, *pairs)))
 
 
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        ([('token = "WETH"', 'token = "ETH"')], "small.toml: shocks.0.token: unknown token 'ETH'"),
+        (
+            [("volatility = 1.0", "volatility = { WBTC = 1.0, WETH = 1.0 }")],
+            "small.toml: prices.volatility.WBTC: unknown asset of volatility 'WBTC'",
+        ),
+        # In two places: which one is not known, and the wrong one would mislead.
+        ([('token = "WETH"', 'token = "ETH"'), ('"small"', '"ETH"')], "small.toml: unknown token 'ETH'"),
+        (
+            [("[[shocks]]", "[shocks]")],
+            "small.toml: shocks: one table where a list is meant; write [[shocks]]",
+        ),
+        ([("book.toml", "bok.toml")], "bok.toml: No such file"),
+        ([('name = "small"', 'schema = "shared-book/1"')], "small.toml: is a book, and no scenario; name a"),
+    ],
+)
+@pytest.mark.parametrize("command", ["simulate", "sweep"])
+def test_what_is_wrong_is_said_with_its_file_and_place(
+    inside: Inside, folder: Path, command: str, pairs: list[tuple[str, str]], said: str
+) -> None:
+    (folder / "small.toml").write_text(swapped(SCENARIO, *pairs), encoding="utf-8")
+    line = inside(command, str(folder / "small.toml"), "--out", str(folder / "out")).line()
+    assert said in line
+    assert not (folder / "out").exists()
+
+
+def test_a_policy_file_that_is_not_there_is_named_by_its_option(inside: Inside, folder: Path) -> None:
+    line = refused(inside, folder, "--policy", "absent.toml")
+    assert_said(r"--policy: absent\.toml: No such file", line)
+
+
 @pytest.mark.parametrize(("added", "said"), ADDED)
 def test_a_bad_channel_or_policy_is_one_line(inside: Inside, folder: Path, added: str, said: str) -> None:
     assert_said(said, refused(inside, folder, scenario=f"{SCENARIO}\n{added}\n"))

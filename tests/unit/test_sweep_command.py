@@ -59,8 +59,8 @@ def test_a_sweep_prints_statistics_and_is_taken_up(inside: Inside, scenario: Pat
     again = inside(*words)
     assert again.code == 0
     assert "computed task 1 again: " in again.err
-    assert "2 points, 24 paths each (--paths), seed 1 (the default), 1 tasks in" in again.out
-    assert ", 3 were there" in again.out
+    assert "2 points, 24 paths each (--paths), seed 1 (the default), 1 task in" in again.out
+    assert ", 3 there before" in again.out
     assert document["sha256"] in again.out
     assert "market.shock" in again.out
     other = inside(*words[:2], "--over", "market.shock=0:2:2", *MODEL, "--out", str(out)).line()
