@@ -100,7 +100,7 @@ class State:
     oracle
         What each venue believes, shape (P, R).
     trusted
-        Whether liquidations may act on it, shape (P, R).
+        Whether liquidations and purchases at a store front may act on it, shape (P, R).
     supply_index, borrow_index
         Shape (P, R), 1 at the start.
     coll, debt

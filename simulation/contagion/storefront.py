@@ -14,7 +14,7 @@ import numpy as np
 from simulation.contagion.settle import HALVINGS, Depth, Keepers, Layout, affordable, loss, purse, trade
 from simulation.contagion.state import Total
 from simulation.contagion.world import VenueRules
-from simulation.types import Float64, Int64
+from simulation.types import Bool, Float64, Int64
 
 _REPAID, _SEIZED, _GAS, _PROFIT = map(int, (Total.REPAID, Total.SEIZED, Total.GAS, Total.KEEPER_PROFIT))
 
@@ -110,6 +110,7 @@ def buy_collateral_paths(
     gas_usd: Float64,
     room: Int64,
     depth: Depth,
+    trusted: Bool,
     oracle: Float64,
     market: Float64,
     cash: Float64,
@@ -128,7 +129,8 @@ def buy_collateral_paths(
     One purchase of each token and venue a step, the most profitable first, each a transaction that takes a
     place in the block like a liquidation. Who buys is decided as there, but that latency does not count and
     nothing is bid: whoever absorbs pays gas and earns nothing by that alone. The contract sells while its
-    reserves are below their target and asks before each sale, so that the last may take them beyond it.
+    reserves are below their target and asks before each sale, so that the last may take them beyond it. A
+    price that guards keep liquidations from acting on sells nothing either.
 
     Parameters
     ----------
@@ -140,7 +142,7 @@ def buy_collateral_paths(
         Base tokens of reserves from which on nothing is for sale, shape (V,).
     room
         How many transactions the block still takes, shape (P,).
-    keepers, gas_usd, depth, inventory, unsold, sold_usd, bought_usd
+    keepers, gas_usd, depth, trusted, inventory, unsold, sold_usd, bought_usd
         See `settle_paths`.
     """
     places = len(base) * layout.tokens
@@ -149,7 +151,7 @@ def buy_collateral_paths(
         first = np.full(places, -np.inf)
         for k in range(places):
             v, a = k // layout.tokens, k % layout.tokens
-            held = _for_sale(v, a, base[v], target[v], layout, oracle[p], cash[p], reserves[p])
+            held = _for_sale(v, a, base[v], target[v], layout, trusted[p], oracle[p], cash[p], reserves[p])
             if held > 0.0:
                 first[k] = best_purchase(
                     a,
@@ -174,7 +176,7 @@ def buy_collateral_paths(
             v, a = k // layout.tokens, k % layout.tokens
             b = base[v] - v * layout.tokens
             # What was sold before may have filled the reserves.
-            held = _for_sale(v, a, base[v], target[v], layout, oracle[p], cash[p], reserves[p])
+            held = _for_sale(v, a, base[v], target[v], layout, trusted[p], oracle[p], cash[p], reserves[p])
             if held <= 0.0:
                 continue
             for h in range(len(keepers.flash)):
@@ -231,6 +233,7 @@ def _for_sale(
     base: int,
     target: float,
     layout: Layout,
+    trusted: Bool,
     oracle: Float64,
     cash: Float64,
     reserves: Float64,
@@ -238,5 +241,7 @@ def _for_sale(
     """Return tokens `a` that venue `v` sells at its store front, none where its reserves are full."""
     r = v * layout.tokens + a
     if base < 0 or r == base or oracle[r] <= 0.0 or oracle[base] <= 0.0 or reserves[base] >= target:
+        return 0.0
+    if not (trusted[r] and trusted[base]):
         return 0.0
     return float(max(min(reserves[r], cash[r]), 0.0))

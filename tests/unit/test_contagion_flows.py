@@ -261,6 +261,24 @@ def test_a_store_front_is_closed_once_reserves_are_at_their_target(target: float
     assert total[Total.REPAID] == pytest.approx(3_000.0 / 1.1 if sold else 0.0)
 
 
+@pytest.mark.parametrize(("limit_bps", "sold"), [(2_000.0, True), (500.0, False)])
+def test_what_guards_do_not_believe_sells_nothing_at_a_store_front(limit_bps: float, sold: bool) -> None:
+    # Absorbed in the first step; from the second on the venue believes nine tenths of the price.
+    def watch(batch: Batch) -> None:
+        seized.append(float(batch.state.totals[0, 0, Total.SEIZED]))
+
+    seized: list[float] = []
+    fault = {"token": "ETH", "venue": "market", "op": "scale", "value": 0.9, "from_step": 1, "until_step": 9}
+    settings = {
+        "oracle": {"faults": [fault], "guards": {"max_deviation_bps": limit_bps}},
+        "gas": {**gas_at(1e-3), "block_gas": 1.5e6},
+        "keepers": {},
+    }
+    run_paths(run_of(comet(), settings, steps=2), 1, 0, 1, watch=watch)
+    assert seized[0] == 0.0
+    assert (seized[1] > 0.0) is sold
+
+
 def test_a_purchase_takes_a_place_in_the_block() -> None:
     for block, bought in ((1.5e6, [0.0, 3_000.0]), (2e6, [3_000.0, 3_000.0])):
         gas = {**gas_at(1e-3), "block_gas": block}

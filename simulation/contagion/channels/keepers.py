@@ -259,6 +259,7 @@ class KeepersChannel(Channel):
             batch.gas_usd,
             room,
             batch.ask_depth(),
+            state.trusted,
             state.oracle,
             state.market,
             state.cash,
