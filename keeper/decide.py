@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from contracts_abi.errors import MarginlineError
+from contracts_abi.errors import JournalError, MarginlineError
 from keeper.asked import LEAST_ROOM_BPS, Planned
 from keeper.contained import cause_of, contained
 from keeper.markets import LendingProtocol, rounding_of
@@ -266,6 +266,9 @@ def decide_all(
                 room=(rooms or {}).get(name, LEAST_ROOM_BPS),
                 barred=barred,
             )
+        except JournalError:
+            # Who may be acted on is read there: of all markets, and nobody knows now.
+            raise
         except MarginlineError as error:
             # Says something of this market; the others may be as they should.
             undecided[name] = str(error)

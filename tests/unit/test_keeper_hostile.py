@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from contracts_abi.errors import DataError
+from contracts_abi.errors import DataError, JournalError
 from keeper.contained import contained
 from keeper.decide import Decision, decide_all
 from keeper.markets import LendingProtocol
@@ -418,3 +418,11 @@ def test_an_account_that_one_pair_breaks_has_no_plan_in_another(monkeypatch: pyt
 
     monkeypatch.setattr(type(ADAPTER), "liquidation_quote", fails)
     assert plan_markets([book], view.pools, failed=lambda key, error: None)[who] is Reason.ACCOUNT_UNKNOWN
+
+
+def test_a_journal_that_does_not_say_who_is_kept_off_is_no_matter_of_one_market() -> None:
+    def barred(key: tuple[str, str]) -> str | None:
+        raise JournalError("the journal cannot be read")
+
+    with pytest.raises(JournalError):
+        decided({ADAPTER.name: aave()}, barred=barred)
