@@ -16,7 +16,8 @@ from simulation.contagion.world import World
 class BreakerChannel(Channel):
     """Pauses by the prices that a venue believes.
 
-    Off, nothing pauses.
+    Off, nothing pauses. Compound III pauses absorbing and sales of what was absorbed apart; here only
+    absorbing pauses, and sales go on.
 
     Attributes
     ----------
