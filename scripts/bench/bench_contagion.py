@@ -180,9 +180,10 @@ class Came:
 class NumpyForm:
     """The same step in NumPy, for one path at a time.
 
-    All liquidations of a step are chosen at once, where the engine goes from one to the next. That is less
-    work, and the same amounts as long as a step trades less of each token than the first point of the table
-    that the engine's keepers read losses from: up to there losses are in proportion.
+    All liquidations of a step are chosen at once, where the engine goes from one to the next, and only what
+    is nearly a tie is looked at again. That is less work, and the same amounts as long as a step trades less
+    of each token than the first point of the table that the engine's keepers read losses from: up to there
+    losses are in proportion.
 
     Parameters
     ----------
@@ -293,13 +294,18 @@ class NumpyForm:
             repaid = np.where(taken >= held, np.minimum(offer, held * pa / (pb * grossed)), offer)
         gets, pays = taken * pa, repaid * pb
         slope = self.lost_part(price)
-        profit = gets * (1.0 - slope[at_c])[:, None, :, None] - pays * (1.0 + slope[at_d])[:, :, None, None]
-        profit = np.where((held > 0.0) & (owed > 0.0), profit, -np.inf).reshape(len(rows), -1)
+        lost_a, lost_b = slope[at_c][:, None, :, None] * gets, slope[at_d][:, :, None, None] * pays
+        profit = np.where((held > 0.0) & (owed > 0.0), gets - pays - lost_a - lost_b, -np.inf)
+        shape = profit.shape[1:]
+        lost = np.broadcast_to(lost_a + lost_b, profit.shape).reshape(len(rows), -1)
+        profit = profit.reshape(len(rows), -1)
         best = profit.argmax(axis=1)
+        self.decide_ties(
+            best, profit, lost, shape, slope, at_c, at_d, gets, np.broadcast_to(pays, gets.shape)
+        )
         paying = profit[np.arange(len(rows)), best] >= 0.0
         pick = best[paying]
         rows, at_c, at_d = rows[paying], at_c[paying], at_d[paying]
-        shape = repaid.shape[1:]
         repaid = repaid.reshape(len(paying), -1)[paying, pick]
         taken = np.broadcast_to(taken, (len(paying), *shape)).reshape(len(paying), -1)[paying, pick]
         d, c, _ = np.unravel_index(pick, shape)
@@ -316,6 +322,41 @@ class NumpyForm:
         self.seized += sold.sum()
         flow += np.bincount(rb, bought, len(price)) - np.bincount(ra, sold, len(price))
         return flow
+
+    def decide_ties(
+        self,
+        best: Int64,
+        profit: Float64,
+        lost: Float64,
+        shape: tuple[int, ...],
+        slope: Float64,
+        at_c: Int64,
+        at_d: Int64,
+        gets: Float64,
+        pays: Float64,
+    ) -> None:
+        """Choose anew where what others have traded in the step may change which pair pays most.
+
+        Each trade loses by how far it takes a token's net flow from where the step began, so a choice between
+        two pairs that pay nearly the same depends on who came before, the most profitable first.
+        """
+        rows, pair = np.arange(len(best)), np.arange(profit.shape[1]) // shape[2]
+        least = (profit - 2.0 * lost)[rows, best]
+        near = ((profit + 2.0 * lost > least[:, None]) & (pair != pair[best][:, None])).any(axis=1)
+        if not near.any():
+            return
+        flat_gets, flat_pays = gets.reshape(len(best), -1), pays.reshape(len(best), -1)
+        order = np.argsort(-profit[rows, best], kind="stable")
+        for place in np.flatnonzero(near[order]):
+            before, i = order[:place], order[place]
+            d, c, _ = np.unravel_index(best[before], shape)
+            sold = np.bincount(at_c[before, c], flat_gets[before, best[before]], len(slope))
+            net = sold - np.bincount(at_d[before, d], flat_pays[before, best[before]], len(slope))
+            out, back = at_c[i][None, :, None], at_d[i][:, None, None]
+            lost_out = slope[out] * (np.abs(net[out] + gets[i]) - np.abs(net[out]))
+            lost_back = slope[back] * (np.abs(net[back] - pays[i]) - np.abs(net[back]))
+            anew = (gets[i] - pays[i] - lost_out - lost_back).ravel()
+            best[i] = np.where(np.isfinite(profit[i]), anew, -np.inf).argmax()
 
     def lost_part(self, price: Float64) -> Float64:
         """Return the part of a small trade that is lost to exponential impact, by token."""
