@@ -120,5 +120,5 @@ def test_a_sweep_is_raced_against_the_standard_pools(tmp_path: Path) -> None:
 def test_an_unknown_benchmark_is_refused_with_the_known_ones() -> None:
     done = run_bench("speed")
     assert done.returncode == 2
-    known = "contagion, lens, margin, oracle, path, screen, start, sweep"
+    known = "contagion, lens, margin, option_accounts, oracle, path, screen, start, sweep"
     assert f"no benchmark 'speed'; there are {known}" in done.stderr
