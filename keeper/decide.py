@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from contracts_abi.errors import JournalError, MarginlineError
+from contracts_abi.errors import DataError, JournalError, MarginlineError
 from keeper.asked import LEAST_ROOM_BPS, Planned
 from keeper.contained import cause_of, contained
 from keeper.markets import LendingProtocol, rounding_of
@@ -301,6 +301,9 @@ def _judge(
             )
             first[row] = policy.decide(*pair, None, excess_seizure_bps=None)
             margins[row] = pair
+    if len(failed) == len(rows) > 1:
+        # What breaks on everybody is the market's matter, and told as such.
+        raise DataError(f"none of the {len(rows)} accounts looked at could be judged: {failed[rows[0]]}")
     for row, why in failed.items():
         margins[row] = _unknown_margin(view, protocol, row, why), None
         first[row] = Verdict(view.book.accounts[row], Action.HOLD, Reason.ACCOUNT_UNKNOWN, *margins[row], why)

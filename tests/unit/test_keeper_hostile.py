@@ -375,6 +375,20 @@ def test_a_policy_that_breaks_on_one_account_holds_it() -> None:
     assert first not in {plan.account for plan in decision.plans}
 
 
+def test_what_breaks_on_every_account_makes_the_market_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> Any:
+        raise ZeroDivisionError("everywhere")
+
+    views = {ADAPTER.name: aave(), ON_MORPHO.name: morpho([9_000, 8_000])}
+    monkeypatch.setattr(type(ON_MORPHO), "margin", fails)
+    decision = decided(views)
+    assert set(decision.undecided) == {ON_MORPHO.name}
+    assert "none of the 2 accounts" in decision.undecided[ON_MORPHO.name]
+    assert "ZeroDivisionError: everywhere" in decision.undecided[ON_MORPHO.name]
+    assert decision.plans
+    assert {plan.protocol for plan in decision.plans} == {ADAPTER.name}
+
+
 def test_a_defect_that_is_no_accounts_is_not_contained(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any) -> Any:
         raise ZeroDivisionError("of the market")
