@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from scipy import stats
+from scipy.special import stdtrit
 
 from contracts_abi.errors import InputError
 from simulation.backtest.parts import PATH, POINT
@@ -220,7 +220,7 @@ def batch_means(
     means = np.bincount(batch, weights=values, minlength=batches)[filled] / counts[filled]
     weights = counts[filled] / counts.sum()
     error = float(np.sqrt((weights * (means - mean) ** 2).sum() / (number - 1)))
-    reach = float(stats.t.ppf(0.975, number - 1)) * error
+    reach = float(stdtrit(number - 1, 0.975)) * error
     return mean, error, mean - reach, mean + reach
 
 
@@ -229,13 +229,15 @@ def quantile(ordered: Float64, level: float) -> Quantile:
 
     The number of values below the true quantile is binomial, so ranks at its 2.5 % and 97.5 % points hold it.
     """
+    from scipy.stats import binom  # half a second, which only who asks for quantiles waits
+
     n = len(ordered)
     if n == 0:
         return Quantile(level, np.nan, -np.inf, np.inf)
     # The first rank whose share is at least the level; the slack is for 0.95 * 20 and the like.
     rank = max(1, int(np.ceil(level * n - 1e-9)))
-    low = int(stats.binom.ppf(0.025, n, level))
-    high = int(stats.binom.ppf(0.975, n, level)) + 1
+    low = int(binom.ppf(0.025, n, level))
+    high = int(binom.ppf(0.975, n, level)) + 1
     return Quantile(
         level=level,
         value=float(ordered[rank - 1]),

@@ -14,7 +14,6 @@ from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
-from scipy import stats
 
 from simulation.contagion.causes import Columns, Contagion, Effect, difference, weighed
 from simulation.contagion.channels.losses import LossesChannel
@@ -271,7 +270,9 @@ def _compared(table: Columns, base: Columns, sampling: Sampling) -> dict[str, An
 def _share(happened: Bool, sampling: Sampling) -> dict[str, Any]:
     if sampling.weights is not None or sampling.group > 1:
         return _figure(sampling.mean(happened.astype(np.float64)))
-    test = stats.binomtest(int(happened.sum()), len(happened))
+    from scipy.stats import binomtest  # half a second, which only a record waits
+
+    test = binomtest(int(happened.sum()), len(happened))
     interval = test.proportion_ci(confidence_level=0.95, method="wilson")
     return _figure(Figure(float(happened.mean()), float(interval.low), float(interval.high)))
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-from scipy import stats
 
 from simulation.book.health import lending_accounts, perp_accounts, token_prices, wallet_leverage
 from simulation.book.types import SharedBook, Side
@@ -248,6 +247,8 @@ def _interval(counted: Broken, wallet: int) -> tuple[float, float]:
     if counted.weighted:
         reach = 1.96 * float(counted.error[wallet])
         return max(share - reach, 0.0), share + reach
-    test = stats.binomtest(round(share * counted.paths), counted.paths)
+    from scipy.stats import binomtest  # half a second, which only a record waits
+
+    test = binomtest(round(share * counted.paths), counted.paths)
     interval = test.proportion_ci(confidence_level=0.95, method="wilson")
     return float(interval.low), float(interval.high)
