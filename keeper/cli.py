@@ -745,7 +745,7 @@ def book_pull(
     A read that is not whole (a price or a reserve that is missing, borrowers that do not owe what the
     protocol counts) is refused with exit 2, and nothing is written.
     """
-    from keeper.commands.book import pull
+    from keeper.commands.book_pull import pull
 
     pull(
         protocol=protocol,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
@@ -59,6 +60,39 @@ def progress_bar(console: Console) -> Progress:
         # A pipe or a file would get an empty line for it.
         disable=not console.is_terminal,
     )
+
+
+class LateBar:
+    """A progress bar that appears only when the work takes longer than two seconds.
+
+    Attributes
+    ----------
+    shown
+        Whether it has appeared.
+    """
+
+    PATIENCE_S: Final = 2.0
+
+    def __init__(self, console: Console) -> None:
+        self._bar = progress_bar(console)
+        self._started = time.monotonic()
+        self.shown = False
+        self._task = self._bar.add_task("", total=1)
+
+    def __enter__(self) -> LateBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.shown:
+            self._bar.stop()
+
+    def update(self, what: str, done: int, total: int) -> None:
+        """Say what is being done and how much of it is."""
+        if not self.shown and time.monotonic() - self._started > self.PATIENCE_S:
+            self.shown = True
+            self._bar.start()
+        if self.shown:
+            self._bar.update(self._task, description=what, completed=done, total=total)
 
 
 @contextlib.contextmanager

@@ -12,11 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from contracts_abi.errors import InputError, MarginlineError
-from keeper.commands.console import remarked_table, stderr_console, stdout_console
+from keeper.commands.console import LateBar, remarked_table, stderr_console, stdout_console
 from keeper.commands.keeper_look import look
 from keeper.commands.keeper_setup import configured
 from keeper.commands.margin_run import dollars, method_named
-from keeper.commands.oracle_replay import LateBar
 from keeper.compose import connect
 from keeper.view import QUOTE
 from simulation.margin.derive_auction import DeriveAuction, Manager

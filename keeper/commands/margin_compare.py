@@ -11,9 +11,8 @@ from typing import Any, Final
 from rich.console import Console
 from rich.markup import escape
 
-from keeper.commands.console import remarked_table, require_writable, stderr_console, stdout_console
+from keeper.commands.console import LateBar, remarked_table, require_writable, stderr_console, stdout_console
 from keeper.commands.margin_run import STATUS_COLOURS, bar_text, chosen_accounts, dollars, method_named
-from keeper.commands.oracle_replay import LateBar
 from simulation.portfolio.load import load_book
 from simulation.report.plotting import HARM, INK, MUTED, PROTOCOL
 from simulation.risk.report import Compared, compared, default_methods

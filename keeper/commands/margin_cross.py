@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from contracts_abi.errors import InputError, UnknownNameError
-from keeper.commands.console import plain_table, print_whole, stderr_console, stdout_console
-from keeper.commands.oracle_replay import LateBar
+from keeper.commands.console import LateBar, plain_table, print_whole, stderr_console, stdout_console
 from simulation.book.health import token_prices
 from simulation.book.load import load_book
 from simulation.book.types import SharedBook

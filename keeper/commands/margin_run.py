@@ -15,8 +15,7 @@ from rich.markup import escape
 
 from contracts_abi.bounded_json import bounded_json
 from contracts_abi.errors import InputError, MarginlineError, UnknownNameError
-from keeper.commands.console import plain_table, stderr_console, stdout_console
-from keeper.commands.oracle_replay import LateBar
+from keeper.commands.console import LateBar, plain_table, stderr_console, stdout_console
 from simulation.margin import margin_methods
 from simulation.margin.result import PortfolioMethod
 from simulation.portfolio.instruments import Portfolio

@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
 from rich.markup import escape
 
 from contracts_abi.errors import CheckFailed, InputError
 from keeper import __version__
 from keeper.commands.console import (
+    LateBar,
     plain_table,
-    progress_bar,
     remarked_table,
     stderr_console,
     stdout_console,
@@ -178,36 +176,3 @@ def require_folder(option: str, folder: Path) -> None:
     nearest = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise InputError(f"{option}: {folder} cannot be written", fix="choose another place")
-
-
-class LateBar:
-    """A progress bar that appears only when the work takes longer than two seconds.
-
-    Attributes
-    ----------
-    shown
-        Whether it has appeared.
-    """
-
-    PATIENCE_S: Final = 2.0
-
-    def __init__(self, console: Console) -> None:
-        self._bar = progress_bar(console)
-        self._started = time.monotonic()
-        self.shown = False
-        self._task = self._bar.add_task("", total=1)
-
-    def __enter__(self) -> LateBar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.shown:
-            self._bar.stop()
-
-    def update(self, what: str, done: int, total: int) -> None:
-        """Say what is being done and how much of it is."""
-        if not self.shown and time.monotonic() - self._started > self.PATIENCE_S:
-            self.shown = True
-            self._bar.start()
-        if self.shown:
-            self._bar.update(self._task, description=what, completed=done, total=total)

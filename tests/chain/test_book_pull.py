@@ -19,7 +19,7 @@ from contracts_abi import morpho_blue as morpho_abi
 from contracts_abi.calls import Call
 from contracts_abi.errors import CheckFailed, DataError, InputError, RpcError
 from contracts_abi.multicall import MULTICALL3_ADDRESS
-from keeper.commands.book import pull
+from keeper.commands.book_pull import pull
 from keeper.rpc import Node
 from simulation.book.from_chain import morpho_book
 from simulation.book.health import lending_accounts

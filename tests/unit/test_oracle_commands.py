@@ -12,7 +12,8 @@ from rich.console import Console
 
 from contracts_abi.errors import CheckFailed, InputError
 from keeper.commands import oracle_replay
-from keeper.commands.oracle_replay import LateBar, replay_command, require_folder
+from keeper.commands.console import LateBar
+from keeper.commands.oracle_replay import replay_command, require_folder
 from oracle.incidents import incident_ids
 from simulation.replay.record import replay_record_from_json
 from tests.command_line import Inside
@@ -166,7 +167,7 @@ def test_a_folder_that_cannot_be_is_refused_before_the_work(tmp_path: Path) -> N
 
 def test_a_bar_comes_only_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(oracle_replay.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("keeper.commands.console.time.monotonic", lambda: now[0])
     console = Console(force_terminal=True, file=sys.stderr, width=80)
     with LateBar(console) as bar:
         bar.update("prices", 1, 3)
